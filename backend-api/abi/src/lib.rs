@@ -1,0 +1,1 @@
+//! Wire types of the backend ABI: plain C, no logic.

@@ -1,0 +1,1 @@
+//! The loading side of the backend ABI.

@@ -1,0 +1,1 @@
+//! The safe API in which a backend is written.

@@ -1,0 +1,1 @@
+//! Sum and difference of two tensors.

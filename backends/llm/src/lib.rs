@@ -1,0 +1,1 @@
+//! What every engine for language models shares: checkpoints, tokenizer, chat template, sampling, stop rules.

@@ -1,0 +1,1 @@
+//! A decoupled model: one answer for each input element.

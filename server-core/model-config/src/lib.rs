@@ -1,0 +1,1 @@
+//! config.pbtxt and JSON into a checked model configuration.

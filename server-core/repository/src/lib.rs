@@ -1,0 +1,1 @@
+//! Where models are: directories, versions, and what they hold.

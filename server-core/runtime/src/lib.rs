@@ -1,0 +1,1 @@
+//! Where models live: instances, life cycle, the journey of a request.

@@ -1,0 +1,1 @@
+//! Batching and queueing as pure state machines on a virtual clock.

@@ -1,0 +1,1 @@
+//! The Trireme inference server: command line, wiring, signals.

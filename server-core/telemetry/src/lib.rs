@@ -1,0 +1,1 @@
+//! The metric catalogue, its text form, and logging.
