@@ -6,7 +6,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&set))?;
     let mut prost = tonic_prost_build::Config::new();
-    prost.bytes([".inference.ModelInferRequest.raw_input_contents", ".inference.ModelInferResponse.raw_output_contents"]);
+    prost.bytes([
+        ".inference.ModelInferRequest.raw_input_contents",
+        ".inference.ModelInferResponse.raw_output_contents",
+    ]);
     prost.btree_map(["."]);
     tonic_prost_build::configure().build_client(true).compile_fds_with_config(set, prost)?;
     println!("cargo::rerun-if-changed=proto");

@@ -1,1 +1,65 @@
-fn main() {}
+//! The project's own commands. `cargo xtask help` lists them; one module a command.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its terminal")]
+
+mod bench;
+mod build;
+mod models;
+mod new_backend;
+mod process;
+mod serve;
+mod stopwatch;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Trireme's own commands", version = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the server and every backend into target/<profile>/{trireme,backends/<name>/}
+    Build(build::Args),
+    /// Fetch the weights of the example models into model_repository/
+    Models(models::Args),
+    /// Build, fetch the weights and serve model_repository/
+    Serve(serve::Args),
+    /// Run every test in tiers with times and caps
+    Test(test::Args),
+    /// Check the house rules: who may know whom, where versions and unsafe live, file sizes
+    Tidy,
+    /// Start a new backend from the template
+    NewBackend(new_backend::Args),
+    /// Measure against peers, side by side in one run
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = Workspace::load().and_then(|workspace| match cli.command {
+        Command::Build(args) => build::run(&workspace, &args),
+        Command::Models(args) => models::run(&workspace, &args),
+        Command::Serve(args) => serve::run(&workspace, &args),
+        Command::Test(args) => test::run(&workspace, &args),
+        Command::Tidy => tidy::run(&workspace),
+        Command::NewBackend(args) => new_backend::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,29 @@
-//! The loading side of the backend ABI.
+//! The loading side of the backend ABI: finds out whether a library is a backend that this server can use, and wraps
+//! what it offers into handles that cannot be misused.
+//!
+//! The server's own data ([`Request`], [`Response`]) has no wire type in it; the vtables through which a backend reads
+//! it are in `vtables`. Nothing else in the server touches a raw pointer.
+
+mod backend;
+mod error;
+mod layout;
+mod library;
+mod memory;
+mod request;
+mod response;
+mod services;
+mod status;
+mod vtables;
+mod wire;
+
+/// The wire types, for the few open enums that the server passes on.
+pub use trireme_abi as abi;
+
+pub use backend::{Backend, Instance, InstanceArgs, Model, ModelArgs};
+pub use error::LoadError;
+pub use library::{Library, LibraryInfo, LoadOptions};
+pub use memory::HostMemory;
+pub use request::{Correlation, Input, Item, OutputSet, Request, Shape, Value};
+pub use response::{Output, Responder, Response, ResponseSink, Verdict};
+pub use services::HostServices;
+pub use status::Status;

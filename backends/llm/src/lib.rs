@@ -1,1 +1,20 @@
-//! What every engine for language models shares: checkpoints, tokenizer, chat template, sampling, stop rules.
+//! What every engine for language models shares, and no engine writes again.
+//!
+//! * [`checkpoint`]: weights, hyper-parameters, tokenizer and chat template of a model as they lie on disk
+//! * [`tokenizer`]: text to token ids, and ids back to text piece by piece
+//! * [`chat`]: messages to the prompt that the model was trained on
+//! * [`sampling`]: the next token from logits, reproducible by seed
+//! * [`stop`]: when a text ends, and what of it may be shown before that is known
+//! * [`generate`]: a decode loop over these for one text at a time
+//! * [`params`]: the table of `config.pbtxt` parameters that engines understand
+//!
+//! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
+#![deny(unsafe_code)]
+
+pub mod chat;
+pub mod checkpoint;
+pub mod generate;
+pub mod params;
+pub mod sampling;
+pub mod stop;
+pub mod tokenizer;

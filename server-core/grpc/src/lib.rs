@@ -1,1 +1,17 @@
-//! The gRPC front end.
+//! The gRPC front end: every call of `inference.GRPCInferenceService`, and `grpc.health.v1.Health/Check`.
+//!
+//! hyper speaks HTTP/2, tonic frames the messages. A client that cancels or goes away drops the call's future, or the
+//! stream of its answers; that cancels the request in the core.
+#![forbid(unsafe_code)]
+
+mod health;
+mod options;
+mod repository;
+mod serve;
+mod service;
+mod settings;
+mod status;
+mod stream;
+
+pub use options::GrpcOptions;
+pub use serve::serve;

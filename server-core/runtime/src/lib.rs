@@ -1,1 +1,37 @@
-//! Where models live: instances, life cycle, the journey of a request.
+//! Where models live: instances and their threads, the life cycle, the journey of a request, statistics.
+//!
+//! [`Core`] is the server without its front ends. A front end resolves a [`ModelVersion`], hands it a parsed request and
+//! reads the answers; dropping what it waits on cancels the request.
+#![forbid(unsafe_code)]
+
+mod backends;
+mod core;
+mod error;
+mod execution;
+mod index;
+mod instance;
+mod journey;
+mod load;
+mod mailbox;
+mod model;
+mod options;
+mod queue;
+mod report;
+mod services;
+mod source;
+mod state;
+mod statistics;
+mod stream;
+mod table;
+mod text;
+mod threads;
+mod validate;
+
+pub use core::Core;
+pub use error::ServeError;
+pub use journey::StreamItem;
+pub use model::ModelVersion;
+pub use options::{ControlMode, CoreOptions};
+pub use state::{IndexEntry, ModelState};
+pub use stream::ResponseStream;
+pub use trireme_host::abi::LogLevel;

@@ -1,0 +1,102 @@
+use crate::{HostRef, StrView};
+use abi_stable::StableAbi;
+
+/// What a backend is made with.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = BackendArgsRef, prefix_fields = BackendArgsPrefix)))]
+#[sabi(missing_field(panic))]
+pub struct BackendArgs {
+    pub struct_size: usize,
+    pub host: HostRef,
+    /// The settings given on the command line for this backend, a JSON object of strings.
+    #[sabi(last_prefix_field)]
+    pub config_json: StrView,
+}
+
+/// What a backend says of itself; filled by `BackendVtable::info`. The texts live until the process ends.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = BackendInfoRef, prefix_fields = BackendInfoPrefix)))]
+#[sabi(missing_field(panic))]
+pub struct BackendInfo {
+    /// Set by the host before the call: what it can read.
+    pub struct_size: usize,
+    pub name: StrView,
+    pub version: StrView,
+    /// Bit set: 1 = runs on a CPU, 2 = runs on a GPU. `KIND_GPU` is refused without the second.
+    pub devices: u32,
+    /// Whether `instance_group.kind` chooses the device (1) or the backend decides by itself (0).
+    pub kind_chooses_device: u32,
+    /// How many requests an instance may hold unanswered after `execute` has returned. 0: the instance is busy until
+    /// `execute` returns, and then free, whatever it still holds.
+    #[sabi(last_prefix_field)]
+    pub max_in_flight: u32,
+}
+
+/// What a model is loaded with. The texts live until the call returns.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ModelArgsRef, prefix_fields = ModelArgsPrefix)))]
+#[sabi(missing_field(panic))]
+pub struct ModelArgs {
+    pub struct_size: usize,
+    pub name: StrView,
+    pub version: i64,
+    /// The model's directory (that of `config.pbtxt`).
+    pub model_dir: StrView,
+    /// The version's directory.
+    pub version_dir: StrView,
+    /// The whole configuration as JSON, with protobuf's field names, defaults printed.
+    #[sabi(last_prefix_field)]
+    pub config_json: StrView,
+}
+
+/// An open enum: where an instance runs.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InstanceKind(pub u32);
+
+impl InstanceKind {
+    pub const CPU: Self = Self(1);
+    pub const GPU: Self = Self(2);
+    /// The backend decides.
+    pub const MODEL: Self = Self(3);
+}
+
+/// What an instance is made with. The texts live until the call returns.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = InstanceArgsRef, prefix_fields = InstanceArgsPrefix)))]
+#[sabi(missing_field(panic))]
+pub struct InstanceArgs {
+    pub struct_size: usize,
+    /// `<group>_<number in the group>`.
+    pub name: StrView,
+    /// Number of the instance within its model version, from 0.
+    pub index: u32,
+    pub kind: InstanceKind,
+    #[sabi(last_prefix_field)]
+    pub device: i32,
+}
+
+macro_rules! pointer {
+    ($($(#[$doc:meta])* $name:ident to $ty:ident by $ptr:ty;)*) => {$(
+        $(#[$doc])*
+        #[repr(transparent)]
+        #[derive(StableAbi, Clone, Copy)]
+        pub struct $name(#[sabi(unsafe_opaque_field)] pub $ptr);
+    )*};
+}
+
+pointer! {
+    /// A pointer to [`BackendArgs`], valid for the call.
+    BackendArgsPtr to BackendArgs by *const BackendArgs;
+    /// A pointer to [`BackendInfo`], valid for the call.
+    BackendInfoPtr to BackendInfo by *mut BackendInfo;
+    /// A pointer to [`ModelArgs`], valid for the call.
+    ModelArgsPtr to ModelArgs by *const ModelArgs;
+    /// A pointer to [`InstanceArgs`], valid for the call.
+    InstanceArgsPtr to InstanceArgs by *const InstanceArgs;
+}
+

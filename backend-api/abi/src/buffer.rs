@@ -1,0 +1,58 @@
+use abi_stable::StableAbi;
+use core::ffi::c_void;
+
+/// An open enum: what kind of memory a pointer names.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct MemoryKind(pub u32);
+
+impl MemoryKind {
+    /// Ordinary memory of the process.
+    pub const CPU: Self = Self(0);
+    /// Page-locked memory of the process.
+    pub const CPU_PINNED: Self = Self(1);
+    /// Memory of GPU `device`, in that device's primary context.
+    pub const GPU: Self = Self(2);
+    /// Shared memory: `fd` and `fd_offset` are valid too; `data` is its mapping in this process.
+    pub const SHARED: Self = Self(3);
+}
+
+/// Owned memory. Holding one tells you: `data .. data + len` stays readable until `release` is called, after
+/// `ready_event` (if not 0) has passed on a device. Nothing is said of its alignment.
+///
+/// Moving a `Buffer` across the boundary moves the duty to release it. `release` may be null: nothing to do.
+#[repr(C)]
+#[derive(StableAbi, Debug)]
+pub struct Buffer {
+    pub data: *mut c_void,
+    /// In bytes.
+    pub len: usize,
+    pub kind: MemoryKind,
+    /// Device number for [`MemoryKind::GPU`], otherwise 0.
+    pub device: i32,
+    /// 0, or a `CUevent` that the reader waits for.
+    pub ready_event: u64,
+    /// File descriptor for [`MemoryKind::SHARED`], otherwise -1. Borrowed: valid until release.
+    pub fd: i32,
+    pub reserved: u32,
+    pub fd_offset: u64,
+    pub owner: *mut c_void,
+    /// Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
+    /// so that it is not reused under a running stream. Called once, from any thread.
+    pub release: Option<unsafe extern "C" fn(owner: *mut c_void, done_event: u64)>,
+}
+
+/// Memory lent to the reader: valid until the object that it came from is released.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct BufferView {
+    pub data: *const c_void,
+    /// In bytes.
+    pub len: usize,
+    pub kind: MemoryKind,
+    pub device: i32,
+    pub ready_event: u64,
+    pub fd: i32,
+    pub reserved: u32,
+    pub fd_offset: u64,
+}

@@ -1,0 +1,100 @@
+use crate::{
+    BackendArgsPtr, BackendInfoPtr, InstanceArgsPtr, ModelArgsPtr, OwnedText, RequestItem, Status, StrView,
+};
+use abi_stable::StableAbi;
+use core::ffi::c_void;
+
+/// The functions of a backend library.
+///
+/// `backend`, `model` and `instance` are pointers that only the backend understands. An object outlives those made
+/// from it: instances are destroyed before their model, models before their backend.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = BackendVtableRef, prefix_fields = BackendVtablePrefix)))]
+#[sabi(missing_field(panic))]
+pub struct BackendVtable {
+    pub struct_size: usize,
+    pub model: ModelVtablePtr,
+    pub instance: InstanceVtablePtr,
+    /// `[any-thread]` Fills `info`, as far as `info.struct_size` reaches. Allowed before `create`.
+    pub info: unsafe extern "C" fn(info: BackendInfoPtr),
+    /// `[load-thread]` Once after the library is loaded. On an error `out` is not read.
+    pub create: unsafe extern "C" fn(args: BackendArgsPtr, out: *mut *mut c_void) -> Status,
+    /// `[load-thread]` Once, when the server ends and all models are gone. The library itself is never unloaded.
+    pub destroy: unsafe extern "C" fn(backend: *mut c_void),
+    /// `[load-thread]` Proposes what the configuration leaves open: `out` is a JSON object that may hold
+    /// `max_batch_size`, `input`, `output`, `dynamic_batching` and `model_transaction_policy`, or an empty text.
+    /// May run concurrently for different models.
+    pub complete_config:
+        unsafe extern "C" fn(backend: *mut c_void, args: ModelArgsPtr, out: *mut OwnedText) -> Status,
+    /// `[load-thread]` Loads a model; may run concurrently for different models.
+    pub load: unsafe extern "C" fn(backend: *mut c_void, args: ModelArgsPtr, out: *mut *mut c_void) -> Status,
+    /// `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
+    #[sabi(last_prefix_field)]
+    pub extension: unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void,
+}
+
+/// The functions of a loaded model.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = ModelVtableRef, prefix_fields = ModelVtablePrefix)))]
+#[sabi(missing_field(panic))]
+pub struct ModelVtable {
+    pub struct_size: usize,
+    /// `[instance-thread of the new one]` Instances of a model may be made concurrently.
+    pub create_instance:
+        unsafe extern "C" fn(model: *mut c_void, args: InstanceArgsPtr, out: *mut *mut c_void) -> Status,
+    /// `[load-thread]` Once, after all instances are destroyed.
+    pub unload: unsafe extern "C" fn(model: *mut c_void),
+    /// `[any-thread]` As `BackendVtable::extension`; valid until the model is unloaded.
+    #[sabi(last_prefix_field)]
+    pub extension: unsafe extern "C" fn(model: *mut c_void, id: StrView) -> *const c_void,
+}
+
+/// The functions of an instance. Never called concurrently for one instance.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = InstanceVtableRef, prefix_fields = InstanceVtablePrefix)))]
+#[sabi(missing_field(panic))]
+pub struct InstanceVtable {
+    pub struct_size: usize,
+    /// `[instance-thread]` Runs a batch of `count` requests. Takes all of them, also when something goes wrong: each
+    /// is answered through its responder. May return before the answers are sent. `items` itself is the host's.
+    /// The result says whether the instance can go on: anything but OK makes the host replace it.
+    pub execute: unsafe extern "C" fn(instance: *mut c_void, items: *const RequestItem, count: usize) -> Status,
+    /// `[instance-thread]` Returns when the instance holds no request any more.
+    pub drain: unsafe extern "C" fn(instance: *mut c_void),
+    /// `[instance-thread]` After `drain`; the last call.
+    #[sabi(last_prefix_field)]
+    pub destroy: unsafe extern "C" fn(instance: *mut c_void),
+}
+
+/// A pointer to a [`BackendVtable`], valid until the process ends.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct BackendVtablePtr(#[sabi(unsafe_opaque_field)] pub *const BackendVtable);
+
+/// A pointer to a [`ModelVtable`], valid until the process ends.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct ModelVtablePtr(#[sabi(unsafe_opaque_field)] pub *const ModelVtable);
+
+/// A pointer to an [`InstanceVtable`], valid until the process ends.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct InstanceVtablePtr(#[sabi(unsafe_opaque_field)] pub *const InstanceVtable);
+
+// SAFETY: an immutable table that lives until the process ends.
+unsafe impl Send for BackendVtablePtr {}
+// SAFETY: as above.
+unsafe impl Sync for BackendVtablePtr {}
+
+// SAFETY: an immutable table that lives until the process ends.
+unsafe impl Send for ModelVtablePtr {}
+// SAFETY: as above.
+unsafe impl Sync for ModelVtablePtr {}
+
+// SAFETY: an immutable table that lives until the process ends.
+unsafe impl Send for InstanceVtablePtr {}
+// SAFETY: as above.
+unsafe impl Sync for InstanceVtablePtr {}

@@ -1,0 +1,128 @@
+use crate::{Buffer, BufferView, DType, MemoryKind, ResponderHandle, Status, StrView};
+use abi_stable::StableAbi;
+
+/// A request as the host holds it; opaque to a backend.
+#[repr(C)]
+#[derive(StableAbi, Debug)]
+pub struct RequestHandle {
+    private: [u8; 0],
+}
+
+/// One entry of a batch. The backend owns both halves and releases both, in any order and from any thread.
+///
+/// The inputs live until `request` is released; the right to answer lives as long as `responder`.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct RequestItem {
+    pub request: *mut RequestHandle,
+    pub responder: *mut ResponderHandle,
+}
+
+/// What a backend can know of an input without touching its data. The views live until the request is released.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct InputInfo {
+    pub name: StrView,
+    pub dtype: DType,
+    /// Number of buffers that hold the data, one after the other; at least 1 unless `byte_size` is 0.
+    pub buffer_count: u32,
+    /// Batch dimension first if the model batches. The product times the element size equals `byte_size`.
+    pub shape: *const i64,
+    pub rank: usize,
+    pub byte_size: usize,
+}
+
+/// An open enum: which member of [`Parameter`] holds the value.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ParameterKind(pub u32);
+
+impl ParameterKind {
+    pub const STRING: Self = Self(0);
+    pub const INT: Self = Self(1);
+    /// `int_value` is 0 or 1.
+    pub const BOOL: Self = Self(2);
+    pub const DOUBLE: Self = Self(3);
+}
+
+/// A named value of a request or of a response.
+#[repr(C)]
+#[derive(StableAbi, Clone, Copy, Debug)]
+pub struct Parameter {
+    pub name: StrView,
+    pub kind: ParameterKind,
+    pub reserved: u32,
+    pub int_value: i64,
+    pub double_value: f64,
+    pub string_value: StrView,
+}
+
+/// An open enum: points in the life of an execution, for the statistics.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stage(pub u32);
+
+impl Stage {
+    /// The inputs are gathered, computing starts.
+    pub const COMPUTE_START: Self = Self(1);
+    /// Computing has ended, the outputs are being made.
+    pub const COMPUTE_END: Self = Self(2);
+}
+
+/// How a backend reads a request. All functions: `[any-thread & request not released]`.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = RequestVtableRef, prefix_fields = RequestVtablePrefix)))]
+#[sabi(missing_field(panic))]
+pub struct RequestVtable {
+    pub struct_size: usize,
+    /// The id that the client gave, or empty.
+    pub id: unsafe extern "C" fn(request: *const RequestHandle) -> StrView,
+    pub input_count: unsafe extern "C" fn(request: *const RequestHandle) -> usize,
+    /// Inputs are ordered as in the model's configuration; an optional input that is absent is left out.
+    /// INVALID_ARG if `index` is out of range.
+    pub input: unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut InputInfo) -> Status,
+    /// Piece `buffer` of input `index`.
+    pub input_buffer: unsafe extern "C" fn(
+        request: *const RequestHandle,
+        index: usize,
+        buffer: usize,
+        out: *mut BufferView,
+    ) -> Status,
+    /// The whole input in one buffer of the given kind, 64-byte aligned; copies only if it must.
+    pub gather: unsafe extern "C" fn(
+        request: *const RequestHandle,
+        index: usize,
+        kind: MemoryKind,
+        device: i32,
+        out: *mut Buffer,
+    ) -> Status,
+    pub parameter_count: unsafe extern "C" fn(request: *const RequestHandle) -> usize,
+    pub parameter: unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut Parameter) -> Status,
+    /// Whether the client wants output number `output` (as in the configuration). Unknown numbers are not wanted.
+    pub output_wanted: unsafe extern "C" fn(request: *const RequestHandle, output: usize) -> bool,
+    /// Elements in the batch dimension; 1 if the model does not batch.
+    pub batch_size: unsafe extern "C" fn(request: *const RequestHandle) -> u32,
+    /// 0 if none was given; smaller is more urgent.
+    pub priority: unsafe extern "C" fn(request: *const RequestHandle) -> u64,
+    /// Nanoseconds of `CLOCK_MONOTONIC`, or 0: none.
+    pub deadline_ns: unsafe extern "C" fn(request: *const RequestHandle) -> u64,
+    /// 0 if none; see `correlation_text` for textual ids.
+    pub correlation_id: unsafe extern "C" fn(request: *const RequestHandle) -> u64,
+    pub correlation_text: unsafe extern "C" fn(request: *const RequestHandle) -> StrView,
+    /// W3C `traceparent`, or empty.
+    pub trace_parent: unsafe extern "C" fn(request: *const RequestHandle) -> StrView,
+    /// Gives the request back; its views and input memory are gone with it.
+    #[sabi(last_prefix_field)]
+    pub release: unsafe extern "C" fn(request: *mut RequestHandle),
+}
+
+/// A pointer to the host's [`RequestVtable`], valid until the process ends.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct RequestVtablePtr(#[sabi(unsafe_opaque_field)] pub *const RequestVtable);
+
+// SAFETY: an immutable table that lives until the process ends.
+unsafe impl Send for RequestVtablePtr {}
+// SAFETY: as above.
+unsafe impl Sync for RequestVtablePtr {}

@@ -1,0 +1,224 @@
+//! The three objects of a backend as handles that keep each other alive in the right order.
+
+use std::ffi::c_void;
+use std::path::Path;
+use std::sync::Arc;
+
+use trireme_abi::{self as abi, InstanceKind, RequestItem};
+
+use crate::library::Library;
+use crate::request::Item;
+use crate::services::HostServices;
+use crate::status::Status;
+use crate::vtables::{self, HostContext};
+use crate::wire::{take_text, view};
+
+/// A pointer that only a backend understands.
+struct Handle(*mut c_void);
+
+// SAFETY: the ABI tags the functions that take a backend or a model as callable from any thread, and those that take an
+// instance as never called concurrently, which `Instance` upholds by `&mut`.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}
+
+/// A backend that was created.
+pub struct Backend {
+    library: Arc<Library>,
+    handle: Handle,
+}
+
+/// What a model is loaded with.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelArgs<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its version.
+    pub version: i64,
+    /// The directory of `config.pbtxt`.
+    pub model_dir: &'a Path,
+    /// The directory of the version.
+    pub version_dir: &'a Path,
+    /// The whole configuration, with defaults.
+    pub config_json: &'a str,
+}
+
+/// A loaded model.
+pub struct Model {
+    backend: Arc<Backend>,
+    handle: Handle,
+}
+
+/// What an instance is made with.
+#[derive(Debug, Clone, Copy)]
+pub struct InstanceArgs<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number within the model version, from 0.
+    pub index: u32,
+    /// Where it runs.
+    pub kind: InstanceKind,
+    /// On which device of that kind.
+    pub device: i32,
+}
+
+/// An instance; used by one thread at a time.
+pub struct Instance {
+    model: Arc<Model>,
+    handle: Handle,
+    /// Reused from batch to batch.
+    items: Vec<RequestItem>,
+}
+
+// SAFETY: `items` is empty between calls.
+unsafe impl Send for Instance {}
+
+impl Backend {
+    /// Creates the backend of a library.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn create(
+        library: Arc<Library>,
+        services: &'static dyn HostServices,
+        config_json: &str,
+    ) -> Result<Arc<Self>, Status> {
+        // Lives as long as the library: until the process ends.
+        let context: &'static HostContext = Box::leak(Box::new(HostContext { services }));
+        let args = abi::BackendArgs {
+            struct_size: size_of::<abi::BackendArgs>(),
+            host: vtables::host_ref(context),
+            config_json: view(config_json),
+        };
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the arguments live until the call returns, the host until the process ends.
+        unsafe { Status::check((library.backend.create)(abi::BackendArgsPtr(&args), &mut handle))? };
+        Ok(Arc::new(Self { library, handle: Handle(handle) }))
+    }
+
+    /// The library that it came from.
+    pub fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
+    /// What the backend proposes for a configuration: a JSON object, or none.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn complete_config(&self, args: &ModelArgs<'_>) -> Result<Option<String>, Status> {
+        let none = abi::OwnedText { data: std::ptr::null(), len: 0, owner: std::ptr::null_mut(), release: None };
+        let mut text = none;
+        with_model_args(args, |wire| {
+            // SAFETY: the handle is this backend's; the arguments live until the call returns.
+            unsafe { Status::check((self.library.backend.complete_config)(self.handle.0, wire, &mut text)) }
+        })?;
+        // SAFETY: filled by the backend, or still empty.
+        let text = unsafe { take_text(text) };
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn load(self: &Arc<Self>, args: &ModelArgs<'_>) -> Result<Arc<Model>, Status> {
+        let mut handle = std::ptr::null_mut();
+        with_model_args(args, |wire| {
+            // SAFETY: the handle is this backend's; the arguments live until the call returns.
+            unsafe { Status::check((self.library.backend.load)(self.handle.0, wire, &mut handle)) }
+        })?;
+        Ok(Arc::new(Model { backend: Arc::clone(self), handle: Handle(handle) }))
+    }
+
+    /// The backend's half of an extension, or null.
+    pub fn extension(&self, id: &str) -> *const c_void {
+        let table = self.library.backend;
+        if table.struct_size < size_of::<abi::BackendVtable>() {
+            return std::ptr::null();
+        }
+        // SAFETY: the table reaches this function.
+        unsafe { (table.extension)(self.handle.0, view(id)) }
+    }
+}
+
+fn with_model_args<R>(args: &ModelArgs<'_>, call: impl FnOnce(abi::ModelArgsPtr) -> R) -> R {
+    let model_dir = args.model_dir.to_string_lossy();
+    let version_dir = args.version_dir.to_string_lossy();
+    let wire = abi::ModelArgs {
+        struct_size: size_of::<abi::ModelArgs>(),
+        name: view(args.name),
+        version: args.version,
+        model_dir: view(&model_dir),
+        version_dir: view(&version_dir),
+        config_json: view(args.config_json),
+    };
+    call(abi::ModelArgsPtr(&wire))
+}
+
+impl Model {
+    /// Makes an instance; called on the thread that will use it.
+    ///
+    /// # Errors
+    /// What the backend says.
+    pub fn create_instance(self: &Arc<Self>, args: &InstanceArgs<'_>) -> Result<Instance, Status> {
+        let wire = abi::InstanceArgs {
+            struct_size: size_of::<abi::InstanceArgs>(),
+            name: view(args.name),
+            index: args.index,
+            kind: args.kind,
+            device: args.device,
+        };
+        let mut handle = std::ptr::null_mut();
+        let table = self.backend.library.model;
+        // SAFETY: the handle is this model's; the arguments live until the call returns.
+        unsafe { Status::check((table.create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))? };
+        Ok(Instance { model: Arc::clone(self), handle: Handle(handle), items: Vec::new() })
+    }
+}
+
+impl Instance {
+    /// Runs a batch; takes all of `batch`. The answers go through the responders, now or later.
+    ///
+    /// # Errors
+    /// The instance cannot go on and is to be replaced. The requests are answered all the same.
+    pub fn execute(&mut self, batch: &mut Vec<Item>) -> Result<(), Status> {
+        self.items.clear();
+        self.items.extend(batch.drain(..).map(vtables::into_wire));
+        if self.items.is_empty() {
+            return Ok(());
+        }
+        let table = self.model.backend.library.instance;
+        // SAFETY: the handle is this instance's, `&mut` keeps others away, and the items are handed over.
+        let status = unsafe { (table.execute)(self.handle.0, self.items.as_ptr(), self.items.len()) };
+        self.items.clear();
+        // SAFETY: returned by the call above.
+        unsafe { Status::check(status) }
+    }
+
+    /// Returns when the instance holds no request any more.
+    pub fn drain(&mut self) {
+        // SAFETY: as in `execute`.
+        unsafe { (self.model.backend.library.instance.drain)(self.handle.0) };
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: the last call for this handle.
+        unsafe { (self.model.backend.library.instance.destroy)(self.handle.0) };
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: instances hold the model, so there is none left; the last call for this handle.
+        unsafe { (self.backend.library.model.unload)(self.handle.0) };
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // SAFETY: models hold the backend, so there is none left; the last call for this handle.
+        unsafe { (self.library.backend.destroy)(self.handle.0) };
+    }
+}

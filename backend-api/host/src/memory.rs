@@ -1,0 +1,143 @@
+use std::alloc::{Layout, alloc, dealloc};
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use bytes::Bytes;
+use trireme_abi::{Buffer, MemoryKind};
+
+use crate::status::Status;
+
+/// Alignment of all memory that the host hands out.
+pub(crate) const ALIGNMENT: usize = 64;
+
+/// Memory of the host, 64-byte aligned and not initialised: a backend writes all of it before it is read.
+pub struct HostMemory {
+    data: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory is owned by this value alone.
+unsafe impl Send for HostMemory {}
+// SAFETY: a shared reference gives read access only.
+unsafe impl Sync for HostMemory {}
+
+impl HostMemory {
+    /// `len` bytes.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub fn allocate(len: usize) -> Result<Self, Status> {
+        let no_memory = || Status::internal(format!("no memory for {len} bytes"));
+        let layout = Layout::from_size_align(len.max(1), ALIGNMENT).map_err(|_| no_memory())?;
+        // SAFETY: the layout has a size above 0.
+        let data = unsafe { alloc(layout) };
+        let data = NonNull::new(data).ok_or_else(no_memory)?;
+        Ok(Self { data, len })
+    }
+
+    /// A copy of `pieces`, one after the other.
+    pub(crate) fn copied(pieces: &[Bytes]) -> Result<Self, Status> {
+        let len = pieces.iter().map(Bytes::len).sum();
+        let memory = Self::allocate(len)?;
+        let mut at = 0;
+        for piece in pieces {
+            // SAFETY: the sum of the lengths is the length of the allocation, which nobody else sees yet.
+            unsafe { memory.data.as_ptr().add(at).copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
+            at += piece.len();
+        }
+        Ok(memory)
+    }
+
+    pub(crate) fn into_buffer(self) -> Buffer {
+        let (data, len) = (self.data.as_ptr().cast(), self.len);
+        let owner = Box::into_raw(Box::new(self)).cast();
+        cpu_buffer(data, len, owner, release_host_memory)
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        // SAFETY: made by `alloc` with the same layout, which was valid then.
+        unsafe { dealloc(self.data.as_ptr(), Layout::from_size_align_unchecked(self.len.max(1), ALIGNMENT)) };
+    }
+}
+
+unsafe extern "C" fn release_host_memory(owner: *mut c_void, _done_event: u64) {
+    // SAFETY: the box that `into_buffer` made; released once.
+    drop(unsafe { Box::from_raw(owner.cast::<HostMemory>()) });
+}
+
+unsafe extern "C" fn release_bytes(owner: *mut c_void, _done_event: u64) {
+    // SAFETY: the box that `bytes_buffer` made; released once.
+    drop(unsafe { Box::from_raw(owner.cast::<Bytes>()) });
+}
+
+/// Received bytes as a buffer, without a copy.
+pub(crate) fn bytes_buffer(bytes: Bytes) -> Buffer {
+    let (data, len) = (bytes.as_ptr().cast_mut().cast(), bytes.len());
+    cpu_buffer(data, len, Box::into_raw(Box::new(bytes)).cast(), release_bytes)
+}
+
+fn cpu_buffer(
+    data: *mut c_void,
+    len: usize,
+    owner: *mut c_void,
+    release: unsafe extern "C" fn(*mut c_void, u64),
+) -> Buffer {
+    let (kind, release) = (MemoryKind::CPU, Some(release));
+    Buffer { data, len, kind, device: 0, ready_event: 0, fd: -1, reserved: 0, fd_offset: 0, owner, release }
+}
+
+/// Memory of a backend that the host reads. Dropping it gives it back.
+pub(crate) struct Foreign(Buffer);
+
+// SAFETY: the ABI says that a buffer may be read and released on any thread.
+unsafe impl Send for Foreign {}
+// SAFETY: it is only read.
+unsafe impl Sync for Foreign {}
+
+impl Foreign {
+    /// # Safety
+    /// `buffer` came over the ABI and has not been released.
+    pub(crate) unsafe fn new(buffer: Buffer) -> Self {
+        Self(buffer)
+    }
+
+    /// The bytes, without a copy.
+    pub(crate) fn into_bytes(self) -> Result<Bytes, Status> {
+        let Buffer { data, len, kind, .. } = self.0;
+        if kind != MemoryKind::CPU && kind != MemoryKind::CPU_PINNED && kind != MemoryKind::SHARED {
+            return Err(Status::internal(format!(
+                "the backend sent memory of kind {}, for which this server has no device provider",
+                kind.0
+            )));
+        }
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        if data.is_null() {
+            return Err(Status::internal(format!("the backend sent a null pointer for {len} bytes")));
+        }
+        if isize::try_from(len).is_err() {
+            return Err(Status::internal(format!("the backend sent a buffer of {len} bytes")));
+        }
+        Ok(Bytes::from_owner(self))
+    }
+}
+
+impl AsRef<[u8]> for Foreign {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the holder of a buffer may read `len` bytes until it is released; `into_bytes` has looked at the
+        // pointer and the kind.
+        unsafe { std::slice::from_raw_parts(self.0.data.cast::<u8>(), self.0.len) }
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        if let Some(release) = self.0.release {
+            // SAFETY: called once, with the owner that came with it.
+            unsafe { release(self.0.owner, 0) };
+        }
+    }
+}

@@ -1,0 +1,115 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+use trireme_abi::{DType, Stage};
+
+use crate::memory::HostMemory;
+use crate::request::{Shape, Value};
+use crate::status::Status;
+
+/// One answer of a backend.
+#[derive(Debug, Default)]
+pub struct Response {
+    /// The tensors.
+    pub outputs: SmallVec<[Output; 2]>,
+    /// Parameters for the client.
+    pub parameters: Vec<(String, Value)>,
+    /// Set if this is an error; then there are no outputs.
+    pub error: Option<Status>,
+}
+
+impl Response {
+    /// An answer that is an error.
+    pub fn error(status: Status) -> Self {
+        Self { error: Some(status), ..Self::default() }
+    }
+}
+
+/// One tensor of an answer. Shape × type = length was checked.
+#[derive(Debug)]
+pub struct Output {
+    /// Its name.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Batch dimension first if the model batches.
+    pub shape: Shape,
+    /// The backend's or the host's memory, not copied.
+    pub data: Bytes,
+}
+
+/// What a sink says to an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Accepted.
+    Continue,
+    /// Accepted; wait for `on_writable` before the next one.
+    Pause,
+    /// Accepted, but nobody waits for more.
+    Cancelled,
+    /// Dropped: the last answer was given before.
+    Closed,
+}
+
+/// Where the answers of one request go; implemented by the runtime. All functions may be called from any thread.
+pub trait ResponseSink: Send + Sync {
+    /// Takes an answer; with `is_final` it is the last one. An answer without outputs, parameters and error carries
+    /// only the flag.
+    fn send(&self, response: Response, is_final: bool) -> Verdict;
+
+    /// Calls `call` once, when the sink can take more.
+    fn on_writable(&self, call: Box<dyn FnOnce() + Send>);
+
+    /// Not 0 when nobody waits for the answer any more.
+    fn cancelled(&self) -> &AtomicU32;
+
+    /// Notes the time of a stage, in nanoseconds of the monotonic clock; 0 means now.
+    fn mark(&self, stage: Stage, time_ns: u64);
+
+    /// Memory for an output.
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    fn allocate(&self, name: &str, byte_size: usize) -> Result<HostMemory, Status> {
+        let _ = name;
+        HostMemory::allocate(byte_size)
+    }
+}
+
+/// The right to answer one request. Dropped before the last answer, it answers INTERNAL.
+pub struct Responder {
+    pub(crate) sink: Arc<dyn ResponseSink>,
+    pub(crate) finished: bool,
+}
+
+impl Responder {
+    /// The right to answer through `sink`.
+    pub fn new(sink: Arc<dyn ResponseSink>) -> Self {
+        Self { sink, finished: false }
+    }
+
+    /// Answers with an error.
+    pub fn fail(mut self, status: Status) {
+        self.send(Response::error(status), true);
+    }
+
+    pub(crate) fn send(&mut self, response: Response, is_final: bool) -> Verdict {
+        if self.finished {
+            return Verdict::Closed;
+        }
+        // An error is the last word, whatever the flag says.
+        self.finished = is_final || response.error.is_some();
+        self.sink.send(response, self.finished)
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if !self.finished {
+            let status = Status::internal("the backend dropped the request without an answer");
+            self.send(Response::error(status), true);
+        }
+    }
+}

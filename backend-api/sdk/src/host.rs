@@ -1,0 +1,141 @@
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use trireme_abi::{HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, RequestVtable, ResponderVtable};
+
+use crate::error::Result;
+use crate::wire::{check, view};
+
+/// The server, as a backend sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Host(HostRef);
+
+// SAFETY: the ABI allows all calls of the host from any thread, until the process ends.
+unsafe impl Send for Host {}
+// SAFETY: as above.
+unsafe impl Sync for Host {}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Host")
+    }
+}
+
+impl Host {
+    /// # Safety
+    /// `host` came from the server.
+    pub(crate) unsafe fn new(host: HostRef) -> Self {
+        Self(host)
+    }
+
+    fn table(&self) -> &'static HostVtable {
+        // SAFETY: lives until the process ends.
+        unsafe { &*self.0.vtable.0 }
+    }
+
+    pub(crate) fn requests(&self) -> &'static RequestVtable {
+        // SAFETY: lives until the process ends.
+        unsafe { &*self.table().request.0 }
+    }
+
+    pub(crate) fn responders(&self) -> &'static ResponderVtable {
+        // SAFETY: lives until the process ends.
+        unsafe { &*self.table().responder.0 }
+    }
+
+    /// Nanoseconds of the clock that deadlines are given in.
+    pub fn now_ns(&self) -> u64 {
+        // SAFETY: the context came with the table.
+        unsafe { (self.table().now_ns)(self.0.context) }
+    }
+
+    /// Logs an error.
+    pub fn error(&self, message: impl fmt::Display) {
+        self.log(LogLevel::ERROR, &message);
+    }
+
+    /// Logs a warning.
+    pub fn warn(&self, message: impl fmt::Display) {
+        self.log(LogLevel::WARN, &message);
+    }
+
+    /// Logs what a user wants to know.
+    pub fn info(&self, message: impl fmt::Display) {
+        self.log(LogLevel::INFO, &message);
+    }
+
+    /// Logs what a developer wants to know.
+    pub fn verbose(&self, message: impl fmt::Display) {
+        self.log(LogLevel::VERBOSE, &message);
+    }
+
+    fn log(&self, level: LogLevel, message: &dyn fmt::Display) {
+        // SAFETY: the context came with the table; the host writes the level atomically.
+        let wanted = unsafe {
+            let level = (self.table().log_level)(self.0.context);
+            AtomicU32::from_ptr(level.cast_mut()).load(Relaxed)
+        };
+        if level.0 > wanted {
+            return;
+        }
+        let text = message.to_string();
+        // SAFETY: the texts live until the call returns.
+        unsafe { (self.table().log)(self.0.context, level, view(env!("CARGO_PKG_NAME")), view(&text)) };
+    }
+
+    /// A counter among the server's metrics. The same name and labels give the same counter.
+    ///
+    /// # Errors
+    /// A name that Prometheus does not allow, or one that is a gauge already.
+    pub fn counter(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
+        self.metric(name, help, MetricKind::COUNTER, labels).map(Counter)
+    }
+
+    /// A gauge among the server's metrics.
+    ///
+    /// # Errors
+    /// A name that Prometheus does not allow, or one that is a counter already.
+    pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
+        self.metric(name, help, MetricKind::GAUGE, labels).map(Gauge)
+    }
+
+    fn metric(&self, name: &str, help: &str, kind: MetricKind, labels: &[(&str, &str)]) -> Result<&'static AtomicU64> {
+        let flat: Vec<_> = labels.iter().flat_map(|(key, value)| [view(key), view(value)]).collect();
+        let desc = MetricDesc {
+            name: view(name),
+            help: view(help),
+            kind,
+            reserved: 0,
+            labels: flat.as_ptr(),
+            label_count: labels.len(),
+        };
+        let mut cell = MetricCell(std::ptr::null_mut());
+        // SAFETY: the description lives until the call returns.
+        unsafe { check((self.table().metric)(self.0.context, &desc, &mut cell))? };
+        // SAFETY: lives until the process ends and is written atomically.
+        Ok(unsafe { AtomicU64::from_ptr(cell.0) })
+    }
+}
+
+/// A value that only grows.
+#[derive(Debug, Clone, Copy)]
+pub struct Counter(&'static AtomicU64);
+
+impl Counter {
+    /// Adds to it.
+    pub fn add(&self, amount: f64) {
+        let add = |bits| Some((f64::from_bits(bits) + amount).to_bits());
+        let _ = self.0.fetch_update(Relaxed, Relaxed, add);
+    }
+}
+
+/// A value that goes up and down.
+#[derive(Debug, Clone, Copy)]
+pub struct Gauge(&'static AtomicU64);
+
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Relaxed);
+    }
+}

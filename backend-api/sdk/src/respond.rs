@@ -1,0 +1,150 @@
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use trireme_abi::{
+    ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage, StatusCode, StrView,
+    Writable,
+};
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::response::Response;
+use crate::wire::view;
+
+/// What the server says to a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Accepted.
+    Continue,
+    /// Accepted, but the reader is slow: wait for [`Responder::on_writable`] before the next one.
+    Pause,
+    /// Accepted, but nobody waits for more: stop computing.
+    Cancelled,
+    /// Dropped: the last response was sent before.
+    Closed,
+}
+
+/// The right to answer one request: once, or if the model is decoupled any number of times. It may be moved to other
+/// threads. Dropped before its end, the server answers INTERNAL.
+pub struct Responder {
+    handle: *mut ResponderHandle,
+    cancelled: *const u32,
+    host: Host,
+}
+
+// SAFETY: the ABI allows all calls from any thread, and `&mut` keeps them from being made concurrently.
+unsafe impl Send for Responder {}
+// SAFETY: `is_cancelled` is the only call through a shared reference, and the ABI allows it concurrently.
+unsafe impl Sync for Responder {}
+
+impl Responder {
+    /// # Safety
+    /// `handle` is live and owned by nobody else.
+    pub(crate) unsafe fn new(handle: *mut ResponderHandle, host: Host) -> Self {
+        // SAFETY: the handle is live.
+        let cancelled = unsafe { (host.responders().cancelled)(handle) };
+        Self { handle, cancelled, host }
+    }
+
+    fn table(&self) -> &'static ResponderVtable {
+        self.host.responders()
+    }
+
+    /// Whether nobody waits for the answer any more. One atomic load.
+    pub fn is_cancelled(&self) -> bool {
+        // SAFETY: the host keeps the flag as long as the responder, and writes it atomically.
+        unsafe { AtomicU32::from_ptr(self.cancelled.cast_mut()) }.load(Relaxed) != 0
+    }
+
+    /// Sends one of several responses (decoupled models).
+    pub fn send(&mut self, response: Response) -> Verdict {
+        self.transmit(Some(response), ResponseFlags::NONE)
+    }
+
+    /// Sends the last response.
+    pub fn finish(mut self, response: Response) {
+        self.transmit(Some(response), ResponseFlags::FINAL);
+    }
+
+    /// Ends without a further response (decoupled models).
+    pub fn close(mut self) {
+        self.transmit(None, ResponseFlags::FINAL);
+    }
+
+    /// Ends with an error.
+    pub fn fail(mut self, error: Error) {
+        let message = view(&error.message);
+        self.raw_send(&mut [], &[], error.wire_code(), message, ResponseFlags::FINAL);
+    }
+
+    /// Notes that the inputs are gathered and computing starts, for the statistics.
+    pub fn computing(&mut self) {
+        // SAFETY: the handle is live.
+        unsafe { (self.table().mark)(self.handle, Stage::COMPUTE_START, 0) };
+    }
+
+    /// Notes that computing has ended and the outputs are being made, for the statistics.
+    pub fn computed(&mut self) {
+        // SAFETY: the handle is live.
+        unsafe { (self.table().mark)(self.handle, Stage::COMPUTE_END, 0) };
+    }
+
+    /// Calls `call` once when the next response is welcome, or when the request is cancelled; at once if it is welcome
+    /// now.
+    pub fn on_writable(&mut self, call: impl FnOnce() + Send + 'static) {
+        let boxed: Box<Box<dyn FnOnce() + Send>> = Box::new(Box::new(call));
+        let callback = Writable { call: call_boxed, user: Box::into_raw(boxed).cast() };
+        // SAFETY: the handle is live; the host calls back once.
+        unsafe { (self.table().on_writable)(self.handle, callback) };
+    }
+
+    fn transmit(&mut self, response: Option<Response>, flags: ResponseFlags) -> Verdict {
+        let Some(mut response) = response else {
+            return self.raw_send(&mut [], &[], StatusCode::OK, view(""), flags);
+        };
+        let parameters = response.wire_parameters();
+        let mut outputs = response.wire_outputs();
+        self.raw_send(&mut outputs, &parameters, StatusCode::OK, view(""), flags)
+    }
+
+    fn raw_send(
+        &mut self,
+        outputs: &mut [trireme_abi::OutputTensor],
+        parameters: &[trireme_abi::Parameter],
+        code: StatusCode,
+        message: StrView,
+        flags: ResponseFlags,
+    ) -> Verdict {
+        let mut wire = trireme_abi::Response {
+            outputs: outputs.as_mut_ptr(),
+            output_count: outputs.len(),
+            parameters: parameters.as_ptr(),
+            parameter_count: parameters.len(),
+            code,
+            reserved: 0,
+            message,
+        };
+        // SAFETY: the handle is live; the lists live until the call returns, the buffers move to the host.
+        match unsafe { (self.table().send)(self.handle, &mut wire, flags) } {
+            SendVerdict::PAUSE => Verdict::Pause,
+            SendVerdict::CANCELLED => Verdict::Cancelled,
+            SendVerdict::CLOSED => Verdict::Closed,
+            _ => Verdict::Continue,
+        }
+    }
+}
+
+unsafe extern "C" fn call_boxed(user: *mut c_void) {
+    // SAFETY: the box that `on_writable` made; the host calls back once.
+    let call = unsafe { Box::from_raw(user.cast::<Box<dyn FnOnce() + Send>>()) };
+    // A panic must not reach the host.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        // SAFETY: owned by this value; the last call.
+        unsafe { (self.table().release)(self.handle) };
+    }
+}
+

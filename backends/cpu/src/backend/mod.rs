@@ -1,0 +1,108 @@
+//! The backend `cpu`: models from checkpoints, the task from their architecture.
+
+mod embed;
+mod generate;
+mod params;
+mod text_inputs;
+
+use trireme_llm::checkpoint::{Architecture, Checkpoint};
+use trireme_llm::params::Parameters;
+use trireme_sdk::{
+    Backend, BackendContext, ConfigPatch, Error, Instance, InstanceContext, Model, ModelContext, Request,
+    Result,
+};
+
+use crate::options::Options;
+use embed::{EmbedInstance, EmbedModel};
+use generate::{GenerateInstance, GenerateModel};
+
+pub use params::PARAMETERS;
+
+/// The backend of `libtrireme_cpu.so`.
+pub struct CpuBackend;
+
+/// A loaded model.
+pub enum CpuModel {
+    /// A decoder: text in, text out.
+    Generate(Box<GenerateModel>),
+    /// An encoder: texts in, vectors out.
+    Embed(Box<EmbedModel>),
+}
+
+/// What runs a model.
+pub enum CpuInstance {
+    Generate(Box<GenerateInstance>),
+    Embed(Box<EmbedInstance>),
+}
+
+trireme_sdk::export_backend!(CpuBackend, name = "cpu");
+
+impl Backend for CpuBackend {
+    type Model = CpuModel;
+
+    fn create(_: BackendContext) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {
+        let (_, checkpoint) = open(context)?;
+        Ok(Some(match &checkpoint.architecture {
+            Architecture::Llama(_) => generate::config(),
+            Architecture::Bert(c) => embed::config(c.hidden_size),
+        }))
+    }
+
+    fn load(&self, context: ModelContext) -> Result<CpuModel> {
+        let (params, checkpoint) = open(&context)?;
+        let options = Options {
+            threads: params.count("threads").unwrap_or(0),
+            kv_dtype: params::kv_dtype(&params),
+            ..Options::default()
+        };
+        Ok(match &checkpoint.architecture {
+            Architecture::Llama(_) => CpuModel::Generate(Box::new(GenerateModel::load(
+                &checkpoint,
+                options,
+                &params,
+                &context.config,
+            )?)),
+            Architecture::Bert(_) => {
+                CpuModel::Embed(Box::new(EmbedModel::load(&checkpoint, options, &context.config)?))
+            }
+        })
+    }
+}
+
+/// The parameters and the checkpoint that they name.
+fn open(context: &ModelContext) -> Result<(Parameters, Checkpoint)> {
+    let tables = [trireme_llm::params::PARAMETERS, PARAMETERS];
+    let params =
+        Parameters::read(&tables, context.config.parameters()).map_err(|e| Error::invalid(e.to_string()))?;
+    let checkpoint = Checkpoint::open(&params.checkpoint(&context.version_dir)).map_err(unusable)?;
+    Ok((params, checkpoint))
+}
+
+/// An error of loading: the files are at fault, or what the configuration asks of them.
+fn unusable(error: impl std::fmt::Display) -> Error {
+    Error::invalid(error.to_string())
+}
+
+impl Model for CpuModel {
+    type Instance = CpuInstance;
+
+    fn create_instance(&self, _: InstanceContext) -> Result<CpuInstance> {
+        Ok(match self {
+            Self::Generate(model) => CpuInstance::Generate(Box::new(model.instance())),
+            Self::Embed(model) => CpuInstance::Embed(Box::new(model.instance())),
+        })
+    }
+}
+
+impl Instance for CpuInstance {
+    fn execute(&mut self, batch: Vec<Request>) {
+        match self {
+            Self::Generate(instance) => batch.into_iter().for_each(|request| instance.execute(request)),
+            Self::Embed(instance) => instance.execute(batch),
+        }
+    }
+}

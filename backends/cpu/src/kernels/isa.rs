@@ -1,0 +1,71 @@
+//! What an instruction set has to offer to the kernels: sixteen `f32` lanes and the two integer tiles.
+//!
+//! A kernel that is written against [`Isa`] gives bit-identical results on every implementation: all operations are
+//! exactly rounded, `fma` is fused everywhere, and reductions over lanes have one order.
+
+use crate::linear::{Packed, QuantRows};
+
+/// Lanes of a vector, and rows of a packed panel.
+pub(crate) const LANES: usize = 16;
+/// Elements of a quantisation block.
+pub(crate) const BLOCK: usize = 32;
+/// A quantised activation is `scale * (255 * high + low)` with |high|, |low| at most 127: nearly 16 bits, in two products
+/// of 8 bits. (With 8 bits alone, SmolLM2's logits are off by 0.4: enough to change its greedy texts.)
+pub(crate) const QUANT_BASE: f32 = 255.0;
+/// Bytes of a block of quantised activations: 32 high ones, then 32 low ones.
+pub(crate) const QUANT_BYTES: usize = 2 * BLOCK;
+/// Most activation rows of one tile.
+pub(crate) const MAX_TILE: usize = 16;
+
+/// Results of one tile: for each activation row, the panel's sixteen outputs.
+pub(crate) type Tile = [[f32; LANES]; MAX_TILE];
+
+/// One instruction set. A value is a proof that this CPU has it; only `Kernels` makes one, after detection.
+///
+/// All methods are inlined into functions that are compiled for the instruction set (`entries!`).
+pub(crate) trait Isa: Copy + 'static {
+    /// Sixteen lanes of `f32`.
+    type V: Copy;
+    /// Activation rows of a tile, largest first, ending with 1.
+    const TILES: &'static [usize];
+    /// Vectors of a head that attention accumulates together.
+    const VALUE_VECTORS: usize;
+
+    fn splat(self, x: f32) -> Self::V;
+    fn load(self, x: &[f32; LANES]) -> Self::V;
+    fn load_f16(self, x: &[u16; LANES]) -> Self::V;
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::V;
+    fn store(self, to: &mut [f32; LANES], v: Self::V);
+    fn store_f16(self, to: &mut [u16; LANES], v: Self::V);
+    /// Stores whole numbers of -128..=127.
+    fn store_i8(self, to: &mut [i8; LANES], v: Self::V);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Per lane `x < limit ? yes : no`.
+    fn select_lt(self, x: Self::V, limit: Self::V, yes: Self::V, no: Self::V) -> Self::V;
+    /// Per lane the bits of `v` shifted left by 23, plus the bits of 1.0: two to the whole number in `v`'s low bits.
+    fn exp2_of_low_bits(self, v: Self::V) -> Self::V;
+
+    /// `out[m] = panel * row m0 + m` for quantised weights and activations, `m < rows`, `rows` one of [`Self::TILES`].
+    fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile);
+
+    /// Sum of the lanes as a balanced tree: i + 8, then + 4, + 2, + 1.
+    fn reduce_add(self, v: Self::V) -> f32;
+    fn reduce_max(self, v: Self::V) -> f32;
+
+    /// The nearest whole number, ties to even, for |x| < 2^22.
+    #[inline(always)]
+    fn round(self, x: Self::V) -> Self::V {
+        let magic = self.splat(ROUND_MAGIC);
+        self.sub(self.add(x, magic), magic)
+    }
+}
+
+/// 1.5 * 2^23: adding it leaves the nearest whole number in the low bits of the mantissa.
+pub(crate) const ROUND_MAGIC: f32 = 12_582_912.0;

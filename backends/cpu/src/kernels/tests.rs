@@ -1,0 +1,208 @@
+//! The fast kernels against plain arithmetic.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use proptest::prelude::*;
+use trireme_llm::checkpoint::{Weight, WeightType};
+
+use super::{Kernels, reference};
+use crate::linear::{Activations, Epilogue, Layout, Linear};
+use crate::ops::{gelu, silu_mul};
+use crate::threads::Pool;
+
+const TYPES: [WeightType; 6] = [
+    WeightType::F32,
+    WeightType::F16,
+    WeightType::BF16,
+    WeightType::Q8_0,
+    WeightType::Q4_0,
+    WeightType::Q4_1,
+];
+
+/// A matrix of any bytes, but with tame scales.
+fn weight(ty: WeightType, rows: usize, cols: usize, seed: u64) -> Weight {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes = Vec::new();
+    for _ in 0..rows * cols / ty.block_elems() {
+        let tame = |r: u64| (r % 2000) as f32 / 1000.0 - 1.0;
+        match ty {
+            WeightType::F32 => bytes.extend(tame(next()).to_le_bytes()),
+            WeightType::F16 => bytes.extend(half::f16::from_f32(tame(next())).to_le_bytes()),
+            WeightType::BF16 => bytes.extend(half::bf16::from_f32(tame(next())).to_le_bytes()),
+            _ => {
+                let scales = if ty == WeightType::Q4_1 { 2 } else { 1 };
+                for _ in 0..scales {
+                    bytes.extend(half::f16::from_f32(tame(next())).to_le_bytes());
+                }
+                bytes.extend((0..ty.block_bytes() - 2 * scales).map(|_| next() as u8));
+            }
+        }
+    }
+    Weight::from_bytes("w", ty, [rows, cols], bytes).unwrap()
+}
+
+fn activations(rows: usize, cols: usize, seed: u64) -> Activations {
+    let mut x = Activations::default();
+    x.resize(rows, cols);
+    // Blocks of very different size, some of zeros.
+    x.x = (0..rows * cols)
+        .map(|i| {
+            let r = (i as u64 + 1).wrapping_mul(seed | 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+            let size = [0.0, 1.0, 100.0, 1e-3][(i / 32 + seed as usize) % 4];
+            (r as f32 / (1u64 << 23) as f32 - 1.0) * size
+        })
+        .collect();
+    x
+}
+
+/// One product with the given kernels: `[rows, outputs]`.
+fn product(
+    kernels: &Kernels,
+    pool: &Pool,
+    w: &[Weight],
+    layout: Layout,
+    x: &Activations,
+    e: Epilogue<'_>,
+) -> Vec<f32> {
+    let linear = Linear::new(w, layout, kernels, pool).unwrap();
+    let mut copy = Activations::default();
+    copy.resize(x.rows, x.cols);
+    copy.fill(pool, kernels, &linear, |m, row| row.copy_from_slice(&x.x[m * x.cols..][..x.cols]));
+    let mut out = vec![0.5; x.rows * linear.outputs()];
+    linear.apply(pool, kernels, &copy, &mut out, linear.outputs(), e);
+    out
+}
+
+fn fast() -> Vec<Kernels> {
+    Kernels::all().into_iter().filter(Kernels::packs).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// All kernels near the reference; the fast ones equal to the last bit; each row as if it were alone.
+    #[test]
+    fn products(
+        ty in prop::sample::select(TYPES.to_vec()),
+        rows in 1usize..=65,
+        outputs in 1usize..=70,
+        blocks in 1usize..=5,
+        threads in 1usize..=4,
+        seed in any::<u64>(),
+        epilogue in 0usize..5,
+    ) {
+        let cols = blocks * 32;
+        let w = [weight(ty, outputs, cols, seed)];
+        let x = activations(rows, cols, seed);
+        let bias: Vec<f32> = (0..outputs).map(|i| i as f32 / 10.0).collect();
+        let epilogue = [
+            Epilogue::Store,
+            Epilogue::Add,
+            Epilogue::Bias(&bias),
+            Epilogue::BiasAdd(&bias),
+            Epilogue::BiasGelu(&bias),
+        ][epilogue];
+        let (one, pool) = (Pool::new(1).unwrap(), Pool::new(threads).unwrap());
+        let golden = product(&reference::TABLE, &one, &w, Layout::Stacked, &x, epilogue);
+        let mut first: Option<Vec<f32>> = None;
+        for kernels in fast() {
+            let got = product(&kernels, &pool, &w, Layout::Stacked, &x, epilogue);
+            let m = rows / 2;
+            let mut alone = activations(1, cols, 0);
+            alone.x.copy_from_slice(&x.x[m * cols..(m + 1) * cols]);
+            let alone = product(&kernels, &one, &w, Layout::Stacked, &alone, epilogue);
+            prop_assert_eq!(&alone[..], &got[m * outputs..(m + 1) * outputs], "{} alone", kernels.name);
+            let golden_max = golden.iter().fold(1.0f32, |a, x| a.max(x.abs()));
+            for (got, golden) in got.iter().zip(&golden) {
+                prop_assert!((got - golden).abs() < 2e-4 * golden_max, "{}: {got} for {golden}", kernels.name);
+            }
+            prop_assert_eq!(first.get_or_insert_with(|| got.clone()), &got);
+        }
+    }
+
+    /// Fused gate and up; fused weights of several types.
+    #[test]
+    fn fused(ty in prop::sample::select(TYPES.to_vec()), rows in 1usize..=20, panels in 1usize..4, seed in any::<u64>()) {
+        let pool = Pool::new(2).unwrap();
+        let (cols, outputs) = (64, panels * 16);
+        let pair = [weight(ty, outputs, cols, seed), weight(ty, outputs, cols, seed ^ 99)];
+        let types = [weight(WeightType::Q4_1, 16, cols, seed), pair[0].clone(), pair[1].clone(), weight(WeightType::Q8_0, 5, cols, 3)];
+        let mut x = activations(rows, cols, seed);
+        x.x.iter_mut().for_each(|x| *x *= 0.01);
+        for (w, layout, epilogue) in [
+            (&pair[..], Layout::GateUp, Epilogue::SiluMul),
+            (&types[..], Layout::Stacked, Epilogue::Store),
+        ] {
+            let golden = product(&reference::TABLE, &pool, w, layout, &x, epilogue);
+            let golden_max = golden.iter().fold(1.0f32, |a, x| a.max(x.abs()));
+            for kernels in fast() {
+                for (got, golden) in product(&kernels, &pool, w, layout, &x, epilogue).iter().zip(&golden) {
+                    prop_assert!((got - golden).abs() < 2e-4 * golden_max, "{}: {got} for {golden}", kernels.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn element_wise_operations() {
+    let inputs: Vec<f32> = (-2000..2000).map(|i| i as f32 / 100.0).collect();
+    let pool = Pool::new(1).unwrap();
+    // One column of weight 1 leaves the epilogue alone.
+    let one = Weight::from_f32("one", [16, 1], &[1.0; 16]);
+    let mut x = Activations::default();
+    x.resize(inputs.len(), 1);
+    x.x.copy_from_slice(&inputs);
+    for kernels in fast() {
+        let zeros = [0.0; 16];
+        let got = product(
+            &kernels,
+            &pool,
+            std::slice::from_ref(&one),
+            Layout::Stacked,
+            &x,
+            Epilogue::BiasGelu(&zeros),
+        );
+        for (x, got) in inputs.iter().zip(got.chunks_exact(16)) {
+            let golden = gelu::reference(*x);
+            assert!((got[0] - golden).abs() < 3e-6, "{}: gelu({x}) = {} for {golden}", kernels.name, got[0]);
+        }
+        let got =
+            product(&kernels, &pool, &[one.clone(), one.clone()], Layout::GateUp, &x, Epilogue::SiluMul);
+        for (x, got) in inputs.iter().zip(got.chunks_exact(16)) {
+            let golden = silu_mul::reference(*x, *x);
+            assert!(
+                (got[0] - golden).abs() <= 1e-6 * golden.abs().max(1.0),
+                "{}: {x}: {} for {golden}",
+                kernels.name,
+                got[0]
+            );
+        }
+    }
+}
+
+#[test]
+fn norms_and_halves() {
+    let x: Vec<f32> = (0..96).map(|i| ((i * 37) % 50) as f32 / 7.0 - 3.0).collect();
+    let w: Vec<f32> = (0..96).map(|i| 1.0 + i as f32 / 100.0).collect();
+    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    let (mut rms, mut layer) = (vec![0.0; 96], x.clone());
+    (reference::TABLE.rms_norm)(&x, &w, 1e-5, &mut rms);
+    (reference::TABLE.layer_norm)(&mut layer, &w, &x, 1e-12);
+    let mut halves = vec![0; 96];
+    let wide: Vec<f32> = x.iter().map(|x| x * x * x * 4000.0).collect();
+    (reference::TABLE.to_f16)(&wide, &mut halves);
+    for kernels in fast() {
+        let (mut a, mut b, mut c) = (vec![0.0; 96], x.clone(), vec![0; 96]);
+        (kernels.rms_norm)(&x, &w, 1e-5, &mut a);
+        (kernels.layer_norm)(&mut b, &w, &x, 1e-12);
+        (kernels.to_f16)(&wide, &mut c);
+        assert!(near(&a, &rms) && near(&b, &layer), "{}", kernels.name);
+        assert_eq!(c, halves, "{}", kernels.name);
+    }
+}

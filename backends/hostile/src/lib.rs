@@ -1,0 +1,78 @@
+//! A backend that misbehaves on request; for tests only. Parameter `fault`:
+//! `panic_load`, `panic_create`, `panic_execute`, `drop` (no answer), `twice` (answers two times), `wrong_shape`,
+//! `wrong_name`, `wrong_type`, `late_drop` (drops the request on another thread).
+#![forbid(unsafe_code)]
+
+use trireme_sdk::{
+    DataType, Error, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result, Stateless,
+};
+
+const FAULTS: &[&str] = &[
+    "panic_load",
+    "panic_create",
+    "panic_execute",
+    "drop",
+    "twice",
+    "wrong_shape",
+    "wrong_name",
+    "wrong_type",
+    "late_drop",
+];
+
+struct Hostile {
+    fault: String,
+}
+
+impl LoadModel for Hostile {
+    #[expect(clippy::panic, reason = "the fault that is asked for")]
+    fn load(context: ModelContext) -> Result<Self> {
+        let fault = context.config.parameter::<String>("fault")?.unwrap_or_default();
+        if !FAULTS.contains(&fault.as_str()) {
+            return Err(Error::invalid(format!("unknown fault '{fault}', known are {FAULTS:?}")));
+        }
+        if fault == "panic_load" {
+            panic!("asked to panic in load");
+        }
+        Ok(Self { fault })
+    }
+}
+
+impl Model for Hostile {
+    type Instance = Hostile;
+    #[expect(clippy::panic, reason = "the fault that is asked for")]
+    fn create_instance(&self, _: InstanceContext) -> Result<Hostile> {
+        if self.fault == "panic_create" {
+            panic!("asked to panic in create_instance");
+        }
+        Ok(Hostile { fault: self.fault.clone() })
+    }
+}
+
+impl Instance for Hostile {
+    #[expect(clippy::panic, reason = "the fault that is asked for")]
+    fn execute(&mut self, batch: Vec<Request>) {
+        for mut request in batch {
+            match self.fault.as_str() {
+                "panic_execute" => panic!("asked to panic in execute"),
+                "late_drop" => drop(std::thread::spawn(move || drop(request))),
+                "twice" => {
+                    let answer = || Response::new().tensor("OUTPUT0", &[1, 1], vec![1.0f32]);
+                    if let (Ok(first), Ok(second)) = (answer(), answer()) {
+                        request.responder().send(first);
+                        request.respond(second);
+                    }
+                }
+                "wrong_shape" => request.answer(|_| {
+                    let data = vec![0; 3];
+                    // Four elements are claimed: `raw` would refuse a type whose size it knows.
+                    Response::new().raw("OUTPUT0", DataType::Bytes, &[4, 1], data)
+                }),
+                "wrong_name" => request.answer(|_| Response::new().tensor("NOBODY", &[1, 1], vec![1.0f32])),
+                "wrong_type" => request.answer(|_| Response::new().tensor("OUTPUT0", &[1, 1], vec![1i64])),
+                _ => drop(request),
+            }
+        }
+    }
+}
+
+trireme_sdk::export_backend!(Stateless<Hostile>, name = "hostile");

@@ -1,0 +1,151 @@
+//! Hugging Face folders: `config.json`, `*.safetensors`, and the small files beside them.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::Value;
+
+use super::config::Pooling;
+use super::error::{CheckpointError, CheckpointErrorKind as Kind};
+use super::index::WeightIndex;
+use super::json::{self, Object};
+use super::safetensors;
+
+/// The configuration files of a folder, read.
+pub(super) struct HfFolder {
+    dir: PathBuf,
+    config: Object,
+    generation: Object,
+}
+
+impl HfFolder {
+    /// Reads `config.json`; `None` if there is none, so that `dir` is no such folder.
+    pub(super) fn open(dir: &Path) -> Result<Option<Self>, CheckpointError> {
+        let Some(config) = Object::read(&dir.join("config.json"))? else { return Ok(None) };
+        let generation = Object::read(&dir.join("generation_config.json"))?.unwrap_or_default();
+        Ok(Some(Self { dir: dir.to_path_buf(), config, generation }))
+    }
+
+    pub(super) fn config(&self) -> &Object {
+        &self.config
+    }
+
+    /// The names in `architectures`.
+    pub(super) fn architectures(&self) -> Result<Vec<String>, Kind> {
+        let names = self.config.get("architectures").and_then(Value::as_array);
+        let names: Vec<String> =
+            names.into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        if names.is_empty() {
+            return Err(Kind::malformed("'architectures' in config.json names no architecture"));
+        }
+        Ok(names)
+    }
+
+    /// The ids under `key` (one number or a list) in config.json, then in generation_config.json.
+    pub(super) fn token_ids(&self, key: &str) -> Result<Vec<u32>, Kind> {
+        let mut ids = Vec::new();
+        for value in [self.config.get(key), self.generation.get(key)].into_iter().flatten() {
+            let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            for id in list {
+                let id = id.as_u64().and_then(|n| u32::try_from(n).ok());
+                let id = id
+                    .ok_or_else(|| Kind::Malformed(format!("'{key}' holds something that is no token id")))?;
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Pooling and normalisation as `modules.json` lists them. A folder without that file is pooled by the mean
+    /// and not normalised, as its own library does.
+    pub(super) fn pooling(&self) -> Result<(Pooling, bool), Kind> {
+        let modules = json::read_value(&self.dir.join("modules.json")).map_err(|e| e.kind)?;
+        let Some(modules) = modules else { return Ok((Pooling::Mean, false)) };
+        let (mut pooling, mut normalize) = (Pooling::Mean, false);
+        for module in modules.as_array().into_iter().flatten() {
+            let ty = module.get("type").and_then(Value::as_str).unwrap_or_default();
+            match ty.rsplit('.').next().unwrap_or_default() {
+                "Transformer" => {}
+                "Pooling" => {
+                    let path = module.get("path").and_then(Value::as_str).unwrap_or_default();
+                    pooling = self.pooling_mode(path)?;
+                }
+                "Normalize" => normalize = true,
+                _ => return Err(Kind::Unsupported(format!("module '{ty}' of modules.json"))),
+            }
+        }
+        Ok((pooling, normalize))
+    }
+
+    fn pooling_mode(&self, path: &str) -> Result<Pooling, Kind> {
+        let config = Object::read(&self.inside(path)?.join("config.json")).map_err(|e| e.kind)?;
+        let config = config.ok_or_else(|| Kind::Malformed(format!("'{path}/config.json' is missing")))?;
+        let on = |key: &str| Ok::<_, Kind>(config.bool(key)?.unwrap_or(false));
+        let others = ["max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"];
+        for other in others {
+            if on(&format!("pooling_mode_{other}"))? {
+                return Err(Kind::Unsupported(format!("pooling mode '{other}'")));
+            }
+        }
+        match (on("pooling_mode_cls_token")?, on("pooling_mode_mean_tokens")?) {
+            (true, false) => Ok(Pooling::Cls),
+            (false, true) => Ok(Pooling::Mean),
+            _ => Err(Kind::Unsupported("a pooling of several modes, or of none,".into())),
+        }
+    }
+
+    /// `path` inside the folder; a path that leads out is refused.
+    fn inside(&self, path: &str) -> Result<PathBuf, Kind> {
+        if Path::new(path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+            Ok(self.dir.join(path))
+        } else {
+            Err(Kind::Malformed(format!("the path '{path}' leads out of the folder")))
+        }
+    }
+
+    /// All weights: the files of the index, else `model.safetensors`, else every `*.safetensors`.
+    pub(super) fn weights(&self) -> Result<WeightIndex, CheckpointError> {
+        let mut index = WeightIndex::default();
+        for file in self.weight_files()? {
+            safetensors::read(&file, &mut index)?;
+        }
+        Ok(index)
+    }
+
+    fn weight_files(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let index_path = self.dir.join("model.safetensors.index.json");
+        if let Some(index) = Object::read(&index_path)? {
+            let map = index.get("weight_map").and_then(Value::as_object);
+            let map = map.ok_or_else(|| Kind::malformed("'weight_map' is missing").at(&index_path))?;
+            let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+            return names.into_iter().map(|n| self.inside(n).map_err(|k| k.at(&index_path))).collect();
+        }
+        let single = self.dir.join("model.safetensors");
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        let files = files_with_extension(&self.dir, "safetensors")?;
+        if files.is_empty() {
+            return Err(
+                Kind::NotACheckpoint("it has a config.json but no *.safetensors".into()).at(&self.dir)
+            );
+        }
+        Ok(files)
+    }
+}
+
+/// The files of `dir` with this extension, sorted.
+pub(super) fn files_with_extension(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, CheckpointError> {
+    let at = |e: std::io::Error| Kind::from(e).at(dir);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(at)? {
+        let path = entry.map_err(at)?.path();
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,29 @@
+//! Checkpoints: weights, hyper-parameters, tokenizer and chat template of a model as they lie on disk.
+//!
+//! [`Checkpoint::open`] takes a Hugging Face folder (`config.json` and `*.safetensors`) or a `.gguf` file. Either way
+//! the weights are found by their Hugging Face name, stay as they are on disk (quantised blocks included) and are
+//! mapped, not read.
+
+mod bert;
+mod config;
+mod error;
+pub(crate) mod gguf;
+mod hf;
+mod index;
+mod json;
+mod limits;
+mod llama;
+mod mapping;
+mod open;
+mod registry;
+mod safetensors;
+mod text;
+mod weight;
+mod weight_type;
+
+pub use config::{Architecture, BertConfig, LlamaConfig, Pooling, RopeLayout};
+pub use error::{CheckpointError, CheckpointErrorKind};
+pub use open::Checkpoint;
+pub use text::ChatTemplateSource;
+pub use weight::Weight;
+pub use weight_type::WeightType;

@@ -1,0 +1,126 @@
+//! Opening a checkpoint, whichever of the formats it is in.
+
+use std::path::{Path, PathBuf};
+
+use super::config::{Architecture, RopeLayout};
+use super::error::{CheckpointError, CheckpointErrorKind as Kind};
+use super::gguf::Gguf;
+use super::hf::{HfFolder, files_with_extension};
+use super::index::WeightIndex;
+use super::registry::{self, ArchitectureEntry};
+use super::text::TextFiles;
+use super::weight::Weight;
+
+/// A model as it lies on disk: opened, its tables checked, its weights mapped.
+///
+/// Holding one means that every weight the architecture needs is there, whole, and of the shape that the
+/// configuration says.
+pub struct Checkpoint {
+    pub architecture: Architecture,
+    pub rope_layout: RopeLayout,
+    /// The folder or the `.gguf` file.
+    pub source: PathBuf,
+    weights: WeightIndex,
+    pub(super) text: TextFiles,
+}
+
+impl Checkpoint {
+    /// Opens a Hugging Face folder, a `.gguf` file, or a folder that holds one `.gguf` file.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let meta = std::fs::metadata(path).map_err(|e| Kind::from(e).at(path))?;
+        if !meta.is_dir() {
+            return Self::open_gguf(path);
+        }
+        if let Some(folder) = HfFolder::open(path)? {
+            return Self::open_folder(path, &folder);
+        }
+        match files_with_extension(path, "gguf")?.as_slice() {
+            [file] => Self::open_gguf(file),
+            [] => {
+                Err(Kind::NotACheckpoint("it holds neither a config.json nor a .gguf file".into()).at(path))
+            }
+            several => {
+                let names: Vec<_> = several
+                    .iter()
+                    .filter_map(|p| Some(p.file_name()?.to_string_lossy().into_owned()))
+                    .collect();
+                let text = format!("it holds several .gguf files ({}); name one of them", names.join(", "));
+                Err(Kind::NotACheckpoint(text).at(path))
+            }
+        }
+    }
+
+    fn open_folder(path: &Path, folder: &HfFolder) -> Result<Self, CheckpointError> {
+        let parsed = folder.architectures().and_then(|names| {
+            let entry = registry::by_hf_names(&names)?;
+            Ok((entry, (entry.from_hf)(folder)?))
+        });
+        let (entry, architecture) = parsed.map_err(|k| k.at(path))?;
+        let mut weights = folder.weights()?;
+        if !entry.optional_prefix.is_empty() {
+            weights.strip_prefix(entry.optional_prefix).map_err(|k| k.at(path))?;
+        }
+        check_weights(entry, &architecture, &weights).map_err(|k| k.at(path))?;
+        let text = TextFiles::of_folder(path)?;
+        Ok(Self { architecture, rope_layout: RopeLayout::Half, source: path.to_path_buf(), weights, text })
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
+        let file = Gguf::open(path)?;
+        Self::from_gguf(path, file).map_err(|k| k.at(path))
+    }
+
+    fn from_gguf(path: &Path, file: Gguf) -> Result<Self, Kind> {
+        let (entry, gguf) = registry::by_gguf_name(file.metadata.str("general.architecture")?)?;
+        let architecture =
+            (gguf.from_gguf)(&file.metadata, &|name| Some(file.weights.get(name)?.shape.clone()))?;
+        let mut weights = WeightIndex::default();
+        for weight in file.weights.iter() {
+            let Some(name) = (gguf.canonical_name)(&weight.name) else { continue };
+            let mut weight = weight.clone();
+            weight.name = name;
+            weights.add(weight)?;
+        }
+        check_weights(entry, &architecture, &weights)?;
+        let text = TextFiles::of_gguf(file.metadata)?;
+        Ok(Self { architecture, rope_layout: gguf.rope_layout, source: path.to_path_buf(), weights, text })
+    }
+
+    /// The weight of this Hugging Face name (`model.layers.0.self_attn.q_proj.weight`,
+    /// `encoder.layer.0.attention.self.query.weight` without a `bert.` prefix), whichever format it came from.
+    pub fn weight(&self, hf_name: &str) -> Result<&Weight, CheckpointError> {
+        self.weights.get(hf_name).ok_or_else(|| self.weights.missing(hf_name).at(&self.source))
+    }
+
+    /// As [`Self::weight`], for weights that a model may do without.
+    pub fn try_weight(&self, hf_name: &str) -> Option<&Weight> {
+        self.weights.get(hf_name)
+    }
+
+    /// All weights, in no particular order.
+    pub fn weights(&self) -> impl Iterator<Item = &Weight> {
+        self.weights.iter()
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let n = self.weights.len();
+        write!(f, "{} ({n} weights): {:?}", self.source.display(), self.architecture)
+    }
+}
+
+/// Every weight that the architecture needs is there with the shape that the configuration says.
+fn check_weights(
+    entry: &ArchitectureEntry,
+    architecture: &Architecture,
+    weights: &WeightIndex,
+) -> Result<(), Kind> {
+    for (name, expected) in (entry.expected)(architecture) {
+        let weight = weights.get(&name).ok_or_else(|| weights.missing(&name))?;
+        if weight.shape != expected {
+            return Err(Kind::WrongShape { name, found: weight.shape.clone(), expected });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! The tokenizer and the chat template of a checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::{CheckpointError, CheckpointErrorKind as Kind};
+use super::gguf::Metadata;
+use super::json::{self, Object};
+use super::open::Checkpoint;
+use crate::tokenizer::{self, Tokenizer};
+
+/// A chat template as it lies on disk, with the tokens that it may name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatTemplateSource {
+    /// Jinja text.
+    pub text: String,
+    pub bos_token: Option<String>,
+    pub eos_token: Option<String>,
+}
+
+/// What is known about text: read at open, except for the tokenizer, which is large and not always wanted.
+pub(super) struct TextFiles {
+    origin: Origin,
+    template: Option<ChatTemplateSource>,
+}
+
+enum Origin {
+    Folder(PathBuf),
+    Gguf(Box<Metadata>),
+}
+
+impl TextFiles {
+    /// The template is `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`.
+    pub(super) fn of_folder(dir: &Path) -> Result<Self, CheckpointError> {
+        let path = dir.join("tokenizer_config.json");
+        let config = Object::read(&path)?.unwrap_or_default();
+        let file = dir.join("chat_template.jinja");
+        let text = match json::read_limited(&file)? {
+            Some(bytes) => {
+                Some(String::from_utf8(bytes).map_err(|_| Kind::malformed("it is not UTF-8").at(&file))?)
+            }
+            None => default_template(config.get("chat_template")).map_err(|k| k.at(&path))?,
+        };
+        let template = text.map(|text| ChatTemplateSource {
+            text,
+            bos_token: token_text(config.get("bos_token")),
+            eos_token: token_text(config.get("eos_token")),
+        });
+        Ok(Self { origin: Origin::Folder(dir.to_path_buf()), template })
+    }
+
+    pub(super) fn of_gguf(meta: Metadata) -> Result<Self, Kind> {
+        let template = match meta.optional_str("tokenizer.chat_template")? {
+            None => None,
+            Some(text) => {
+                let token = |key: &str| -> Result<Option<String>, Kind> {
+                    let Some(id) = meta.optional_id(&format!("tokenizer.ggml.{key}"))? else {
+                        return Ok(None);
+                    };
+                    Ok(meta.strings("tokenizer.ggml.tokens")?.get(id as usize).cloned())
+                };
+                let (bos_token, eos_token) = (token("bos_token_id")?, token("eos_token_id")?);
+                Some(ChatTemplateSource { text: text.to_owned(), bos_token, eos_token })
+            }
+        };
+        Ok(Self { origin: Origin::Gguf(Box::new(meta)), template })
+    }
+}
+
+impl Checkpoint {
+    /// The tokenizer: `tokenizer.json`, or built from the metadata of a GGUF file. Takes tens of milliseconds.
+    pub fn tokenizer(&self) -> Result<Tokenizer, CheckpointError> {
+        match &self.text.origin {
+            Origin::Gguf(meta) => {
+                tokenizer::from_gguf(meta).map_err(|e| Kind::Tokenizer(e.to_string()).at(&self.source))
+            }
+            Origin::Folder(dir) => {
+                let path = dir.join("tokenizer.json");
+                let bytes = json::read_limited(&path)?.ok_or_else(|| {
+                    Kind::Tokenizer("is missing; the folder has no tokenizer".into()).at(&path)
+                })?;
+                Tokenizer::from_json(&bytes).map_err(|e| Kind::Tokenizer(e.to_string()).at(&path))
+            }
+        }
+    }
+
+    /// The chat template, if the model has one.
+    pub fn chat_template(&self) -> Option<ChatTemplateSource> {
+        self.text.template.clone()
+    }
+}
+
+/// A template is a text, or a list of named ones of which `default` is for plain chat.
+fn default_template(value: Option<&Value>) -> Result<Option<String>, Kind> {
+    match value {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Array(list)) => {
+            let default = list.iter().find(|t| t.get("name").and_then(Value::as_str) == Some("default"));
+            Ok(default.and_then(|t| t.get("template")?.as_str()).map(str::to_owned))
+        }
+        Some(_) => Err(Kind::malformed("'chat_template' is neither a text nor a list")),
+    }
+}
+
+/// A token is a text, or an object with its text in `content`.
+fn token_text(value: Option<&Value>) -> Option<String> {
+    let value = value?;
+    value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
+}

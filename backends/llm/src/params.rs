@@ -1,0 +1,204 @@
+//! The parameters of `config.pbtxt` that engines for language models understand: one table, from which also the
+//! documentation is made.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// What a parameter's text must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A path inside the model's version directory.
+    Path,
+    /// A whole number of at least 1.
+    Count,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub kind: ParameterKind,
+    /// The value where the configuration gives none; empty for "none".
+    pub default: &'static str,
+    pub doc: &'static str,
+}
+
+/// What every engine understands. An engine adds rows of its own.
+pub const PARAMETERS: &[Parameter] = &[
+    Parameter {
+        name: "checkpoint",
+        kind: ParameterKind::Path,
+        default: ".",
+        doc: "Where the model is: a Hugging Face folder or a `.gguf` file, relative to the version directory.",
+    },
+    Parameter {
+        name: "load_format",
+        kind: ParameterKind::Choice(&["auto"]),
+        default: "auto",
+        doc: "How the checkpoint is read; `auto` looks at the files.",
+    },
+    Parameter {
+        name: "dtype",
+        kind: ParameterKind::Choice(&["auto"]),
+        default: "auto",
+        doc: "Type of the weights in memory; `auto` keeps them as they are in the checkpoint.",
+    },
+    Parameter {
+        name: "max_tokens",
+        kind: ParameterKind::Count,
+        default: "256",
+        doc: "Tokens to generate where a request does not say.",
+    },
+    Parameter {
+        name: "max_context",
+        kind: ParameterKind::Count,
+        default: "",
+        doc: "Longest sequence in tokens, prompt and answer together; the model's own context if not given.",
+    },
+];
+
+/// A parameter that is unknown or has a wrong value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParameterError {
+    #[error("unknown parameter '{name}'{}", suggestion.map(|s| format!(", did you mean '{s}'?")).unwrap_or_default())]
+    Unknown { name: String, suggestion: Option<&'static str> },
+    #[error("parameter '{name}' is '{value}', it must be {expected}")]
+    WrongValue { name: &'static str, value: String, expected: String },
+}
+
+/// Checked values of all parameters of a table.
+#[derive(Clone, Debug)]
+pub struct Parameters(BTreeMap<&'static str, String>);
+
+impl Parameters {
+    /// Checks what a configuration gives against the rows of `tables`; rows that are not given take their default.
+    pub fn read<'a>(
+        tables: &[&[Parameter]],
+        given: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, ParameterError> {
+        let rows = || tables.iter().copied().flatten();
+        let mut values: BTreeMap<_, _> = rows().map(|row| (row.name, row.default.to_owned())).collect();
+        for (name, value) in given {
+            let Some(row) = rows().find(|row| row.name == name) else {
+                return Err(ParameterError::Unknown {
+                    name: name.to_owned(),
+                    suggestion: nearest(name, rows().map(|row| row.name)),
+                });
+            };
+            let wrong =
+                |expected| ParameterError::WrongValue { name: row.name, value: value.to_owned(), expected };
+            row.kind.check(value).map_err(wrong)?;
+            values.insert(row.name, value.to_owned());
+        }
+        Ok(Self(values))
+    }
+
+    /// The text of a parameter, `None` if it is neither given nor has a default.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+
+    /// The value of a [`ParameterKind::Count`].
+    pub fn count(&self, name: &str) -> Option<usize> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// The checkpoint's path of a model in this version directory.
+    pub fn checkpoint(&self, version_dir: &Path) -> PathBuf {
+        match self.text("checkpoint") {
+            None | Some(".") => version_dir.to_path_buf(),
+            Some(path) => version_dir.join(path),
+        }
+    }
+}
+
+impl ParameterKind {
+    /// What the value must be, if it is not that.
+    fn check(self, value: &str) -> Result<(), String> {
+        let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir);
+        match self {
+            Self::Path if value.is_empty() || !Path::new(value).components().all(inside) => {
+                Err("a relative path that stays inside the version directory".into())
+            }
+            Self::Count if !value.parse::<u32>().is_ok_and(|n| n > 0) => {
+                Err(format!("a whole number from 1 to {}", u32::MAX))
+            }
+            Self::Choice(words) if !words.contains(&value) => Err(format!("one of: {}", words.join(", "))),
+            _ => Ok(()),
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Path => "path".into(),
+            Self::Count => "count".into(),
+            Self::Choice(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),
+        }
+    }
+}
+
+/// The known name that is most like `name`, if any is at all.
+fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let scored = known.map(|k| (strsim::jaro_winkler(name, k), k)).filter(|(score, _)| *score > 0.8);
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, k)| k)
+}
+
+/// The table as Markdown.
+pub fn to_markdown(table: &[Parameter]) -> String {
+    let mut out = "| parameter | value | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for row in table {
+        let default = if row.default.is_empty() { String::new() } else { format!("`{}`", row.default) };
+        out += &format!("| `{}` | {} | {} | {} |\n", row.name, row.kind.name(), default, row.doc);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use expect_test::expect;
+
+    const OWN: &[Parameter] =
+        &[Parameter { name: "num_threads", kind: ParameterKind::Count, default: "", doc: "Threads." }];
+
+    fn error(name: &str, value: &str) -> String {
+        Parameters::read(&[PARAMETERS, OWN], [(name, value)]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_and_values() {
+        let p =
+            Parameters::read(&[PARAMETERS, OWN], [("checkpoint", "a/b.gguf"), ("num_threads", "4")]).unwrap();
+        assert_eq!(p.checkpoint(Path::new("/m/1")), Path::new("/m/1/a/b.gguf"));
+        assert_eq!(
+            (p.count("num_threads"), p.count("max_tokens"), p.count("max_context")),
+            (Some(4), Some(256), None)
+        );
+        let p = Parameters::read(&[PARAMETERS], []).unwrap();
+        assert_eq!(p.checkpoint(Path::new("/m/1")), Path::new("/m/1"));
+    }
+
+    #[test]
+    fn errors_say_the_mend() {
+        expect!["unknown parameter 'check_point', did you mean 'checkpoint'?"]
+            .assert_eq(&error("check_point", "x"));
+        expect!["unknown parameter 'zzz'"].assert_eq(&error("zzz", "x"));
+        expect!["parameter 'checkpoint' is '../x', it must be a relative path that stays inside the version directory"]
+            .assert_eq(&error("checkpoint", "../x"));
+        expect!["parameter 'load_format' is 'pickle', it must be one of: auto"]
+            .assert_eq(&error("load_format", "pickle"));
+        expect!["parameter 'num_threads' is '0', it must be a whole number from 1 to 4294967295"]
+            .assert_eq(&error("num_threads", "0"));
+    }
+
+    #[test]
+    fn the_defaults_are_values() {
+        for row in PARAMETERS.iter().filter(|row| !row.default.is_empty()) {
+            assert_eq!(row.kind.check(row.default), Ok(()), "{}", row.name);
+        }
+        assert!(to_markdown(PARAMETERS).contains("| `load_format` | `auto` | `auto` |"));
+    }
+}

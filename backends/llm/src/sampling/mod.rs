@@ -1,0 +1,80 @@
+//! Choosing the next token from logits.
+//!
+//! The choice depends on the logits, the parameters and (seed, position) only: neither on what else is in the
+//! batch nor on how often the sampler ran before.
+
+mod candidates;
+mod params;
+mod philox;
+
+pub use params::{SamplingError, SamplingParams, SamplingRequest};
+pub use philox::{philox4x32, uniform};
+
+use candidates::Candidate;
+
+/// Chooses tokens. Holds only scratch memory, so that one sampler may serve many requests.
+#[derive(Default)]
+pub struct Sampler {
+    candidates: Vec<Candidate>,
+    weights: Vec<f32>,
+}
+
+impl Sampler {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next token's id.
+    ///
+    /// `logits` has one value per token of the vocabulary. `position` is the index of the new token among the
+    /// generated ones, from 0. Tokens of equal logits rank by lower id. Temperature comes first, then top-k, then
+    /// top-p over what top-k left. `None` if no logit is a number, so that nothing can be chosen.
+    pub fn sample(&mut self, logits: &[f32], params: &SamplingParams, position: u64) -> Option<u32> {
+        if params.is_greedy() {
+            return argmax(logits);
+        }
+        let max = f64::from(logits[argmax(logits)? as usize]);
+        // Infinite logits leave nothing to weigh against each other.
+        if !max.is_finite() {
+            return argmax(logits);
+        }
+        candidates::fill(&mut self.candidates, logits, params.top_k());
+        let scale = 1.0 / f64::from(params.temperature());
+        let weight = |c: &Candidate| ((f64::from(c.logit) - max) * scale).exp() as f32;
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(weight));
+        let mut total: f64 = self.weights.iter().copied().map(f64::from).sum();
+        if params.top_p() < 1.0 {
+            let goal = f64::from(params.top_p()) * total;
+            let kept;
+            (kept, total) = candidates::nucleus(&mut self.candidates, goal, weight);
+            self.candidates.truncate(kept);
+            self.weights.clear();
+            self.weights.extend(self.candidates.iter().map(weight));
+        }
+        let mut left = uniform(params.seed(), position) * total;
+        for (candidate, &weight) in self.candidates.iter().zip(&self.weights) {
+            left -= f64::from(weight);
+            if left < 0.0 {
+                return Some(candidate.id);
+            }
+        }
+        // Rounding may leave a crumb: it belongs to the last token that has a share at all.
+        let last = self.weights.iter().rposition(|&w| w > 0.0)?;
+        Some(self.candidates[last].id)
+    }
+}
+
+/// The id of the largest logit, the lowest of equals. Values that are no number never win.
+pub fn argmax(logits: &[f32]) -> Option<u32> {
+    let mut best: Option<(u32, f32)> = None;
+    for (id, &logit) in (0u32..).zip(logits) {
+        if !logit.is_nan() && best.is_none_or(|(_, max)| logit > max) {
+            best = Some((id, logit));
+        }
+    }
+    best.map(|(id, _)| id)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Text to token ids and back.
+
+mod detokenizer;
+mod gguf;
+mod pre_tokenizer;
+
+pub use detokenizer::Detokenizer;
+
+use std::sync::Arc;
+
+use tokenizers::DecoderWrapper;
+
+pub(crate) use gguf::from_gguf;
+
+use crate::checkpoint::CheckpointErrorKind;
+
+/// Why a tokenizer cannot be built or used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TokenizerError(pub(crate) String);
+
+impl TokenizerError {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<tokenizers::Error> for TokenizerError {
+    fn from(e: tokenizers::Error) -> Self {
+        Self(e.to_string())
+    }
+}
+
+impl From<CheckpointErrorKind> for TokenizerError {
+    fn from(e: CheckpointErrorKind) -> Self {
+        Self(e.to_string())
+    }
+}
+
+/// A tokenizer; cheap to clone and to share between threads.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    vocab_size: usize,
+    byte_level: bool,
+}
+
+impl Tokenizer {
+    fn new(mut inner: tokenizers::Tokenizer) -> Result<Self, TokenizerError> {
+        // Files ship with the padding and truncation of their training; a server wants the text's own tokens.
+        inner.with_padding(None);
+        inner.with_truncation(None)?;
+        let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
+        let vocab_size = inner.get_vocab_size(true);
+        Ok(Self { inner: Arc::new(inner), vocab_size, byte_level })
+    }
+
+    /// Reads a `tokenizer.json`. Its padding and truncation are switched off.
+    pub fn from_json(json: &[u8]) -> Result<Self, TokenizerError> {
+        // Some inconsistent files make the reader panic (a merge longer than every token, for one).
+        let parsed = std::panic::catch_unwind(|| tokenizers::Tokenizer::from_bytes(json));
+        let inner = parsed
+            .map_err(|_| TokenizerError::new("tokenizer.json is inconsistent: its reader gave up"))?
+            .map_err(|e| TokenizerError(format!("tokenizer.json cannot be read: {e}")))?;
+        Self::new(inner)
+    }
+
+    /// The ids of `text`. Special tokens written out in the text are recognised; `add_special` adds those that the
+    /// tokenizer puts around a text (`[CLS]`, BOS), which a text from a chat template has already.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.inner.encode_fast(text, add_special)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`. Bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        Ok(self.inner.decode(ids, skip_special)?)
+    }
+
+    /// Number of tokens, added ones included. A model's vocabulary may be padded beyond it.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The id of a token as the vocabulary spells it.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token of an id as the vocabulary spells it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    fn is_special(&self, token: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn inconsistent_files_are_refused() {
+        let error = |json: &str| Tokenizer::from_json(json.as_bytes()).err().unwrap().to_string();
+        assert!(error("{").starts_with("tokenizer.json cannot be read: "));
+        let merge = r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[["a","b"]]}}"#;
+        assert!(error(merge).starts_with("tokenizer.json "), "{}", error(merge));
+    }
+}

@@ -1,0 +1,112 @@
+//! Connections: accepted, served and, at the end, drained.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tonic::codec::CompressionEncoding;
+use tonic::codegen::Service as _;
+use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
+use trireme_protocol::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
+use trireme_runtime::Core;
+
+use crate::health::Readiness;
+use crate::options::GrpcOptions;
+use crate::service::Service;
+
+/// How much a client may send ahead on a stream and on a connection. A tensor of a few MiB needs no round trip;
+/// what is received and not yet read is bounded by it.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+const MAX_FRAME: u32 = 1 << 20;
+const MAX_STREAMS: u32 = 4096;
+/// Upstream's defaults: a ping after two hours of silence, answered within 20 s.
+const PING_INTERVAL: Duration = Duration::from_secs(7200);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to wait when no connection can be accepted, as when all file descriptors are used.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the core over gRPC until `shutdown` is ready; then accepts nothing more and lets running calls finish.
+///
+/// # Errors
+/// The listener has no local address any more. What fails on one connection ends that connection only.
+pub async fn serve(
+    core: Arc<Core>,
+    listener: TcpListener,
+    options: GrpcOptions,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    listener.local_addr()?;
+    let max_message = options.max_message;
+    let health = HealthServer::new(Readiness(Arc::clone(&core)));
+    let inference = GrpcInferenceServiceServer::new(Service::new(core, options))
+        .max_decoding_message_size(max_message)
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate);
+    let builder = connections();
+    let running = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            () = &mut shutdown => break,
+        };
+        let (inference, health) = (inference.clone(), health.clone());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+            // What is no call of either service is answered UNIMPLEMENTED by the first.
+            match service {
+                Some((HEALTH, _)) => health.clone().call(request),
+                _ => inference.clone().call(request),
+            }
+        });
+        let connection = running.watch(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("connection ended: {error}");
+            }
+        });
+    }
+    drop(listener);
+    running.shutdown().await;
+    Ok(())
+}
+
+fn connections() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(1 << 20)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers leave in one write: waiting for more to send would only delay them.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!("a connection cannot be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `ModelStreamInfer`: many requests and their answers on one stream.
+//!
+//! Requests run concurrently. Answers of models that are not decoupled leave in the order of their requests, those of
+//! decoupled models as they come. Nothing is spawned: whoever writes the answers polls this, so that a client that
+//! does not read also does not get more requests accepted.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use futures_util::stream::SelectAll;
+use tonic::Status;
+use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
+use trireme_protocol::proto::infer_parameter::ParameterChoice;
+use trireme_protocol::proto::{InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use trireme_runtime::{Core, ResponseStream, ServeError, StreamItem};
+
+use crate::status::{from_protocol, from_serve};
+
+/// The parameter of every answer that says whether it is the last of its request.
+const FINAL: &str = "triton_final_response";
+/// With so many requests of one stream running, the next one is not read yet.
+const MAX_RUNNING: usize = 1024;
+
+/// The answers to the requests of `R`. Dropped before its end, it cancels what runs.
+pub(crate) struct Exchange<R> {
+    core: Arc<Core>,
+    /// Absent once the client has sent everything.
+    requests: Option<R>,
+    /// Models that are not decoupled, in the order of their requests.
+    ordered: VecDeque<Running>,
+    /// Decoupled models.
+    free: SelectAll<Running>,
+    /// A failure ends the stream with a status in the place of a message.
+    error_as_status: bool,
+}
+
+type Message = Result<ModelStreamInferResponse, Status>;
+
+impl<R> Exchange<R>
+where
+    R: Stream<Item = Result<ModelInferRequest, Status>> + Unpin,
+{
+    pub(crate) fn new(core: Arc<Core>, requests: R, error_as_status: bool) -> Self {
+        Self { core, requests: Some(requests), ordered: VecDeque::new(), free: SelectAll::new(), error_as_status }
+    }
+
+    /// Starts every request that is there; an error of the transport ends the stream.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        while self.ordered.len() + self.free.len() < MAX_RUNNING {
+            let Some(requests) = &mut self.requests else { break };
+            match Pin::new(requests).poll_next(context) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.requests = None,
+                Poll::Ready(Some(Err(status))) => return Err(status),
+                Poll::Ready(Some(Ok(request))) => {
+                    let (running, decoupled) = Running::start(&self.core, request);
+                    if decoupled { self.free.push(running) } else { self.ordered.push_back(running) }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<Option<Outcome>> {
+        while let Some(oldest) = self.ordered.front_mut() {
+            match Pin::new(oldest).poll_next(context) {
+                Poll::Ready(Some(outcome)) => return Poll::Ready(Some(outcome)),
+                Poll::Ready(None) => drop(self.ordered.pop_front()),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Some(outcome)) = Pin::new(&mut self.free).poll_next(context) {
+            return Poll::Ready(Some(outcome));
+        }
+        let ended = self.requests.is_none() && self.ordered.is_empty() && self.free.is_empty();
+        if ended { Poll::Ready(None) } else { Poll::Pending }
+    }
+
+    fn end(&mut self) {
+        self.requests = None;
+        self.ordered.clear();
+        self.free = SelectAll::new();
+    }
+}
+
+impl<R> Stream for Exchange<R>
+where
+    R: Stream<Item = Result<ModelInferRequest, Status>> + Unpin,
+{
+    type Item = Message;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        if let Err(status) = self.poll_requests(context) {
+            self.end();
+            return Poll::Ready(Some(Err(status)));
+        }
+        self.poll_answers(context).map(|outcome| {
+            let message = match outcome? {
+                Ok(response) => {
+                    ModelStreamInferResponse { infer_response: Some(response), ..Default::default() }
+                }
+                Err((_, status)) if self.error_as_status => {
+                    self.end();
+                    return Some(Err(status));
+                }
+                Err((id, status)) => ModelStreamInferResponse {
+                    error_message: status.message().to_owned(),
+                    infer_response: Some(ModelInferResponse { id, ..Default::default() }),
+                },
+            };
+            Some(Ok(message))
+        })
+    }
+}
+
+/// An answer, or the request's id and why it failed.
+type Outcome = Result<ModelInferResponse, (String, Status)>;
+
+/// One request of the stream.
+struct Running {
+    id: String,
+    /// Name and version, for a last message without outputs; absent where none is wanted.
+    empty_final: Option<(String, String)>,
+    answers: Answers,
+}
+
+enum Answers {
+    Stream(ResponseStream),
+    /// It failed before it ran.
+    Failed(Status),
+    Done,
+}
+
+impl Running {
+    /// Decodes and queues a request; says beside whether its model is decoupled.
+    fn start(core: &Core, message: ModelInferRequest) -> (Self, bool) {
+        let id = message.id.clone();
+        let started = decode_grpc_infer(message, core.limits()).map_err(from_protocol).and_then(|request| {
+            let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
+            let empty_final = request
+                .enable_empty_final_response
+                .then(|| (model.name().to_owned(), model.version().to_string()));
+            let stream = model.infer_stream(request).map_err(from_serve)?;
+            Ok((stream, empty_final, model.is_decoupled()))
+        });
+        match started {
+            Ok((stream, empty_final, decoupled)) => {
+                (Self { id, empty_final, answers: Answers::Stream(stream) }, decoupled)
+            }
+            // In its place in the order, as the answer of a model that is not decoupled would be.
+            Err(status) => (Self { id, empty_final: None, answers: Answers::Failed(status) }, false),
+        }
+    }
+
+    fn outcome(&mut self, item: Result<StreamItem, ServeError>) -> Option<Outcome> {
+        let item = match item {
+            Ok(item) => item,
+            Err(error) => return Some(Err((self.id.clone(), from_serve(error)))),
+        };
+        let message = match (item.response, &self.empty_final) {
+            (Some(response), _) => encode_grpc_infer(response),
+            (None, Some((name, version))) => Ok(ModelInferResponse {
+                id: self.id.clone(),
+                model_name: name.clone(),
+                model_version: version.clone(),
+                ..Default::default()
+            }),
+            // An end that carries flags only is silent unless the client asked for it.
+            (None, None) => return None,
+        };
+        Some(match message {
+            Ok(mut message) => {
+                let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(item.is_final)) };
+                message.parameters.insert(FINAL.to_owned(), last);
+                Ok(message)
+            }
+            Err(error) => Err((self.id.clone(), from_protocol(error))),
+        })
+    }
+}
+
+impl Stream for Running {
+    type Item = Outcome;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Outcome>> {
+        loop {
+            let item = match &mut self.answers {
+                Answers::Done => return Poll::Ready(None),
+                // The future holds nothing between two polls: the stream itself keeps the waker.
+                Answers::Stream(stream) => match pin!(stream.next()).poll(context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(item) => item,
+                },
+                Answers::Failed(_) => {
+                    let Answers::Failed(status) = std::mem::replace(&mut self.answers, Answers::Done) else {
+                        continue;
+                    };
+                    return Poll::Ready(Some(Err((self.id.clone(), status))));
+                }
+            };
+            let Some(item) = item else {
+                self.answers = Answers::Done;
+                continue;
+            };
+            if !matches!(&item, Ok(item) if !item.is_final) {
+                self.answers = Answers::Done;
+            }
+            if let Some(outcome) = self.outcome(item) {
+                return Poll::Ready(Some(outcome));
+            }
+        }
+    }
+}

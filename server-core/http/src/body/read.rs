@@ -1,0 +1,178 @@
+//! Reads a whole body under limits that hold while it arrives.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
+use trireme_protocol::Limits;
+
+use crate::answer::Failure;
+
+/// A body that is refused is still read this far and this long, so that its sender gets to see the answer: a
+/// connection closed on unread data is reset. Nothing of it is kept.
+const DRAIN_BYTES: usize = 256 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// The whole body. One that arrives in one piece is not copied.
+///
+/// # Errors
+/// 400 for more bytes or more chunks than the limits allow, or for a body that ends too early.
+pub(crate) async fn read<B>(body: B, limits: &Limits, waits: bool) -> Result<Bytes, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    let mut body = body;
+    match collect(&mut body, limits).await {
+        Err(Refusal::Broken(message)) => Err(Failure::invalid(message)),
+        Err(Refusal::Limit(failure)) => {
+            // A client that waits for "100 Continue" has not sent the body.
+            if !waits {
+                let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut body)).await;
+            }
+            Err(failure)
+        }
+        Ok(whole) => Ok(whole),
+    }
+}
+
+enum Refusal {
+    Limit(Failure),
+    Broken(String),
+}
+
+async fn collect<B>(body: &mut B, limits: &Limits) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    let check = |length| limits.check_body(length).map_err(|error| Refusal::Limit(error.into()));
+    check(announced.unwrap_or(0))?;
+    let Some(first) = next(body).await? else { return Ok(Bytes::new()) };
+    check(first.len())?;
+    if announced == Some(first.len()) || body.is_end_stream() {
+        return Ok(first);
+    }
+    // A copy: tensors are contiguous, and a long body arrives in pieces. The announced length is within the limit,
+    // and pages that nothing is written to cost nothing.
+    let mut whole = BytesMut::with_capacity(announced.unwrap_or(first.len() * 2));
+    whole.extend_from_slice(&first);
+    drop(first);
+    let mut chunks = 1;
+    while let Some(data) = next(body).await? {
+        chunks += 1;
+        check(whole.len() + data.len())?;
+        if announced.is_none() && chunks > limits.max_chunks {
+            let most = limits.max_chunks;
+            let text = format!("request body of more than {most} chunks: send it in larger ones");
+            return Err(Refusal::Limit(Failure::invalid(text)));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// The next piece that is not empty; trailers are passed over.
+async fn next<B>(body: &mut B) -> Result<Option<Bytes>, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    loop {
+        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(Refusal::Broken(format!("failed to read the request body: {error}"))),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+async fn drain<B>(body: &mut B)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let mut dropped = 0;
+    while let Ok(Some(data)) = next(body).await {
+        dropped += data.len();
+        if dropped > DRAIN_BYTES {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use http_body::Frame;
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    /// A body in the given pieces that says its length or does not.
+    struct Given(std::collections::VecDeque<Bytes>, bool);
+
+    impl Body for Given {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
+        }
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+        fn size_hint(&self) -> http_body::SizeHint {
+            if self.1 {
+                http_body::SizeHint::with_exact(self.0.iter().map(|data| data.len() as u64).sum())
+            } else {
+                http_body::SizeHint::default()
+            }
+        }
+    }
+
+    fn run(pieces: &[&'static [u8]], says: bool, limits: &Limits) -> Result<Bytes, String> {
+        let body = Given(pieces.iter().map(|piece| Bytes::from_static(piece)).collect(), says);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(read(body, limits, false)).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn pieces_become_one() {
+        let limits = Limits { max_body: 6, max_chunks: 3, ..Limits::default() };
+        for says in [true, false] {
+            assert_eq!(run(&[], says, &limits).unwrap(), "");
+            assert_eq!(run(&[b"abc"], says, &limits).unwrap(), "abc");
+            assert_eq!(run(&[b"abc", b"", b"de", b"f"], says, &limits).unwrap(), "abcdef");
+        }
+    }
+
+    #[test]
+    fn a_piece_that_is_the_whole_body_is_not_copied() {
+        let piece: &'static [u8] = b"abc";
+        assert_eq!(run(&[piece], true, &Limits::default()).unwrap().as_ptr(), piece.as_ptr());
+    }
+
+    #[test]
+    fn limits_hold_while_the_body_arrives() {
+        let limits = Limits { max_body: 6, max_chunks: 2, ..Limits::default() };
+        let over = "request body of 7 bytes exceeds the maximum allowed value of 6 bytes";
+        assert_eq!(run(&[b"abcd", b"efg", b"more"], false, &limits).unwrap_err(), over);
+        assert_eq!(run(&[b"abcdefg"], true, &limits).unwrap_err(), over);
+        let many = run(&[b"a", b"b", b"c"], false, &limits).unwrap_err();
+        assert_eq!(many, "request body of more than 2 chunks: send it in larger ones");
+        assert!(run(&[b"a", b"b", b"c"], true, &limits).is_ok());
+    }
+}

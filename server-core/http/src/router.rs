@@ -1,0 +1,132 @@
+//! From a request to the handler that answers it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::request::Parts;
+use http::{Method, Request};
+use hyper::body::Incoming;
+use trireme_runtime::Core;
+
+use crate::answer::{Answer, Failure, method_not_allowed, not_found};
+use crate::body;
+use crate::encoding;
+use crate::handlers::{generate, health, infer, memory, models, page, repository, settings};
+use crate::offload::offload;
+use crate::options::HttpOptions;
+use crate::route::{ModelCall, RegionCall, Route, route};
+
+/// What all requests share.
+pub(crate) struct Router {
+    core: Arc<Core>,
+    options: HttpOptions,
+}
+
+impl Router {
+    pub(crate) fn new(core: Arc<Core>, options: HttpOptions) -> Self {
+        Self { core, options }
+    }
+
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        self.call(&head, body).await.unwrap_or_else(Failure::into_answer)
+    }
+
+    async fn call(&self, head: &Parts, body: Incoming) -> Result<Answer, Failure> {
+        // Read first, whatever the answer will be: unread bytes would cost the client its connection.
+        let body = body::read(body, self.core.limits(), head.headers.contains_key(EXPECT)).await?;
+        let Some(route) = route(head.uri.path()) else { return Ok(not_found()) };
+        if !allows(&route, &head.method) {
+            return Ok(method_not_allowed());
+        }
+        let core = &self.core;
+        let get = head.method == Method::GET;
+        match route {
+            Route::Model(model, ModelCall::Infer) => {
+                let body = self.inflated(head, body).await?;
+                infer::infer(core, model, &head.headers, body).await
+            }
+            Route::Model(model, ModelCall::Generate) => {
+                generate::generate(core, model, &head.headers, body).await
+            }
+            Route::Model(model, ModelCall::GenerateStream) => {
+                generate::generate_stream(core, model, &head.headers, body).await
+            }
+            Route::Model(model, ModelCall::Metadata) => models::metadata(core, &model),
+            Route::Model(model, ModelCall::Ready) => models::ready(core, &model),
+            Route::Model(model, ModelCall::Config) => models::config(core, &model),
+            Route::Model(model, ModelCall::Statistics) => models::statistics(core, &model),
+            Route::AllStatistics => models::all_statistics(core),
+            Route::Server => Ok(models::server(core)),
+            Route::Live => Ok(health::live(core)),
+            Route::Ready => Ok(health::ready(core)),
+            Route::Health => Ok(health::health(core)),
+            Route::Page => Ok(page::page(core, &head.headers)),
+            Route::Index { repository } => {
+                repository::index(core, repository, &self.inflated(head, body).await?)
+            }
+            Route::Load { repository, model } => {
+                repository::load(core, repository, &model, self.inflated(head, body).await?).await
+            }
+            Route::Unload { repository, model } => {
+                repository::unload(core, repository, &model, &self.inflated(head, body).await?).await
+            }
+            Route::Logging => settings::logging(&self.options.log, get),
+            Route::Trace { model } => settings::trace(core, model.as_deref(), get),
+            Route::SharedMemory { kind, region, call } => memory::call(kind, region.as_deref(), call),
+        }
+    }
+
+    async fn inflated(&self, head: &Parts, body: Bytes) -> Result<Bytes, Failure> {
+        let Some(encoding) = encoding::of_request(&head.headers)? else { return Ok(body) };
+        let limits = *self.core.limits();
+        // What it inflates to is not known; text shrinks to about an eighth.
+        offload(body.len().saturating_mul(8), move || encoding.inflate(&body, &limits)).await
+    }
+}
+
+/// Whether a path has a method.
+fn allows(route: &Route<'_>, method: &Method) -> bool {
+    match route {
+        Route::Model(_, ModelCall::Infer | ModelCall::Generate | ModelCall::GenerateStream)
+        | Route::Index { .. }
+        | Route::Load { .. }
+        | Route::Unload { .. }
+        | Route::SharedMemory { call: RegionCall::Register | RegionCall::Unregister, .. } => {
+            method == Method::POST
+        }
+        Route::Logging | Route::Trace { .. } => method == Method::GET || method == Method::POST,
+        Route::Page
+        | Route::Health
+        | Route::Server
+        | Route::Live
+        | Route::Ready
+        | Route::AllStatistics
+        | Route::Model(_, ModelCall::Metadata | ModelCall::Ready | ModelCall::Config | ModelCall::Statistics)
+        | Route::SharedMemory { call: RegionCall::Status, .. } => method == Method::GET,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_their_methods() {
+        let allowed = |path: &str| {
+            let methods = [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD];
+            let names = methods.iter().filter(|m| route(path).is_some_and(|route| allows(&route, m)));
+            names.map(Method::as_str).collect::<Vec<_>>().join(" ")
+        };
+        for path in ["/v2/models/m/infer", "/v2/models/m/generate", "/v2/repository/index"] {
+            assert_eq!(allowed(path), "POST", "{path}");
+        }
+        for path in ["/", "/v2", "/v2/health/live", "/v2/models/m", "/v2/models/m/ready", "/v2/models/stats"] {
+            assert_eq!(allowed(path), "GET", "{path}");
+        }
+        for path in ["/v2/logging", "/v2/trace/setting", "/v2/models/m/trace/setting"] {
+            assert_eq!(allowed(path), "GET POST", "{path}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Connections: accepted, served and, at the end, drained.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use trireme_runtime::Core;
+
+use crate::body::Body;
+use crate::options::HttpOptions;
+use crate::router::Router;
+
+/// HTTP/2: how much a client may send ahead on a stream and on a connection. A tensor of a few MiB needs no
+/// round trip; what is received and not yet read is bounded by it.
+const STREAM_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = 32 << 20;
+const MAX_FRAME: u32 = 1 << 20;
+const MAX_STREAMS: u32 = 1024;
+/// How long to wait when no connection can be accepted, as when all file descriptors are used.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves the core over HTTP until `shutdown` is ready; then accepts nothing more, lets running requests finish and
+/// closes idle connections.
+///
+/// # Errors
+/// The listener has no local address any more. What fails on one connection ends that connection only.
+pub async fn serve(
+    core: Arc<Core>,
+    listener: TcpListener,
+    options: HttpOptions,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let header_timeout = options.header_timeout;
+    let router = Arc::new(Router::new(core, options));
+    let answer = move |request: Request<Incoming>| {
+        let router = Arc::clone(&router);
+        async move { router.answer(request).await }
+    };
+    serve_with(answer, listener, header_timeout, shutdown).await
+}
+
+/// The same for any handler of requests.
+pub(crate) async fn serve_with<H, F>(
+    handler: H,
+    listener: TcpListener,
+    header_timeout: Duration,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()>
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    listener.local_addr()?;
+    let builder = connections(header_timeout);
+    let running = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            accepted = accept(&listener) => accepted,
+            () = &mut shutdown => break,
+        };
+        let handler = handler.clone();
+        let service = service_fn(move |request| {
+            let answer = handler(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = running.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("connection ended: {error}");
+            }
+        });
+    }
+    drop(listener);
+    running.shutdown().await;
+    Ok(())
+}
+
+fn connections(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // Without half-close hyper watches for the end of the connection while a handler runs: the client's departure.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(1 << 20);
+    builder
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Answers leave in one write: waiting for more to send would only delay them.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!("a connection cannot be accepted: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The threads that run instances: one each, which owns it from creation to destruction.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use trireme_host::abi::InstanceKind;
+use trireme_host::{Instance, InstanceArgs, Item, Model, Status};
+use trireme_scheduling::InstanceId;
+
+use crate::error::ServeError;
+use crate::model::ModelVersion;
+use crate::queue::Work;
+use crate::threads::ThreadGuard;
+
+/// First pause before a failed instance is made anew; doubled up to [`MAX_BACK_OFF`].
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+const MAX_BACK_OFF: Duration = Duration::from_secs(10);
+/// After how many failures in a row a model stops trying and refuses its requests.
+const MAX_ATTEMPTS: u32 = 10;
+
+/// What an instance is.
+#[derive(Debug, Clone)]
+pub(crate) struct InstancePlan {
+    pub(crate) name: String,
+    pub(crate) index: u32,
+    pub(crate) kind: InstanceKind,
+    pub(crate) device: i32,
+}
+
+impl InstancePlan {
+    fn args(&self) -> InstanceArgs<'_> {
+        InstanceArgs { name: &self.name, index: self.index, kind: self.kind, device: self.device }
+    }
+}
+
+/// An instance that exists and waits to be told which model version it serves.
+pub(crate) struct Prepared {
+    start: mpsc::Sender<(Arc<ModelVersion>, ThreadGuard)>,
+}
+
+impl Prepared {
+    /// Starts the thread and makes the instance on it; returns when that is done.
+    pub(crate) fn create(model: Arc<Model>, plan: InstancePlan, label: &str) -> Result<PendingInstance, ServeError> {
+        let (created, result) = mpsc::channel();
+        let (start, go) = mpsc::channel::<(Arc<ModelVersion>, ThreadGuard)>();
+        let name = format!("{label}#{}", plan.index);
+        // Linux keeps 15 bytes of a thread's name; the end tells instances apart.
+        let short: String = name.chars().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect();
+        std::thread::Builder::new()
+            .name(short)
+            .spawn(move || {
+                let instance = match model.create_instance(&plan.args()) {
+                    Ok(instance) => instance,
+                    Err(status) => {
+                        let _ = created.send(Err(status));
+                        return;
+                    }
+                };
+                let _ = created.send(Ok(()));
+                // No model: another instance failed, the load is given up.
+                if let Ok((version, guard)) = go.recv() {
+                    run(&version, &model, &plan, instance);
+                    // The guard goes last: who waits for it wants instance and model gone.
+                    drop((version, model));
+                    drop(guard);
+                }
+            })
+            .map_err(|error| ServeError::internal(format!("no thread for an instance: {error}")))?;
+        Ok(PendingInstance { result, prepared: Self { start } })
+    }
+
+    /// The instance begins to take requests of `model`.
+    pub(crate) fn start(self, model: Arc<ModelVersion>, guard: ThreadGuard) {
+        let _ = self.start.send((model, guard));
+    }
+}
+
+/// An instance that is being made.
+pub(crate) struct PendingInstance {
+    result: mpsc::Receiver<Result<(), Status>>,
+    prepared: Prepared,
+}
+
+impl PendingInstance {
+    pub(crate) fn wait(self) -> Result<Prepared, ServeError> {
+        match self.result.recv() {
+            Ok(Ok(())) => Ok(self.prepared),
+            Ok(Err(status)) => Err(status.into()),
+            Err(_) => Err(ServeError::internal("the instance's thread ended while the instance was made")),
+        }
+    }
+}
+
+/// Serves until the queue is closed and empty. An instance that fails is replaced.
+fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, first: Instance) {
+    let mut instance = first;
+    let mut batch: Vec<Item> = Vec::new();
+    let number = InstanceId(plan.index);
+    while let Work::Run = version.queue().next(number, &mut batch) {
+        let outcome = instance.execute(&mut batch);
+        // What a backend left behind is answered by the responder's drop.
+        batch.clear();
+        if let Err(status) = outcome {
+            tracing::error!(model = version.name(), instance = %plan.name, "instance failed: {}", status.message);
+            drop(instance);
+            match replace(version, model, plan) {
+                Some(fresh) => instance = fresh,
+                None => return,
+            }
+        }
+    }
+    instance.drain();
+}
+
+/// Makes the instance anew, with growing pauses; `None` when the model is to be given up.
+fn replace(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan) -> Option<Instance> {
+    let mut pause = FIRST_BACK_OFF;
+    for attempt in 1..=MAX_ATTEMPTS {
+        match model.create_instance(&plan.args()) {
+            Ok(instance) => {
+                tracing::info!(model = version.name(), instance = %plan.name, attempt, "instance replaced");
+                return Some(instance);
+            }
+            Err(status) => {
+                tracing::error!(model = version.name(), instance = %plan.name, attempt, "{}", status.message);
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(MAX_BACK_OFF);
+            }
+        }
+    }
+    version.instance_lost();
+    None
+}

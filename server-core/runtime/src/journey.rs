@@ -1,0 +1,362 @@
+//! One request from the moment it is accepted to its last answer.
+//!
+//! ```text
+//!   accepted ── queued ── taken into a batch ── answers ── FINAL
+//!       │          │                │               │
+//!       └── refused└── expired      └── cancelled   └── dropped by the backend: INTERNAL
+//! ```
+//! Whatever happens, exactly one terminal answer reaches the mailbox.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use trireme_host::abi::Stage;
+use trireme_host::{Response, ResponseSink, Status, Value, Verdict};
+use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
+use trireme_telemetry::FailureReason;
+use trireme_telemetry::clock::now_ns;
+
+use crate::error::ServeError;
+use crate::execution::Execution;
+use crate::mailbox::Mailbox;
+use crate::model::ModelVersion;
+use crate::statistics::{ExecutionTimes, lock};
+use crate::table::reshape;
+use crate::validate::OutputChoice;
+
+/// What a front end reads for one request, in order; the last one is final.
+#[derive(Debug)]
+pub struct StreamItem {
+    /// Absent for an end that carries flags only.
+    pub response: Option<InferResponse>,
+    /// No further item follows.
+    pub is_final: bool,
+}
+
+type Letter = Result<StreamItem, ServeError>;
+
+/// The state of a request in flight.
+pub(crate) struct Journey {
+    pub(crate) model: Arc<ModelVersion>,
+    id: String,
+    outputs: OutputChoice,
+    batch_size: u32,
+    empty_final: bool,
+    cancelled: AtomicU32,
+    accepted_ns: u64,
+    /// Where the request waits in the queue, 0 while it does not.
+    pub(crate) ticket: AtomicU64,
+    progress: Mutex<Progress>,
+    mailbox: Mailbox<Letter>,
+}
+
+#[derive(Default)]
+struct Progress {
+    execution: Option<Arc<Execution>>,
+    /// A response of a model that is not decoupled waits here for FINAL.
+    held: Option<Response>,
+    responses: u64,
+    last_response_ns: u64,
+    done: bool,
+}
+
+impl Journey {
+    pub(crate) fn new(
+        model: Arc<ModelVersion>,
+        id: String,
+        outputs: OutputChoice,
+        batch_size: u32,
+        empty_final: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            model,
+            id,
+            outputs,
+            batch_size,
+            empty_final,
+            cancelled: AtomicU32::new(0),
+            accepted_ns: now_ns(),
+            ticket: AtomicU64::new(0),
+            progress: Mutex::default(),
+            mailbox: Mailbox::new(),
+        })
+    }
+
+    pub(crate) fn accepted_ns(&self) -> u64 {
+        self.accepted_ns
+    }
+
+    pub(crate) fn batch_size(&self) -> u32 {
+        self.batch_size
+    }
+
+    /// An instance has taken the request into a batch.
+    pub(crate) fn begin(&self, execution: Arc<Execution>) {
+        lock(&self.progress).execution = Some(execution);
+    }
+
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
+        self.mailbox.poll_next(context)
+    }
+
+    /// The reader went away.
+    pub(crate) fn cancel(self: &Arc<Self>) {
+        self.cancelled.store(1, SeqCst);
+        self.mailbox.abandon();
+        self.model.queue().cancel(self);
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed) != 0
+    }
+
+    /// Ends the request without a backend: refused, expired, cancelled.
+    pub(crate) fn fail(&self, error: ServeError, reason: FailureReason) {
+        let mut progress = lock(&self.progress);
+        if std::mem::replace(&mut progress.done, true) {
+            return;
+        }
+        drop(progress);
+        self.count_failure(reason);
+        self.mailbox.push(Err(error));
+    }
+
+    fn count_failure(&self, reason: FailureReason) {
+        self.model.statistics.fail.add(now_ns().saturating_sub(self.accepted_ns));
+        self.model.metrics.count_failure(reason);
+    }
+
+    /// Counts the request as answered well; called once, before its last letter leaves.
+    fn count_success(&self, times: &ExecutionTimes) {
+        let statistics = &self.model.statistics;
+        let total = times.end.saturating_sub(self.accepted_ns);
+        let queued = times.start.saturating_sub(self.accepted_ns);
+        statistics.success.add(total);
+        statistics.queue.add(queued);
+        statistics.compute_input.add(times.input_ns());
+        statistics.compute_infer.add(times.infer_ns());
+        statistics.compute_output.add(times.output_ns());
+        statistics.inference_count.fetch_add(u64::from(self.batch_size), Relaxed);
+        statistics.last_inference_ms.store(trireme_telemetry::clock::epoch_ms(), Relaxed);
+        self.model.metrics.count_success(&trireme_telemetry::RequestTimes {
+            batch_size: u64::from(self.batch_size),
+            total_ns: total,
+            queue_ns: queued,
+            compute_input_ns: times.input_ns(),
+            compute_infer_ns: times.infer_ns(),
+            compute_output_ns: times.output_ns(),
+        });
+    }
+
+    /// The backend's answer in the form of the protocol; what was not asked for is left out.
+    fn convert(&self, response: Response) -> Result<InferResponse, ServeError> {
+        let table = &self.model.table;
+        let mut outputs = Vec::with_capacity(response.outputs.len());
+        let mut order = Vec::with_capacity(response.outputs.len());
+        for output in response.outputs {
+            let Some(index) = table.output(&output.name) else {
+                return Err(ServeError::internal(format!(
+                    "the backend of model '{}' sent output '{}', which its configuration does not have",
+                    self.model.name(),
+                    output.name
+                )));
+            };
+            let (rank, binary) = match &self.outputs.chosen {
+                None => (index, self.outputs.binary),
+                Some(chosen) => match chosen.iter().position(|(wanted, _)| *wanted == index) {
+                    None => continue,
+                    Some(rank) => (rank, chosen[rank].1.binary.unwrap_or(self.outputs.binary)),
+                },
+            };
+            let spec = &table.outputs[index];
+            let datatype = DataType::from_number(output.dtype.0).filter(|datatype| *datatype == spec.datatype);
+            let Some(datatype) = datatype else {
+                return Err(ServeError::internal(format!(
+                    "the backend of model '{}' sent output '{}' with data type number {}, its configuration says '{}'",
+                    self.model.name(),
+                    output.name,
+                    output.dtype.0,
+                    spec.datatype.wire_name()
+                )));
+            };
+            let shape = match &spec.reshape {
+                None => output.shape.into_iter().collect(),
+                Some(from) => {
+                    let (head, dims) = output.shape.split_at(usize::from(table.batches()).min(output.shape.len()));
+                    head.iter().copied().chain(reshape(dims, from, &spec.dims)).collect()
+                }
+            };
+            outputs.push(OutputTensor {
+                name: output.name,
+                datatype,
+                shape,
+                data: output.data,
+                binary,
+                shared_memory: None,
+            });
+            order.push(rank);
+        }
+        if order.windows(2).any(|pair| pair[0] > pair[1]) {
+            let mut ranked: Vec<_> = order.into_iter().zip(outputs).collect();
+            ranked.sort_by_key(|(rank, _)| *rank);
+            outputs = ranked.into_iter().map(|(_, output)| output).collect();
+        }
+        Ok(InferResponse {
+            id: self.id.clone(),
+            model_name: self.model.name().to_owned(),
+            model_version: self.model.version(),
+            parameters: response.parameters.into_iter().map(|(name, value)| (name, from_value(value))).collect(),
+            outputs,
+        })
+    }
+
+    /// The one answer of a model that is not decoupled.
+    fn finish_single(&self, progress: &mut Progress, response: Option<Response>) -> Letter {
+        let count = progress.responses;
+        let Some(response) = response.filter(|_| count == 1) else {
+            return Err(ServeError::internal(format!("expected a single response, got {count}")));
+        };
+        match response.error {
+            Some(error) => Err(error.into()),
+            None => Ok(StreamItem { response: Some(self.convert(response)?), is_final: true }),
+        }
+    }
+
+    fn finish_decoupled(&self, response: Option<Response>) -> Letter {
+        match response {
+            None => Ok(StreamItem { response: None, is_final: true }),
+            Some(Response { error: Some(error), .. }) => Err(error.into()),
+            Some(response) => Ok(StreamItem { response: Some(self.convert(response)?), is_final: true }),
+        }
+    }
+
+    /// Notes a response under its index, as decoupled models report them.
+    fn count_response(&self, progress: &mut Progress, response: Option<&Response>, now: u64) {
+        let execution_start = progress.execution.as_ref().map_or(self.accepted_ns, |run| run.times(now).start);
+        let since = if progress.last_response_ns == 0 { execution_start } else { progress.last_response_ns };
+        let took = now.saturating_sub(since);
+        let index = progress.responses;
+        progress.last_response_ns = now;
+        let cancelled = self.is_cancelled();
+        self.model.statistics.count_response(index, |counts| {
+            let add = |slot: &mut (u64, u64)| *slot = (slot.0 + 1, slot.1 + took);
+            match response {
+                _ if cancelled => add(&mut counts.cancel),
+                None => add(&mut counts.empty),
+                Some(Response { error: Some(_), .. }) => {
+                    add(&mut counts.infer);
+                    add(&mut counts.fail);
+                }
+                Some(_) => {
+                    add(&mut counts.infer);
+                    counts.output.0 += 1;
+                    add(&mut counts.success);
+                }
+            }
+        });
+    }
+}
+
+impl ResponseSink for Journey {
+    fn send(&self, response: Response, is_final: bool) -> Verdict {
+        let now = now_ns();
+        let decoupled = self.model.is_decoupled();
+        let mut progress = lock(&self.progress);
+        if progress.done {
+            return Verdict::Closed;
+        }
+        // A response without outputs and without an error carries only the FINAL flag.
+        let empty = response.outputs.is_empty() && response.error.is_none() && response.parameters.is_empty();
+        let failed = response.error.is_some();
+        let response = (!empty).then_some(response);
+        if decoupled {
+            self.count_response(&mut progress, response.as_ref(), now);
+        }
+        progress.responses += u64::from(response.is_some());
+        // An error is the last word, whatever the flag says.
+        let is_final = is_final || failed;
+        if !is_final {
+            let Some(response) = response else { return self.verdict(false) };
+            if !decoupled {
+                progress.held = Some(response);
+                return self.verdict(false);
+            }
+            drop(progress);
+            let letter = self.convert(response).map(|response| StreamItem { response: Some(response), is_final: false });
+            return match letter {
+                Ok(letter) => self.verdict(self.mailbox.push(Ok(letter))),
+                Err(error) => {
+                    self.fail(error, FailureReason::Backend);
+                    Verdict::Closed
+                }
+            };
+        }
+        progress.done = true;
+        let response = response.or(progress.held.take());
+        let letter =
+            if decoupled { self.finish_decoupled(response) } else { self.finish_single(&mut progress, response) };
+        let execution = progress.execution.take();
+        drop(progress);
+        let times = match &execution {
+            Some(execution) => execution.request_done(&self.model, self.batch_size, letter.is_ok(), now),
+            None => ExecutionTimes { start: now, compute_start: now, compute_end: now, end: now },
+        };
+        match &letter {
+            Ok(_) => self.count_success(&times),
+            Err(_) if self.is_cancelled() => self.count_failure(FailureReason::Canceled),
+            Err(error) if error.status == trireme_protocol::StatusCode::Cancelled => {
+                self.count_failure(FailureReason::Canceled);
+            }
+            Err(_) => self.count_failure(FailureReason::Backend),
+        }
+        self.mailbox.push(letter);
+        self.verdict(false)
+    }
+
+    fn on_writable(&self, call: Box<dyn FnOnce() + Send>) {
+        self.mailbox.on_writable(call);
+    }
+
+    fn cancelled(&self) -> &AtomicU32 {
+        &self.cancelled
+    }
+
+    fn mark(&self, stage: Stage, time_ns: u64) {
+        let time_ns = if time_ns == 0 { now_ns() } else { time_ns };
+        if let Some(execution) = &lock(&self.progress).execution {
+            execution.mark(stage, time_ns);
+        }
+    }
+}
+
+impl Journey {
+    fn verdict(&self, paused: bool) -> Verdict {
+        if self.is_cancelled() {
+            Verdict::Cancelled
+        } else if paused {
+            Verdict::Pause
+        } else {
+            Verdict::Continue
+        }
+    }
+
+    /// Whether the client wants to be told of an end that carries no response.
+    pub(crate) fn wants_empty_final(&self) -> bool {
+        self.empty_final
+    }
+}
+
+/// The error for a request whose instance could not be had.
+pub(crate) fn instance_lost(status: &Status) -> ServeError {
+    ServeError::internal(format!("the instance failed: {}", status.message))
+}
+
+fn from_value(value: Value) -> ParameterValue {
+    match value {
+        Value::Bool(value) => ParameterValue::Bool(value),
+        Value::Int(value) => ParameterValue::Int64(value),
+        Value::Double(value) => ParameterValue::Double(value),
+        Value::String(value) => ParameterValue::String(value),
+    }
+}

@@ -1,0 +1,156 @@
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use trireme_model_config::CheckedConfig;
+use trireme_protocol::proto::ModelMetadataResponse;
+use trireme_protocol::proto::model_metadata_response::TensorMetadata;
+use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
+use trireme_telemetry::{FailureReason, ModelMetrics};
+
+use crate::error::ServeError;
+use crate::journey::Journey;
+use crate::queue::Queue;
+use crate::statistics::Statistics;
+use crate::stream::ResponseStream;
+use crate::table::TensorTable;
+use crate::validate::admit;
+
+/// Tells one load of a version from the next.
+static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// A loaded version of a model. Holding one keeps it alive, also while the index already has another in its place.
+pub struct ModelVersion {
+    name: String,
+    version: i64,
+    config: CheckedConfig,
+    config_json: String,
+    versions: Vec<i64>,
+    pub(crate) table: TensorTable,
+    pub(crate) statistics: Statistics,
+    pub(crate) metrics: Arc<ModelMetrics>,
+    queue: Queue,
+    hasher: RandomState,
+    generation: u64,
+}
+
+impl ModelVersion {
+    pub(crate) fn new(
+        version: i64,
+        config: CheckedConfig,
+        config_json: String,
+        versions: Vec<i64>,
+        metrics: Arc<ModelMetrics>,
+        queue: Queue,
+    ) -> Self {
+        let table = crate::load::tensor_table(&config);
+        Self {
+            name: config.name.clone(),
+            version,
+            config,
+            config_json,
+            versions,
+            table,
+            statistics: Statistics::default(),
+            metrics,
+            queue,
+            hasher: RandomState::new(),
+            generation: GENERATION.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// This version.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// The configuration that it runs with.
+    pub fn config(&self) -> &CheckedConfig {
+        &self.config
+    }
+
+    /// The configuration as JSON, with all defaults.
+    pub fn config_json(&self) -> &str {
+        &self.config_json
+    }
+
+    /// Whether a request may have any number of answers.
+    pub fn is_decoupled(&self) -> bool {
+        self.config.decoupled
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// What the metadata calls answer.
+    pub fn metadata(&self) -> ModelMetadataResponse {
+        let batches = self.table.batches();
+        let describe = |specs: &[crate::table::TensorSpec]| {
+            let one = |spec: &crate::table::TensorSpec| TensorMetadata {
+                name: spec.name.to_string(),
+                datatype: spec.datatype.wire_name().to_owned(),
+                shape: spec.wire_dims(batches),
+            };
+            specs.iter().map(one).collect()
+        };
+        let platform =
+            if self.config.platform.is_empty() { self.config.backend.clone() } else { self.config.platform.clone() };
+        ModelMetadataResponse {
+            name: self.name.clone(),
+            versions: self.versions.iter().map(i64::to_string).collect(),
+            platform,
+            inputs: describe(&self.table.inputs),
+            outputs: describe(&self.table.outputs),
+        }
+    }
+
+    /// Validates and queues a request that has one answer, and waits for it. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// INVALID_ARG for a request that does not fit the model, UNSUPPORTED for a decoupled model, UNAVAILABLE if the
+    /// model takes no more requests, and whatever the backend answers.
+    pub async fn infer(self: &Arc<Self>, request: InferRequest) -> Result<InferResponse, ServeError> {
+        if self.is_decoupled() {
+            return Err(ServeError::unsupported(
+                "this call doesn't support models with decoupled transaction policy",
+            ));
+        }
+        let mut stream = self.infer_stream(request)?;
+        let item = stream.next().await.unwrap_or_else(|| Err(ServeError::internal("no answer")))?;
+        item.response.ok_or_else(|| ServeError::internal("expected a single response, got 0"))
+    }
+
+    /// Validates and queues a request; its answers are read from the stream.
+    ///
+    /// # Errors
+    /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
+    pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
+        let admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
+            self.metrics.count_failure(FailureReason::Other);
+        })?;
+        let journey = Journey::new(
+            Arc::clone(self),
+            admitted.request.id.clone(),
+            admitted.outputs,
+            admitted.request.batch_size,
+            admitted.empty_final,
+        );
+        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?;
+        Ok(ResponseStream::new(journey))
+    }
+
+    /// Requests that no instance has taken yet.
+    pub fn pending(&self) -> u64 {
+        self.metrics.pending_request_count.load(Relaxed)
+    }
+}

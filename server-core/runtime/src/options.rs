@@ -1,0 +1,49 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use trireme_protocol::Limits;
+
+/// Who decides which models are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlMode {
+    /// All models of the repositories, once, at start.
+    None,
+    /// The start list, then the load and unload calls.
+    Explicit,
+}
+
+/// How a server is set up; the command line fills it.
+#[derive(Debug, Clone)]
+pub struct CoreOptions {
+    /// The name in the server's metadata.
+    pub server_id: String,
+    /// Where models are.
+    pub repositories: Vec<PathBuf>,
+    /// Where `<name>/libtrireme_<name>.so` is.
+    pub backend_directory: PathBuf,
+    /// Where copies of changed backend libraries are kept; a temporary directory if absent.
+    pub backend_cache: Option<PathBuf>,
+    /// Whether a library inside a model's directory may be loaded.
+    pub allow_model_backends: bool,
+    /// Settings by backend; the empty name holds those for all backends.
+    pub backend_config: BTreeMap<String, BTreeMap<String, String>>,
+    /// One backend in the place of another.
+    pub backend_fallback: BTreeMap<String, String>,
+    /// Who decides what is loaded.
+    pub control_mode: ControlMode,
+    /// With [`ControlMode::Explicit`]: what is loaded at start; `*` for all.
+    pub startup_models: Vec<String>,
+    /// `configs/<name>.pbtxt` is read in the place of `config.pbtxt` where it exists.
+    pub config_name: Option<String>,
+    /// Whether a backend may complete a configuration.
+    pub auto_complete: bool,
+    /// Ready only if all requested models are.
+    pub strict_readiness: bool,
+    /// How many models are loaded at once.
+    pub load_threads: usize,
+    /// How long a drain may take.
+    pub exit_timeout: Duration,
+    /// What clients may send.
+    pub limits: Limits,
+}

@@ -1,0 +1,228 @@
+//! The place where requests wait and where a free instance asks for work: the pure scheduler under one lock, with
+//! threads and a clock around it.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use slotmap::{DefaultKey, Key, KeyData, SlotMap};
+use trireme_host::{Item, Request, Responder, ResponseSink};
+use trireme_protocol::StatusCode;
+use trireme_scheduling::{Ask, Dispatcher, InstanceId, Refusal, RequestId, RequestInfo, ShapeKey, Time};
+use trireme_telemetry::FailureReason;
+use trireme_telemetry::clock::now_ns;
+
+use crate::error::ServeError;
+use crate::execution::Execution;
+use crate::journey::Journey;
+use crate::statistics::lock;
+
+/// The queue of one model version.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Instances wait here for work.
+    work: Condvar,
+    bounded: bool,
+}
+
+struct State {
+    dispatcher: Dispatcher,
+    waiting: SlotMap<DefaultKey, Waiting>,
+    idle_instances: usize,
+    /// Reused from batch to batch.
+    ids: Vec<RequestId>,
+    expired: Vec<RequestId>,
+}
+
+struct Waiting {
+    request: Box<Request>,
+    journey: Arc<Journey>,
+}
+
+/// What an instance is to do next.
+pub(crate) enum Work {
+    /// `batch` holds the requests.
+    Run,
+    /// The queue is closed and empty.
+    End,
+}
+
+impl Queue {
+    /// `bounded`: an instance may hold only so many requests in flight, so their ends must be told.
+    pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
+        let state = State {
+            dispatcher,
+            waiting: SlotMap::new(),
+            idle_instances: 0,
+            ids: Vec::new(),
+            expired: Vec::new(),
+        };
+        Self { state: Mutex::new(state), work: Condvar::new(), bounded }
+    }
+
+    /// Adds a request.
+    pub(crate) fn push(
+        &self,
+        journey: &Arc<Journey>,
+        request: Box<Request>,
+        shape_key: ShapeKey,
+        timeout_us: u64,
+    ) -> Result<(), ServeError> {
+        let (size, priority) = (request.batch_size, request.priority);
+        let mut state = lock(&self.state);
+        let key = state.waiting.insert(Waiting { request, journey: Arc::clone(journey) });
+        let id = RequestId(key.data().as_ffi());
+        let timeout_us = (timeout_us > 0).then_some(timeout_us);
+        let arrival = Time(journey.accepted_ns());
+        let info = RequestInfo { id, size, shape_key, priority, timeout_us, deadline: None, arrival };
+        if let Err(refusal) = state.dispatcher.on_arrival(info) {
+            state.waiting.remove(key);
+            drop(state);
+            journey.model.metrics.count_failure(FailureReason::Rejected);
+            return Err(refused(journey, &refusal));
+        }
+        journey.ticket.store(id.0, SeqCst);
+        journey.model.metrics.pending_request_count.fetch_add(1, Relaxed);
+        let wake = state.idle_instances > 0;
+        drop(state);
+        if wake {
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes a request out again if no instance has it yet; it is answered CANCELLED.
+    pub(crate) fn cancel(&self, journey: &Arc<Journey>) {
+        let ticket = journey.ticket.load(SeqCst);
+        if ticket == 0 {
+            return;
+        }
+        let mut state = lock(&self.state);
+        if state.dispatcher.on_cancel(RequestId(ticket)) {
+            let waiting = state.waiting.remove(KeyData::from_ffi(ticket).into());
+            drop(state);
+            if let Some(waiting) = waiting {
+                leave(&waiting.journey);
+                waiting.journey.fail(
+                    ServeError::new(StatusCode::Cancelled, "the request was cancelled while it waited"),
+                    FailureReason::Canceled,
+                );
+            }
+        }
+    }
+
+    /// Waits until instance `instance` has something to do. The requests of a batch are put into `batch`.
+    pub(crate) fn next(&self, instance: InstanceId, batch: &mut Vec<Item>) -> Work {
+        let mut state = lock(&self.state);
+        loop {
+            let State { dispatcher, waiting, ids, expired, .. } = &mut *state;
+            let ask = dispatcher.take_batch(instance, Time(now_ns()), ids, expired);
+            let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
+            let work = match ask {
+                // queued => running
+                Ask::Batch(_) => {
+                    let execution = Arc::new(Execution::start(ids.len(), instance));
+                    for Waiting { request, journey } in ids.drain(..).filter_map(|id| take(waiting, id)) {
+                        leave(&journey);
+                        journey.begin(Arc::clone(&execution));
+                        let sink: Arc<dyn ResponseSink> = journey;
+                        batch.push(Item { request, responder: Responder::new(sink) });
+                    }
+                    Some(Work::Run)
+                }
+                // closed and empty => the instance may go
+                Ask::Closed => Some(Work::End),
+                Ask::Idle | Ask::WakeAt(_) => None,
+            };
+            if work.is_some() || !late.is_empty() {
+                // An arrival wakes one instance; what that one leaves behind is for the next.
+                let more = state.idle_instances > 0 && !state.waiting.is_empty();
+                drop(state);
+                if more {
+                    self.work.notify_one();
+                }
+                refuse_late(late);
+                match work {
+                    Some(work) => return work,
+                    None => state = lock(&self.state),
+                }
+                continue;
+            }
+            state.idle_instances += 1;
+            state = match ask {
+                Ask::WakeAt(at) => {
+                    let wait = Duration::from_nanos(at.0.saturating_sub(now_ns()).max(1));
+                    self.work.wait_timeout(state, wait).unwrap_or_else(std::sync::PoisonError::into_inner).0
+                }
+                _ => self.work.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+            };
+            state.idle_instances -= 1;
+        }
+    }
+
+    /// A request that instance `instance` held has its last answer.
+    pub(crate) fn finished(&self, instance: InstanceId) {
+        if !self.bounded {
+            return;
+        }
+        let mut state = lock(&self.state);
+        state.dispatcher.on_request_finished(instance);
+        let wake = state.idle_instances > 0 && !state.waiting.is_empty();
+        drop(state);
+        if wake {
+            // The instance with the room may be any of those that wait.
+            self.work.notify_all();
+        }
+    }
+
+    /// Takes nothing new; what waits is still run.
+    pub(crate) fn close(&self) {
+        lock(&self.state).dispatcher.close();
+        self.work.notify_all();
+    }
+
+    /// Takes nothing new and fails everything that waits: no instance will ever take it.
+    pub(crate) fn fail_all(&self, error: &ServeError) {
+        let mut state = lock(&self.state);
+        state.dispatcher.close();
+        let waiting: Vec<_> = state.waiting.drain().map(|(_, waiting)| waiting.journey).collect();
+        for journey in &waiting {
+            state.dispatcher.on_cancel(RequestId(journey.ticket.load(SeqCst)));
+        }
+        drop(state);
+        for journey in waiting {
+            leave(&journey);
+            journey.fail(error.clone(), FailureReason::Other);
+        }
+    }
+}
+
+fn take(waiting: &mut SlotMap<DefaultKey, Waiting>, id: RequestId) -> Option<Waiting> {
+    waiting.remove(KeyData::from_ffi(id.0).into())
+}
+
+fn refused(journey: &Journey, refusal: &Refusal) -> ServeError {
+    let (name, version) = (journey.model.name(), journey.model.version());
+    match refusal {
+        Refusal::Closed => ServeError::unavailable(format!(
+            "model '{name}' version {version} is being unloaded and takes no new requests"
+        )),
+        Refusal::TooLarge { max, .. } => {
+            ServeError::invalid(format!("inference request batch-size must be <= {max} for '{name}'"))
+        }
+        Refusal::DuplicateId => ServeError::internal("two requests with one ticket"),
+    }
+}
+
+/// The request is no longer pending.
+fn leave(journey: &Journey) {
+    journey.ticket.store(0, SeqCst);
+    journey.model.metrics.pending_request_count.fetch_sub(1, Relaxed);
+}
+
+fn refuse_late(late: Vec<Waiting>) {
+    for Waiting { journey, .. } in late {
+        leave(&journey);
+        journey.fail(ServeError::unavailable("Request timeout expired"), FailureReason::Rejected);
+    }
+}

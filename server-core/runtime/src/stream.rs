@@ -1,0 +1,43 @@
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use crate::error::ServeError;
+use crate::journey::{Journey, StreamItem};
+
+/// The answers of one request, in order. Dropped before its end, it cancels the request.
+pub struct ResponseStream {
+    journey: Arc<Journey>,
+    ended: bool,
+}
+
+impl ResponseStream {
+    pub(crate) fn new(journey: Arc<Journey>) -> Self {
+        Self { journey, ended: false }
+    }
+
+    /// The next answer; `None` after the final one.
+    ///
+    /// # Errors
+    /// What the backend, the scheduler or the life cycle says; an error is always the last item.
+    pub async fn next(&mut self) -> Option<Result<StreamItem, ServeError>> {
+        if self.ended {
+            return None;
+        }
+        let letter = poll_fn(|context| self.journey.poll_next(context)).await;
+        self.ended = !matches!(&letter, Ok(item) if !item.is_final);
+        Some(letter)
+    }
+
+    /// Whether the client asked for a message that says no more than that the stream has ended.
+    pub fn wants_empty_final(&self) -> bool {
+        self.journey.wants_empty_final()
+    }
+}
+
+impl Drop for ResponseStream {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.journey.cancel();
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A dispatcher under random events, and a witness who checks every promise as it is kept.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+use trireme_scheduling::{
+    Actions, Ask, Dispatcher, DynamicConfig, InstanceId, InstanceSlots, RequestId, RequestInfo, Scheduler,
+    ShapeKey, Time,
+};
+
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Arrive {
+        size: u32,
+        shape: u8,
+        deadline_in: Option<u64>,
+    },
+    /// The n-th request that ever arrived, counted from the newest.
+    Cancel(usize),
+    Free(u32),
+    Finish(u32),
+    Down(u32),
+    Sleep(u64),
+    Poll,
+    Close,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) config: DynamicConfig,
+    pub(crate) instances: u32,
+    pub(crate) max_in_flight: Option<NonZeroU32>,
+}
+
+pub(crate) fn setup() -> impl Strategy<Value = Setup> {
+    let config = (1..=20u32).prop_flat_map(|max| {
+        (Just(max), prop::collection::vec(1..=max, 0..4), prop_oneof![Just(0), 1..40u64])
+    });
+    (config, 1..4u32, prop::option::of(1..12u32)).prop_map(
+        |((max, preferred, delay_us), instances, in_flight)| Setup {
+            config: DynamicConfig::new(max, &preferred, delay_us).unwrap(),
+            instances,
+            max_in_flight: in_flight.and_then(NonZeroU32::new),
+        },
+    )
+}
+
+pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
+    let arrive = || {
+        (0..6u32, prop_oneof![6 => Just(0u8), 1 => 1..3u8], prop::option::weighted(0.3, 0..80_000u64))
+            .prop_map(|(size, shape, deadline_in)| Event::Arrive { size, shape, deadline_in })
+    };
+    let event = prop_oneof![
+        40 => arrive(),
+        6 => (0..20usize).prop_map(Event::Cancel),
+        12 => (0..3u32).prop_map(Event::Free),
+        12 => (0..3u32).prop_map(Event::Finish),
+        1 => (0..3u32).prop_map(Event::Down),
+        12 => (0..30_000u64).prop_map(Event::Sleep),
+        30 => Just(Event::Poll),
+    ];
+    (prop::collection::vec(event, 0..250), prop::option::weighted(0.2, 0..250usize)).prop_map(
+        |(mut events, close)| {
+            if let Some(at) = close.filter(|&at| at < events.len()) {
+                events.insert(at, Event::Close);
+            }
+            events
+        },
+    )
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Queued,
+    Left,
+}
+
+/// What one poll said, for comparison: batches, expired, wake.
+pub(crate) type Said = (Vec<(InstanceId, Vec<RequestId>)>, Vec<RequestId>, Option<Time>);
+
+pub(crate) struct World {
+    setup: Setup,
+    dispatcher: Dispatcher,
+    /// A model without a batcher runs every request alone, however large.
+    direct: bool,
+    /// For a single instance: it asks by itself whenever it is free. `None`: the dispatcher is polled.
+    pub(crate) asks_while_free: Option<bool>,
+    pub(crate) now: Time,
+    requests: Vec<(RequestInfo, Fate)>,
+    unfinished: BTreeMap<u32, usize>,
+    actions: Actions,
+}
+
+impl World {
+    pub(crate) fn new(setup: &Setup, scheduler: impl Scheduler + 'static, direct: bool) -> Self {
+        Self {
+            dispatcher: Dispatcher::new(scheduler, InstanceSlots::new(setup.instances, setup.max_in_flight)),
+            setup: setup.clone(),
+            direct,
+            asks_while_free: None,
+            now: Time(1_000),
+            requests: Vec::new(),
+            unfinished: BTreeMap::new(),
+            actions: Actions::new(),
+        }
+    }
+
+    /// Applies one event; what the dispatcher answered to it, as text.
+    pub(crate) fn apply(&mut self, event: &Event) -> String {
+        match *event {
+            Event::Arrive { size, shape, deadline_in } => {
+                let id = RequestId(self.requests.len() as u64);
+                let mut info = RequestInfo::new(id, ShapeKey(u128::from(shape)), self.now);
+                info.size = size;
+                info.deadline = deadline_in.map(|ns| self.now.after_ns(ns));
+                let answer = self.dispatcher.on_arrival(info);
+                let fate = if answer.is_ok() { Fate::Queued } else { Fate::Left };
+                assert!(answer.is_err() || !self.dispatcher.is_closed(), "taken after close");
+                self.requests.push((info, fate));
+                return format!("{answer:?}");
+            }
+            Event::Cancel(back) => {
+                let Some(index) = self.requests.len().checked_sub(back + 1) else { return String::new() };
+                let was_queued = self.requests[index].1 == Fate::Queued;
+                assert_eq!(self.dispatcher.on_cancel(RequestId(index as u64)), was_queued);
+                self.requests[index].1 = Fate::Left;
+            }
+            Event::Free(_) if self.asks_while_free.is_some() => self.asks_while_free = Some(true),
+            Event::Down(_) if self.asks_while_free.is_some() => self.asks_while_free = Some(false),
+            Event::Free(instance) => {
+                self.dispatcher.on_instance_free(InstanceId(instance % self.setup.instances))
+            }
+            Event::Down(instance) => {
+                self.dispatcher.on_instance_down(InstanceId(instance % self.setup.instances))
+            }
+            Event::Finish(instance) => {
+                let instance = instance % self.setup.instances;
+                let held = self.unfinished.entry(instance).or_default();
+                assert_eq!(self.dispatcher.on_request_finished(InstanceId(instance)), *held > 0);
+                *held = held.saturating_sub(1);
+            }
+            Event::Sleep(ns) => self.now = self.now.after_ns(ns),
+            Event::Poll if self.asks_while_free.is_some() => return format!("{:?}", self.ask()),
+            Event::Poll => return format!("{:?}", self.poll()),
+            Event::Close => self.dispatcher.close(),
+        }
+        String::new()
+    }
+
+    pub(crate) fn poll(&mut self) -> Said {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.dispatcher.poll(self.now, &mut actions);
+        for &id in &actions.expired {
+            let info = self.leave(id);
+            assert!(info.deadline.is_some_and(|deadline| deadline <= self.now), "{id:?} expired too early");
+        }
+        for (instance, batch) in actions.batches() {
+            self.check_batch(instance, batch);
+        }
+        let queued: Vec<&RequestInfo> =
+            self.requests.iter().filter(|(_, fate)| *fate == Fate::Queued).map(|(info, _)| info).collect();
+        assert_eq!(self.dispatcher.pending(), queued.len());
+        assert!(actions.wake.is_none_or(|wake| wake > self.now), "wake-up storm");
+        for deadline in queued.iter().filter_map(|info| info.deadline) {
+            assert!(deadline > self.now, "an expired request is kept");
+            assert!(actions.wake.is_some_and(|wake| wake <= deadline), "a deadline would be slept over");
+        }
+        let said = (
+            actions.batches().map(|(instance, batch)| (instance, batch.to_vec())).collect(),
+            actions.expired.clone(),
+            actions.wake,
+        );
+        self.actions = actions;
+        said
+    }
+
+    /// What [`Self::poll`] says, said by an instance that asks.
+    fn ask(&mut self) -> Said {
+        let (mut batch, mut expired, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+        let mut wake = None;
+        if self.asks_while_free == Some(true) {
+            match self.dispatcher.take_batch(InstanceId(0), self.now, &mut batch, &mut expired) {
+                Ask::Batch(len) => {
+                    assert_eq!(len, batch.len());
+                    batches.push((InstanceId(0), batch));
+                    self.asks_while_free = Some(false);
+                    wake = self.dispatcher.next_deadline();
+                }
+                Ask::WakeAt(time) => wake = Some(time),
+                Ask::Idle => {}
+                Ask::Closed => assert!(self.dispatcher.is_closed() && self.dispatcher.pending() == 0),
+            }
+        } else {
+            self.dispatcher.expire(self.now, &mut expired);
+            wake = self.dispatcher.next_deadline();
+        }
+        for &id in batches.iter().flat_map(|(_, batch)| batch).chain(&expired) {
+            self.leave(id);
+        }
+        *self.unfinished.entry(0).or_default() += batches.iter().map(|(_, batch)| batch.len()).sum::<usize>();
+        (batches, expired, wake)
+    }
+
+    /// Frees every instance again and again, sleeping as told, until nothing is queued.
+    pub(crate) fn drain(&mut self) {
+        for _ in 0..4 * self.requests.len() + 4 {
+            for instance in 0..self.setup.instances {
+                while self.unfinished.get(&instance).is_some_and(|&held| held > 0) {
+                    self.apply(&Event::Finish(instance));
+                }
+                self.apply(&Event::Free(instance));
+            }
+            let (batches, _, wake) = self.poll();
+            if self.dispatcher.pending() == 0 {
+                assert!(self.requests.iter().all(|(_, fate)| *fate == Fate::Left), "a request was lost");
+                return;
+            }
+            if batches.is_empty() {
+                self.now = wake.expect("a queued request, free instances, and nobody will wake");
+            }
+        }
+        panic!("the queue does not empty");
+    }
+
+    fn check_batch(&mut self, instance: InstanceId, batch: &[RequestId]) {
+        assert!(!batch.is_empty(), "an empty batch");
+        let infos: Vec<RequestInfo> = batch.iter().map(|&id| self.leave(id)).collect();
+        let total: u32 = infos.iter().map(|info| info.size.max(1)).sum();
+        if self.direct {
+            assert_eq!(batch.len(), 1);
+        } else {
+            assert!(total <= self.setup.config.max_batch_size(), "a batch of {total}");
+        }
+        assert!(infos.iter().all(|info| info.shape_key == infos[0].shape_key), "shapes are mixed");
+        assert!(
+            infos.iter().all(|info| info.deadline.is_none_or(|deadline| deadline > self.now)),
+            "run too late"
+        );
+        // First come, first served: nobody who came before the last of the batch is left behind.
+        assert!(batch.is_sorted(), "order within the batch");
+        let last = batch[batch.len() - 1].0 as usize;
+        assert!(self.requests[..last].iter().all(|(_, fate)| *fate == Fate::Left), "overtaken");
+        let held = self.unfinished.entry(instance.0).or_default();
+        *held += batch.len();
+        if let Some(max) = self.setup.max_in_flight {
+            assert!(*held <= max.get() as usize, "instance {instance:?} holds {held}");
+        }
+    }
+
+    /// Marks a request as gone; it must have been queued.
+    fn leave(&mut self, id: RequestId) -> RequestInfo {
+        let (info, fate) = &mut self.requests[id.0 as usize];
+        assert_eq!(*fate, Fate::Queued, "{id:?} left twice");
+        *fate = Fate::Left;
+        *info
+    }
+}

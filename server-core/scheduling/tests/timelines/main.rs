@@ -1,0 +1,8 @@
+//! Every rule of the schedulers as a scripted time-line on a virtual clock.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod cutting;
+mod delay;
+mod instances;
+mod leaving;
+mod script;

@@ -1,0 +1,197 @@
+//! A small language for time-lines. The first line is the model, every other an event at a virtual time:
+//!
+//! ```text
+//! dynamic max=8 preferred=4,8 delay=100ms instances=1     or: direct instances=3 in_flight=2
+//! 0ms   arrive A B C size=2 shape=x deadline=50ms         R1..R9 stands for nine names
+//! 5ms   cancel A
+//! 20ms  free 0                                            execute returned on instance 0
+//! 20ms  finish 0                                          a request of instance 0 had its last answer
+//! 30ms  down 0
+//! 40ms  close
+//! 50ms  look                                              prints the gauges
+//! ```
+//! The dispatcher is polled after every line and whenever it asked to be woken. The log says what it did.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::num::NonZeroU32;
+
+use expect_test::Expect;
+use trireme_scheduling::{
+    Actions, Direct, Dispatcher, Dynamic, DynamicConfig, InstanceId, InstanceSlots, RequestId, RequestInfo,
+    ShapeKey, Time,
+};
+
+/// Runs the script and compares its log.
+pub(crate) fn check(script: &str, expect: Expect) {
+    let mut lines = script.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut stage = Stage::new(lines.next().expect("a model"));
+    for line in lines {
+        let (time, event) = line.split_once(' ').expect("time and event");
+        let time = parse_ms(time);
+        stage.run_until(time);
+        stage.event(time, event.trim());
+        stage.poll(time);
+    }
+    stage.run_until(Time(u64::MAX));
+    expect.assert_eq(&stage.finish());
+}
+
+struct Stage {
+    dispatcher: Dispatcher,
+    actions: Actions,
+    names: Vec<String>,
+    ids: HashMap<String, RequestId>,
+    wake: Option<Time>,
+    log: String,
+}
+
+impl Stage {
+    fn new(model: &str) -> Self {
+        let (kind, fields) = model.split_once(' ').unwrap_or((model, ""));
+        let (_, fields) = split(fields);
+        let number = |name: &str| fields.get(name).map(|value| value.parse::<u32>().expect("a number"));
+        let instances = number("instances").unwrap_or(1);
+        let slots = InstanceSlots::new(instances, number("in_flight").and_then(NonZeroU32::new));
+        let dispatcher = match kind {
+            "direct" => Dispatcher::new(Direct::new(), slots),
+            "dynamic" => {
+                let preferred: Vec<u32> = fields.get("preferred").map_or(Vec::new(), |sizes| {
+                    sizes.split(',').map(|size| size.parse().expect("a number")).collect()
+                });
+                let delay_us = fields.get("delay").map_or(0, |delay| parse_ms(delay).0 / 1_000);
+                let config = DynamicConfig::new(number("max").expect("max="), &preferred, delay_us);
+                Dispatcher::new(Dynamic::new(config.expect("a valid configuration")), slots)
+            }
+            other => panic!("unknown scheduler {other:?}"),
+        };
+        Self {
+            dispatcher,
+            actions: Actions::new(),
+            names: Vec::new(),
+            ids: HashMap::new(),
+            wake: None,
+            log: String::new(),
+        }
+    }
+
+    /// Wakes the dispatcher as often as it asks for it up to `end`.
+    fn run_until(&mut self, end: Time) {
+        while let Some(time) = self.wake.filter(|&time| time <= end) {
+            self.poll(time);
+        }
+    }
+
+    fn event(&mut self, time: Time, event: &str) {
+        let (words, fields) = split(event);
+        let (verb, rest) = words.split_first().expect("a verb");
+        let instance = || InstanceId(rest.first().expect("an instance").parse().expect("a number"));
+        match verb.as_str() {
+            "arrive" => {
+                for name in rest.iter().flat_map(|word| names(word)) {
+                    self.arrive(time, name, &fields);
+                }
+            }
+            "cancel" => {
+                for name in rest {
+                    let queued = self.dispatcher.on_cancel(self.ids[name]);
+                    self.say(time, &format!("{name} {}", if queued { "cancelled" } else { "is not queued" }));
+                }
+            }
+            "free" => self.dispatcher.on_instance_free(instance()),
+            "down" => self.dispatcher.on_instance_down(instance()),
+            "finish" => {
+                assert!(self.dispatcher.on_request_finished(instance()), "{event}: nothing in flight")
+            }
+            "close" => self.dispatcher.close(),
+            "look" => {
+                let (pending, age) = (self.dispatcher.pending(), Time(self.dispatcher.oldest_age_ns(time)));
+                let (unfinished, drained) =
+                    (self.dispatcher.instances().unfinished(), self.dispatcher.is_drained());
+                self.say(
+                    time,
+                    &format!("pending {pending}, oldest {age}, unfinished {unfinished}, drained {drained}"),
+                );
+            }
+            other => panic!("unknown event {other:?}"),
+        }
+    }
+
+    fn arrive(&mut self, time: Time, name: String, fields: &HashMap<String, String>) {
+        let id = RequestId(self.names.len() as u64);
+        self.names.push(name.clone());
+        self.ids.insert(name.clone(), id);
+        let shape = fields.get("shape").map_or(0, |shape| shape.bytes().map(u128::from).sum());
+        let mut info = RequestInfo::new(id, ShapeKey(shape), time);
+        info.size = fields.get("size").map_or(1, |size| size.parse().expect("a size"));
+        info.deadline = fields.get("deadline").map(|deadline| parse_ms(deadline));
+        if let Err(refusal) = self.dispatcher.on_arrival(info) {
+            self.say(time, &format!("{name} refused: {refusal}"));
+        }
+    }
+
+    fn poll(&mut self, now: Time) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.dispatcher.poll(now, &mut actions);
+        if !actions.expired.is_empty() {
+            self.say(now, &format!("{} expired", self.list(&actions.expired)));
+        }
+        for (instance, batch) in actions.batches() {
+            self.say(now, &format!("#{} runs {}", instance.0, self.list(batch)));
+        }
+        if let Some(wake) = actions.wake {
+            assert!(wake > now, "asked at {now} to be woken at {wake}");
+            if self.wake != actions.wake {
+                self.say(now, &format!("sleeps until {wake}"));
+            }
+        }
+        self.wake = actions.wake;
+        self.actions = actions;
+    }
+
+    fn finish(mut self) -> String {
+        if self.dispatcher.pending() > 0 {
+            let _ = writeln!(self.log, "at the end {} queued", self.dispatcher.pending());
+        }
+        self.log
+    }
+
+    fn list(&self, ids: &[RequestId]) -> String {
+        let names: Vec<&str> = ids.iter().map(|id| self.names[id.0 as usize].as_str()).collect();
+        match names.as_slice() {
+            [first, .., last] if names.len() > 8 => format!("{first} to {last} ({})", names.len()),
+            _ => names.join(" "),
+        }
+    }
+
+    fn say(&mut self, time: Time, what: &str) {
+        let _ = writeln!(self.log, "{:<7} {what}", time.to_string());
+    }
+}
+
+/// The plain words and the `key=value` words.
+fn split(text: &str) -> (Vec<String>, HashMap<String, String>) {
+    let (mut words, mut fields) = (Vec::new(), HashMap::new());
+    for word in text.split_whitespace() {
+        match word.split_once('=') {
+            Some((key, value)) => drop(fields.insert(key.to_owned(), value.to_owned())),
+            None => words.push(word.to_owned()),
+        }
+    }
+    (words, fields)
+}
+
+/// `A` is itself; `R1..R3` is R1, R2, R3.
+fn names(word: &str) -> Vec<String> {
+    let Some((first, last)) = word.split_once("..") else {
+        return vec![word.to_owned()];
+    };
+    let stem = first.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number = |name: &str| name[stem.len()..].parse::<u32>().expect("a numbered name");
+    (number(first)..=number(last)).map(|n| format!("{stem}{n}")).collect()
+}
+
+fn parse_ms(text: &str) -> Time {
+    let ms = text.strip_suffix("ms").unwrap_or_else(|| panic!("{text:?} is not a time in ms"));
+    Time::from_millis(ms.parse().expect("whole milliseconds"))
+}

@@ -1,0 +1,255 @@
+//! `trireme serve`: start, serve, drain.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use trireme_runtime::{ControlMode, Core};
+use trireme_telemetry::{LogFormat, LogOptions, Registry};
+
+use crate::cli::{LogFormatFlag, Serve, review};
+use crate::report;
+use crate::settings::core_options;
+
+/// The drain took longer than `--exit-timeout-secs`.
+const EXIT_DRAIN_TIMEOUT: u8 = 75;
+
+/// Runs the server until it is told to stop.
+pub fn serve(flags: Serve) -> ExitCode {
+    match run(&flags) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// The sockets are bound before the models load, so that a port in use is found at once; they are listened on after.
+struct Listeners {
+    http: Option<TcpListener>,
+    grpc: Option<TcpListener>,
+    metrics: Option<TcpListener>,
+}
+
+fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
+    let level = start_log(flags)?;
+    refuse_or_warn(flags)?;
+    let options = core_options(flags)?;
+    let exit_timeout = options.exit_timeout;
+    if options.control_mode == ControlMode::Explicit {
+        warn_open_control(flags);
+    }
+    let reserved = reserve(flags)?;
+    let registry: &'static Registry = Box::leak(Box::new(Registry::new(flags.allow_cpu_metrics)));
+    let core = Core::start(options, registry, level).map_err(|error| anyhow::anyhow!(error.message))?;
+    let models = core.index(false);
+    print_out(&report::table(&models));
+    if flags.exit_on_error && !core.startup_ok() {
+        eprintln!("error: failed to load all models; with --exit-on-error=false the others would be served");
+        core.finish_drain(exit_timeout);
+        return Ok(ExitCode::from(1));
+    }
+    let listeners = reserved.listen()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(io_threads(flags))
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("no threads for the front ends")?;
+    let code = runtime.block_on(serve_until_signal(&core, listeners, exit_timeout))?;
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+fn io_threads(flags: &Serve) -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    flags.http_thread_count.unwrap_or_else(|| cores.min(8)).clamp(1, 256)
+}
+
+fn start_log(flags: &Serve) -> anyhow::Result<trireme_runtime::LogLevel> {
+    let format = match flags.log_format {
+        LogFormatFlag::Default => LogFormat::Default,
+        LogFormatFlag::Iso8601 => LogFormat::Iso8601,
+        LogFormatFlag::Json => LogFormat::Json,
+    };
+    let options = LogOptions {
+        verbose: flags.log_verbose,
+        info: flags.log_info,
+        warning: flags.log_warning,
+        error: flags.log_error,
+        format,
+        file: flags.log_file.clone(),
+    };
+    trireme_telemetry::init_logging(&options).context("--log-file")?;
+    Ok(if flags.log_verbose > 0 {
+        trireme_runtime::LogLevel::VERBOSE
+    } else {
+        trireme_runtime::LogLevel::INFO
+    })
+}
+
+fn refuse_or_warn(flags: &Serve) -> anyhow::Result<()> {
+    for finding in review(&flags.known) {
+        if finding.refused {
+            bail!("{} cannot be given: {}", finding.flag, finding.why);
+        }
+        tracing::warn!("{} has no effect: {}", finding.flag, finding.why);
+    }
+    Ok(())
+}
+
+/// Whoever reaches the port can load models: say so when that is more than this machine.
+fn warn_open_control(flags: &Serve) {
+    for (on, address) in [(flags.allow_http, &flags.http_address), (flags.allow_grpc, &flags.grpc_address)] {
+        let loopback = address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) || address == "localhost";
+        if on && !loopback {
+            tracing::warn!(
+                "load and unload are open to everybody who reaches {address}: bind 127.0.0.1 or put a proxy in front"
+            );
+        }
+    }
+}
+
+/// Sockets that hold their ports but do not accept yet: until the models are loaded, connections are refused.
+struct Reserved {
+    http: Option<(socket2::Socket, &'static str)>,
+    grpc: Option<(socket2::Socket, &'static str)>,
+    metrics: Option<(socket2::Socket, &'static str)>,
+}
+
+fn reserve(flags: &Serve) -> anyhow::Result<Reserved> {
+    let metrics_address = flags.metrics_address.as_ref().unwrap_or(&flags.http_address);
+    let one = |on: bool, address: &str, port: u16, flag: &'static str| -> anyhow::Result<_> {
+        if !on {
+            return Ok(None);
+        }
+        let address = resolve(address, port).with_context(|| format!("{flag}: address '{address}'"))?;
+        let bind = || -> std::io::Result<socket2::Socket> {
+            let domain = socket2::Domain::for_address(address);
+            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            Ok(socket)
+        };
+        match bind() {
+            Ok(socket) => Ok(Some((socket, flag))),
+            Err(error) => bail!("cannot listen on {address}: {error}; free the port or give another {flag}"),
+        }
+    };
+    Ok(Reserved {
+        http: one(flags.allow_http, &flags.http_address, flags.http_port, "--http-port")?,
+        grpc: one(flags.allow_grpc, &flags.grpc_address, flags.grpc_port, "--grpc-port")?,
+        metrics: one(flags.allow_metrics, metrics_address, flags.metrics_port, "--metrics-port")?,
+    })
+}
+
+fn resolve(address: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    (address, port).to_socket_addrs()?.next().context("the name has no address")
+}
+
+impl Reserved {
+    fn listen(self) -> anyhow::Result<Listeners> {
+        let one = |reserved: Option<(socket2::Socket, &'static str)>| -> anyhow::Result<Option<TcpListener>> {
+            let Some((socket, flag)) = reserved else { return Ok(None) };
+            let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+            socket.listen(1024).with_context(|| match address {
+                Some(address) => format!("cannot listen on {address}; free the port or give another {flag}"),
+                None => flag.to_owned(),
+            })?;
+            socket.set_nonblocking(true)?;
+            Ok(Some(socket.into()))
+        };
+        Ok(Listeners { http: one(self.http)?, grpc: one(self.grpc)?, metrics: one(self.metrics)? })
+    }
+}
+
+/// Opens the front ends and returns when they have ended and all instances are gone.
+async fn serve_until_signal(
+    core: &Arc<Core>,
+    listeners: Listeners,
+    exit_timeout: std::time::Duration,
+) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = tokio::task::JoinSet::new();
+    let told = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let mut lines = String::new();
+    let mut base = None;
+    if let Some(listener) = listeners.http {
+        let address = listener.local_addr()?;
+        lines.push_str(&format!("HTTP     http://{address}\n"));
+        base = Some(format!("http://{}", reachable(address)));
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tasks.spawn(trireme_http::serve(Arc::clone(core), listener, told(stopped.clone())));
+    }
+    if let Some(listener) = listeners.grpc {
+        lines.push_str(&format!("gRPC     {}\n", listener.local_addr()?));
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, told(stopped.clone())));
+    }
+    if let Some(listener) = listeners.metrics {
+        lines.push_str(&format!("metrics  http://{}/metrics\n", listener.local_addr()?));
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tasks.spawn(trireme_http::serve_metrics(Arc::clone(core), listener, told(stopped.clone())));
+    }
+    if let Some(base) = base {
+        if let Some(line) = report::try_line(&core.index(true), &base, |name| core.takes_text(name)) {
+            lines.push_str(&format!("try      {line}\n"));
+        }
+    }
+    print_out(&lines);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        Some(ended) = tasks.join_next() => {
+            // A front end ends by itself only when it fails.
+            ended.context("a front end")?.context("a front end")?;
+            bail!("a front end ended");
+        }
+    }
+    tracing::info!("draining, at most {} s", exit_timeout.as_secs());
+    core.begin_drain();
+    let _ = stop.send(true);
+    let drained = async {
+        while tasks.join_next().await.is_some() {}
+        let core = Arc::clone(core);
+        tokio::task::spawn_blocking(move || core.finish_drain(exit_timeout)).await.unwrap_or(false)
+    };
+    match tokio::time::timeout(exit_timeout, drained).await {
+        Ok(true) => {
+            tracing::info!("drained");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => {
+            tracing::error!("Exit timeout expired. Exiting immediately.");
+            Ok(ExitCode::from(EXIT_DRAIN_TIMEOUT))
+        }
+    }
+}
+
+/// An address that a client on this machine can use.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    let loopback: std::net::IpAddr = match address {
+        SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(loopback, address.port())
+}
+
+/// What belongs to the person at the terminal goes to standard output; the log goes to standard error.
+#[expect(clippy::print_stdout, reason = "the start table and the addresses are the program's output")]
+fn print_out(text: &str) {
+    use std::io::Write;
+    print!("{text}");
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,30 @@
+//! `cargo xtask bench`: figures that count only next to a peer or a limit measured in the same run.
+
+mod frontend;
+mod llm_cpu;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::workspace::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// HTTP and gRPC `identity` next to a real tritonserver and a bare echo of the same bytes
+    Frontend(frontend::Args),
+    /// Decode and prefill of SmolLM2 next to llama.cpp on the same threads
+    LlmCpu(llm_cpu::Args),
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    match &args.what {
+        What::Frontend(args) => frontend::run(workspace, args),
+        What::LlmCpu(args) => llm_cpu::run(workspace, args),
+    }
+}

