@@ -46,17 +46,20 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let outcome = Workspace::load().and_then(|workspace| match cli.command {
-        Command::Build(args) => build::run(&workspace, &args),
-        Command::Models(args) => models::run(&workspace, &args),
-        Command::Serve(args) => serve::run(&workspace, &args),
-        Command::Test(args) => test::run(&workspace, &args),
-        Command::Tidy => tidy::run(&workspace),
-        Command::NewBackend(args) => new_backend::run(&workspace, &args),
-        Command::Bench(args) => bench::run(&workspace, &args),
+    let outcome = Workspace::load().and_then(|workspace| {
+        match cli.command {
+            Command::Build(args) => build::run(&workspace, &args),
+            Command::Models(args) => models::run(&workspace, &args),
+            Command::Serve(args) => serve::run(&workspace, &args),
+            Command::Test(args) => return test::run(&workspace, &args),
+            Command::Tidy => tidy::run(&workspace),
+            Command::NewBackend(args) => new_backend::run(&workspace, &args),
+            Command::Bench(args) => bench::run(&workspace, &args),
+        }?;
+        Ok(ExitCode::SUCCESS)
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -21,25 +21,21 @@ pub(crate) struct Args {
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let name = Name::parse(&args.name)?;
-    let here = std::env::current_dir().context("the current folder is gone")?;
-    let to = args
-        .path
-        .as_ref()
-        .map_or_else(|| workspace.root.join("backends").join(&name.crate_name), |path| here.join(path));
+    let to = args.path.clone().unwrap_or_else(|| workspace.root.join("backends").join(&name.crate_name));
     if to.exists() && fs::read_dir(&to).map_or(true, |mut entries| entries.next().is_some()) {
         bail!("{} is there already: choose another name or --path", to.display());
     }
-    let inside = to.starts_with(&workspace.root);
-    let sdk = match &args.sdk {
-        Some(path) => here.join(path),
-        None => workspace.root.join("backend-api/sdk"),
-    };
+    let sdk = args.sdk.clone().unwrap_or_else(|| workspace.root.join("backend-api/sdk"));
     if !sdk.join("Cargo.toml").is_file() {
         bail!("{} is no crate: give --sdk the folder backend-api/sdk of a Trireme checkout", sdk.display());
     }
+    fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    // Without `..` and links, so that inside and outside are told apart by the names.
+    let (to, sdk, root) = (to.canonicalize()?, sdk.canonicalize()?, workspace.root.canonicalize()?);
+    let inside = to.starts_with(&root);
     copy(&workspace.root.join("backend-api/template"), &to, &name, &sdk)?;
     if inside {
-        join_workspace(workspace, &to)?;
+        join_workspace(&root, &to)?;
     }
     println!("made {}", to.display());
     if inside {
@@ -97,10 +93,9 @@ fn copy(template: &Path, to: &Path, name: &Name, sdk: &Path) -> Result<()> {
 }
 
 /// Makes the copy a member: listed in the root manifest, and its SDK the workspace's.
-fn join_workspace(workspace: &Workspace, crate_folder: &Path) -> Result<()> {
-    let root = workspace.root.join("Cargo.toml");
-    let folder = crate_folder.strip_prefix(&workspace.root).unwrap_or(crate_folder).display().to_string();
-    edit(&root, |text| with_member(text, &folder))?;
+fn join_workspace(root: &Path, crate_folder: &Path) -> Result<()> {
+    let folder = crate_folder.strip_prefix(root).unwrap_or(crate_folder).display().to_string();
+    edit(&root.join("Cargo.toml"), |text| with_member(text, &folder))?;
     edit(&crate_folder.join("Cargo.toml"), |text| Ok(with_workspace_sdk(text)))
 }
 

@@ -99,4 +99,3 @@ pointer! {
     /// A pointer to [`InstanceArgs`], valid for the call.
     InstanceArgsPtr to InstanceArgs by *const InstanceArgs;
 }
-

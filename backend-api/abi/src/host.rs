@@ -56,7 +56,8 @@ pub struct HostVtable {
     /// Writes a line. `source` is the module that speaks.
     pub log: unsafe extern "C" fn(context: *const c_void, level: LogLevel, source: StrView, message: StrView),
     /// Registers a metric or finds it again (same name and labels: same cell).
-    pub metric: unsafe extern "C" fn(context: *const c_void, desc: *const MetricDesc, out: *mut MetricCell) -> Status,
+    pub metric:
+        unsafe extern "C" fn(context: *const c_void, desc: *const MetricDesc, out: *mut MetricCell) -> Status,
     /// 64-byte aligned memory. UNSUPPORTED for kinds without a provider.
     pub allocate: unsafe extern "C" fn(
         context: *const c_void,

@@ -35,11 +35,19 @@ pub use args::{BackendArgsPtr, BackendInfoPtr, InstanceArgsPtr, ModelArgsPtr};
 pub use buffer::{Buffer, BufferView, MemoryKind};
 pub use dtype::DType;
 pub use host::{HostRef, HostVtable, HostVtablePtr, LogLevel, MetricCell, MetricDesc, MetricKind};
-pub use object::{BackendVtable, BackendVtablePtr, InstanceVtable, InstanceVtablePtr, ModelVtable, ModelVtablePtr};
-pub use probe::{LAYOUT_TAG, LayoutFn, LayoutRoot, LayoutRootRef, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy, Probe, layout_record};
-pub use request::{InputInfo, Parameter, ParameterKind, RequestHandle, RequestItem, RequestVtable, RequestVtablePtr, Stage};
+pub use object::{
+    BackendVtable, BackendVtablePtr, InstanceVtable, InstanceVtablePtr, ModelVtable, ModelVtablePtr,
+};
+pub use probe::{
+    LAYOUT_TAG, LayoutFn, LayoutRoot, LayoutRootRef, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy, Probe,
+    layout_record,
+};
+pub use request::{
+    InputInfo, Parameter, ParameterKind, RequestHandle, RequestItem, RequestVtable, RequestVtablePtr, Stage,
+};
 pub use responder::{
-    OutputTensor, ResponderHandle, ResponderVtable, ResponderVtablePtr, Response, ResponseFlags, SendVerdict, Writable,
+    OutputTensor, ResponderHandle, ResponderVtable, ResponderVtablePtr, Response, ResponseFlags, SendVerdict,
+    Writable,
 };
 pub use status::{Status, StatusCode};
 pub use text::{OwnedText, StrView};

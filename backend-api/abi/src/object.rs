@@ -61,7 +61,8 @@ pub struct InstanceVtable {
     /// `[instance-thread]` Runs a batch of `count` requests. Takes all of them, also when something goes wrong: each
     /// is answered through its responder. May return before the answers are sent. `items` itself is the host's.
     /// The result says whether the instance can go on: anything but OK makes the host replace it.
-    pub execute: unsafe extern "C" fn(instance: *mut c_void, items: *const RequestItem, count: usize) -> Status,
+    pub execute:
+        unsafe extern "C" fn(instance: *mut c_void, items: *const RequestItem, count: usize) -> Status,
     /// `[instance-thread]` Returns when the instance holds no request any more.
     pub drain: unsafe extern "C" fn(instance: *mut c_void),
     /// `[instance-thread]` After `drain`; the last call.

@@ -81,7 +81,8 @@ pub struct RequestVtable {
     pub input_count: unsafe extern "C" fn(request: *const RequestHandle) -> usize,
     /// Inputs are ordered as in the model's configuration; an optional input that is absent is left out.
     /// INVALID_ARG if `index` is out of range.
-    pub input: unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut InputInfo) -> Status,
+    pub input:
+        unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut InputInfo) -> Status,
     /// Piece `buffer` of input `index`.
     pub input_buffer: unsafe extern "C" fn(
         request: *const RequestHandle,
@@ -98,7 +99,8 @@ pub struct RequestVtable {
         out: *mut Buffer,
     ) -> Status,
     pub parameter_count: unsafe extern "C" fn(request: *const RequestHandle) -> usize,
-    pub parameter: unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut Parameter) -> Status,
+    pub parameter:
+        unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut Parameter) -> Status,
     /// Whether the client wants output number `output` (as in the configuration). Unknown numbers are not wanted.
     pub output_wanted: unsafe extern "C" fn(request: *const RequestHandle, output: usize) -> bool,
     /// Elements in the batch dimension; 1 if the model does not batch.

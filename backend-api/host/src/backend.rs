@@ -106,7 +106,8 @@ impl Backend {
     /// # Errors
     /// What the backend says.
     pub fn complete_config(&self, args: &ModelArgs<'_>) -> Result<Option<String>, Status> {
-        let none = abi::OwnedText { data: std::ptr::null(), len: 0, owner: std::ptr::null_mut(), release: None };
+        let none =
+            abi::OwnedText { data: std::ptr::null(), len: 0, owner: std::ptr::null_mut(), release: None };
         let mut text = none;
         with_model_args(args, |wire| {
             // SAFETY: the handle is this backend's; the arguments live until the call returns.
@@ -171,7 +172,9 @@ impl Model {
         let mut handle = std::ptr::null_mut();
         let table = self.backend.library.model;
         // SAFETY: the handle is this model's; the arguments live until the call returns.
-        unsafe { Status::check((table.create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))? };
+        unsafe {
+            Status::check((table.create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))?
+        };
         Ok(Instance { model: Arc::clone(self), handle: Handle(handle), items: Vec::new() })
     }
 }

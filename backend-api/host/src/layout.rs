@@ -5,7 +5,9 @@
 //! question: so the check is made both ways, and what is missing is never read because `struct_size` says so.
 
 use abi_stable::StableAbi;
-use abi_stable::abi_stability::abi_checking::{AbiInstability, AbiInstabilityErrors, check_layout_compatibility};
+use abi_stable::abi_stability::abi_checking::{
+    AbiInstability, AbiInstabilityErrors, check_layout_compatibility,
+};
 use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
 use trireme_abi::LayoutRootRef;
 
@@ -30,9 +32,11 @@ fn innermost(errors: &AbiInstabilityErrors, swapped: bool) -> Option<String> {
                     let (expected, found) = (pair.expected.to_string(), pair.found.to_string());
                     expected_found(&expected, &found, swapped)
                 }
-                AbiInstability::Size(pair) => {
-                    expected_found(&format!("{} bytes", pair.expected), &format!("{} bytes", pair.found), swapped)
-                }
+                AbiInstability::Size(pair) => expected_found(
+                    &format!("{} bytes", pair.expected),
+                    &format!("{} bytes", pair.found),
+                    swapped,
+                ),
                 AbiInstability::MismatchedPrimitive(pair) => {
                     expected_found(&format!("{:?}", pair.expected), &format!("{:?}", pair.found), swapped)
                 }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use libloading::os::unix::{Library as Dl, RTLD_LOCAL, RTLD_NOW};
 use sha2::{Digest, Sha256};
 use trireme_abi::{
-    ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, InstanceVtable, LAYOUT_TAG, ModelVtable, PROBE_MAGIC,
-    PROBE_SYMBOL, PanicStrategy, Probe, StrView,
+    ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, InstanceVtable, LAYOUT_TAG, ModelVtable,
+    PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy, Probe, StrView,
 };
 
 use crate::error::LoadError;
@@ -106,10 +106,15 @@ impl Library {
         // SAFETY: a symbol of this name has at least the first fields, in every version of the ABI.
         let (magic, size) = unsafe { ((*probe).magic, (*probe).struct_size) };
         if magic != PROBE_MAGIC {
-            return Err(refuse(format!("its probe begins with {magic:?}, which is not the magic of a Trireme backend")));
+            return Err(refuse(format!(
+                "its probe begins with {magic:?}, which is not the magic of a Trireme backend"
+            )));
         }
         if (size as usize) < size_of::<Probe>() {
-            return Err(refuse(format!("its probe has {size} bytes, at least {} are needed", size_of::<Probe>())));
+            return Err(refuse(format!(
+                "its probe has {size} bytes, at least {} are needed",
+                size_of::<Probe>()
+            )));
         }
         // SAFETY: the size was looked at; the shape of a probe never changes.
         let probe = unsafe { &*probe };
@@ -120,7 +125,9 @@ impl Library {
             )));
         }
         if probe.panic == PanicStrategy::ABORT {
-            return Err(refuse("it was built with panic = \"abort\", so a panic would end the server".to_owned()));
+            return Err(refuse(
+                "it was built with panic = \"abort\", so a panic would end the server".to_owned(),
+            ));
         }
         if probe.layout_tag == LAYOUT_TAG {
             let Some(layout) = probe.layout else {
@@ -259,7 +266,12 @@ fn short(error: &libloading::Error, path: &Path) -> String {
     text.replace(&format!("{}: ", path.display()), "")
 }
 
-fn copy(images: &mut Images, options: &LoadOptions, hash: &[u8; 32], content: &[u8]) -> std::io::Result<PathBuf> {
+fn copy(
+    images: &mut Images,
+    options: &LoadOptions,
+    hash: &[u8; 32],
+    content: &[u8],
+) -> std::io::Result<PathBuf> {
     let directory = match &options.cache_dir {
         Some(directory) => {
             std::fs::create_dir_all(directory)?;
@@ -267,7 +279,11 @@ fn copy(images: &mut Images, options: &LoadOptions, hash: &[u8; 32], content: &[
         }
         None => match &images.copies {
             Some(copies) => copies.path().to_owned(),
-            None => images.copies.insert(tempfile::Builder::new().prefix("trireme-backends-").tempdir()?).path().to_owned(),
+            None => images
+                .copies
+                .insert(tempfile::Builder::new().prefix("trireme-backends-").tempdir()?)
+                .path()
+                .to_owned(),
         },
     };
     let name: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -278,4 +294,3 @@ fn copy(images: &mut Images, options: &LoadOptions, hash: &[u8; 32], content: &[
     file.persist(&path).map_err(|error| error.error)?;
     Ok(path)
 }
-

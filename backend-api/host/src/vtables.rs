@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use trireme_abi::{
-    Buffer, BufferView, HostRef, HostVtable, HostVtablePtr, InputInfo, LogLevel, MemoryKind, MetricCell, MetricDesc,
-    OutputTensor, Parameter, ParameterKind, RequestHandle, RequestItem, RequestVtable, RequestVtablePtr,
-    ResponderHandle, ResponderVtable, ResponderVtablePtr, ResponseFlags, SendVerdict, Stage, Status as WireStatus,
-    StatusCode, StrView, Writable,
+    Buffer, BufferView, HostRef, HostVtable, HostVtablePtr, InputInfo, LogLevel, MemoryKind, MetricCell,
+    MetricDesc, OutputTensor, Parameter, ParameterKind, RequestHandle, RequestItem, RequestVtable,
+    RequestVtablePtr, ResponderHandle, ResponderVtable, ResponderVtablePtr, ResponseFlags, SendVerdict,
+    Stage, Status as WireStatus, StatusCode, StrView, Writable,
 };
 
 use crate::memory::{ALIGNMENT, Foreign, HostMemory, bytes_buffer};
@@ -59,7 +59,8 @@ unsafe fn responder<'a>(responder: *mut ResponderHandle) -> &'a mut Responder {
 /// # Safety
 /// `out` may be written to if it is not null.
 unsafe fn answer<T>(out: *mut T, value: Result<T, Status>) -> WireStatus {
-    let value = if out.is_null() { Err(Status::invalid("the pointer for the result is null")) } else { value };
+    let value =
+        if out.is_null() { Err(Status::invalid("the pointer for the result is null")) } else { value };
     match value {
         Ok(value) => {
             // SAFETY: not null, and by this function's contract.
@@ -129,7 +130,8 @@ unsafe extern "C" fn input_buffer(
     // SAFETY: the ABI demands a live handle.
     let found = nth_input(unsafe { request(handle) }, index).and_then(|input| {
         let count = input.buffers.len();
-        let error = || Status::invalid(format!("buffer number {buffer} is out of range: the input has {count}"));
+        let error =
+            || Status::invalid(format!("buffer number {buffer} is out of range: the input has {count}"));
         input.buffers.get(buffer).ok_or_else(error)
     });
     let found = found.map(|bytes| BufferView {
@@ -178,12 +180,17 @@ unsafe extern "C" fn parameter_count(handle: *const RequestHandle) -> usize {
     unsafe { request(handle) }.parameters.len()
 }
 
-unsafe extern "C" fn parameter(handle: *const RequestHandle, index: usize, out: *mut Parameter) -> WireStatus {
+unsafe extern "C" fn parameter(
+    handle: *const RequestHandle,
+    index: usize,
+    out: *mut Parameter,
+) -> WireStatus {
     // SAFETY: the ABI demands a live handle.
     let request = unsafe { request(handle) };
     let count = request.parameters.len();
     let found = request.parameters.get(index).map(|(name, value)| wire_parameter(name, value));
-    let error = || Status::invalid(format!("parameter number {index} is out of range: the request has {count}"));
+    let error =
+        || Status::invalid(format!("parameter number {index} is out of range: the request has {count}"));
     // SAFETY: the ABI demands a pointer that can be written.
     unsafe { answer(out, found.ok_or_else(error)) }
 }
@@ -318,7 +325,9 @@ unsafe fn take_response(wire: &mut trireme_abi::Response) -> Result<Response, St
             wire.output_count, wire.parameter_count
         )));
     }
-    if (wire.outputs.is_null() && wire.output_count > 0) || (wire.parameters.is_null() && wire.parameter_count > 0) {
+    if (wire.outputs.is_null() && wire.output_count > 0)
+        || (wire.parameters.is_null() && wire.parameter_count > 0)
+    {
         return Err(Status::internal("the backend sent a null pointer for a list that is not empty"));
     }
     let mut response = Response::default();
@@ -355,7 +364,10 @@ unsafe fn take_output(output: OutputTensor) -> Result<Output, Status> {
     // SAFETY: moved out of the wire; dropping releases it.
     let buffer = unsafe { Foreign::new(output.buffer) };
     if output.name.len > MAX_LIST {
-        return Err(Status::internal(format!("the backend sent an output name of {} bytes", output.name.len)));
+        return Err(Status::internal(format!(
+            "the backend sent an output name of {} bytes",
+            output.name.len
+        )));
     }
     // SAFETY: by this function's contract.
     let name = unsafe { read(output.name) };
@@ -364,7 +376,8 @@ unsafe fn take_output(output: OutputTensor) -> Result<Output, Status> {
         return refuse(format!("with {} dimensions; at most {MAX_RANK} are allowed", output.rank));
     }
     // SAFETY: `rank` dimensions are readable, and the rank was looked at.
-    let shape = (0..output.rank).map(|dim| unsafe { *output.shape.add(dim) }).collect::<crate::request::Shape>();
+    let shape =
+        (0..output.rank).map(|dim| unsafe { *output.shape.add(dim) }).collect::<crate::request::Shape>();
     let data = buffer.into_bytes()?;
     let Some(elements) = element_count(&shape) else {
         return refuse(format!("with the impossible shape {shape:?}"));
@@ -420,7 +433,10 @@ unsafe fn take_parameter(parameter: &Parameter) -> Result<(String, Value), Statu
         // SAFETY: by this function's contract.
         ParameterKind::STRING => Value::String(unsafe { read(parameter.string_value) }),
         other => {
-            return Err(Status::internal(format!("the backend sent parameter '{name}' of unknown kind {}", other.0)));
+            return Err(Status::internal(format!(
+                "the backend sent parameter '{name}' of unknown kind {}",
+                other.0
+            )));
         }
     };
     Ok((name, value))
@@ -493,7 +509,11 @@ unsafe extern "C" fn log(context: *const c_void, level: LogLevel, source: StrVie
     unsafe { services(context).log(level, &read(source), &read(message)) };
 }
 
-unsafe extern "C" fn metric(context: *const c_void, desc: *const MetricDesc, out: *mut MetricCell) -> WireStatus {
+unsafe extern "C" fn metric(
+    context: *const c_void,
+    desc: *const MetricDesc,
+    out: *mut MetricCell,
+) -> WireStatus {
     if desc.is_null() {
         return Status::invalid("the metric is null").into_wire();
     }
@@ -503,8 +523,10 @@ unsafe extern "C" fn metric(context: *const c_void, desc: *const MetricDesc, out
         return Status::invalid(format!("a metric with {} labels", desc.label_count)).into_wire();
     }
     // SAFETY: `label_count` pairs of readable texts.
-    let texts: Vec<String> = (0..desc.label_count * 2).map(|at| unsafe { read(*desc.labels.add(at)) }).collect();
-    let labels: Vec<(&str, &str)> = texts.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
+    let texts: Vec<String> =
+        (0..desc.label_count * 2).map(|at| unsafe { read(*desc.labels.add(at)) }).collect();
+    let labels: Vec<(&str, &str)> =
+        texts.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str())).collect();
     // SAFETY: the ABI demands the host's context and readable texts.
     let (name, help, services) = unsafe { (read(desc.name), read(desc.help), services(context)) };
     let cell = services.metric(&name, &help, desc.kind, &labels).map(|cell| MetricCell(cell.as_ptr()));

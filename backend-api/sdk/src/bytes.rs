@@ -11,7 +11,8 @@ pub fn bytes_elements(mut data: &[u8]) -> Result<Vec<&[u8]>, BytesError> {
     let mut elements = Vec::new();
     while !data.is_empty() {
         let (length, rest) = data.split_first_chunk::<4>().ok_or(BytesError)?;
-        let (element, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(BytesError)?;
+        let (element, rest) =
+            rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(BytesError)?;
         elements.push(element);
         data = rest;
     }

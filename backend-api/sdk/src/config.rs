@@ -25,7 +25,9 @@ pub struct TensorConfig {
 
 impl Config {
     pub(crate) fn parse(text: &str) -> Result<Self> {
-        serde_json::from_str(text).map(Self).map_err(|error| Error::internal(format!("configuration: {error}")))
+        serde_json::from_str(text)
+            .map(Self)
+            .map_err(|error| Error::internal(format!("configuration: {error}")))
     }
 
     /// The whole configuration.
@@ -66,7 +68,12 @@ impl Config {
             let data_type = DataType::from_config_name(data_type)
                 .ok_or_else(|| Error::unsupported(format!("{field} '{name}': data type '{data_type}'")))?;
             let dims = tensor["dims"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
-            Ok(TensorConfig { name, data_type, dims, optional: tensor["optional"].as_bool().unwrap_or(false) })
+            Ok(TensorConfig {
+                name,
+                data_type,
+                dims,
+                optional: tensor["optional"].as_bool().unwrap_or(false),
+            })
         };
         self.0[field].as_array().into_iter().flatten().map(one).collect()
     }
@@ -84,7 +91,9 @@ impl Config {
     pub fn parameter<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let Some(text) = self.0["parameters"][name]["string_value"].as_str() else { return Ok(None) };
         let parsed = text.trim().parse();
-        parsed.map(Some).map_err(|_| Error::invalid(format!("parameter '{name}' has the value '{text}', which is not valid")))
+        parsed.map(Some).map_err(|_| {
+            Error::invalid(format!("parameter '{name}' has the value '{text}', which is not valid"))
+        })
     }
 }
 

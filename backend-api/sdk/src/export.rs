@@ -4,9 +4,9 @@ use std::ffi::c_void;
 use std::path::PathBuf;
 
 use abi::{
-    ABI_MAJOR, ABI_MINOR, BackendArgsPtr, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr, InstanceArgsPtr,
-    InstanceVtable, InstanceVtablePtr, LAYOUT_TAG, ModelArgsPtr, ModelVtable, ModelVtablePtr, OwnedText,
-    PROBE_MAGIC, PanicStrategy, RequestItem, Status, StrView,
+    ABI_MAJOR, ABI_MINOR, BackendArgsPtr, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr,
+    InstanceArgsPtr, InstanceVtable, InstanceVtablePtr, LAYOUT_TAG, ModelArgsPtr, ModelVtable,
+    ModelVtablePtr, OwnedText, PROBE_MAGIC, PanicStrategy, RequestItem, Status, StrView,
 };
 use trireme_abi as abi;
 
@@ -169,7 +169,11 @@ unsafe extern "C" fn complete_config<B: Backend>(
     }))
 }
 
-unsafe extern "C" fn load<B: Backend>(backend: *mut c_void, args: ModelArgsPtr, out: *mut *mut c_void) -> Status {
+unsafe extern "C" fn load<B: Backend>(
+    backend: *mut c_void,
+    args: ModelArgsPtr,
+    out: *mut *mut c_void,
+) -> Status {
     // SAFETY: the handle is a `BackendBox`; it is used concurrently through shared references only.
     let this = unsafe { &*backend.cast::<BackendBox<B>>() };
     let make = || {
@@ -198,7 +202,11 @@ unsafe extern "C" fn create_instance<M: Model>(
     unsafe { give(out, "create_instance", make) }
 }
 
-unsafe extern "C" fn execute<I: Instance>(instance: *mut c_void, items: *const RequestItem, count: usize) -> Status {
+unsafe extern "C" fn execute<I: Instance>(
+    instance: *mut c_void,
+    items: *const RequestItem,
+    count: usize,
+) -> Status {
     // SAFETY: the handle is an `InstanceBox`, and instances are never called concurrently.
     let this = unsafe { &mut *instance.cast::<InstanceBox<I>>() };
     // SAFETY: `count` items that are ours from now on.
@@ -229,7 +237,6 @@ unsafe extern "C" fn drain<I: Instance>(instance: *mut c_void) {
 unsafe extern "C" fn no_extension(_: *mut c_void, _: StrView) -> *const c_void {
     std::ptr::null()
 }
-
 
 /// Makes a type that implements [`Backend`](crate::Backend) the backend of this library.
 ///

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use trireme_abi::{HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, RequestVtable, ResponderVtable};
+use trireme_abi::{
+    HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, RequestVtable, ResponderVtable,
+};
 
 use crate::error::Result;
 use crate::wire::{check, view};
@@ -99,7 +101,13 @@ impl Host {
         self.metric(name, help, MetricKind::GAUGE, labels).map(Gauge)
     }
 
-    fn metric(&self, name: &str, help: &str, kind: MetricKind, labels: &[(&str, &str)]) -> Result<&'static AtomicU64> {
+    fn metric(
+        &self,
+        name: &str,
+        help: &str,
+        kind: MetricKind,
+        labels: &[(&str, &str)],
+    ) -> Result<&'static AtomicU64> {
         let flat: Vec<_> = labels.iter().flat_map(|(key, value)| [view(key), view(value)]).collect();
         let desc = MetricDesc {
             name: view(name),

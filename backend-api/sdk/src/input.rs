@@ -30,8 +30,9 @@ impl<'a> Input<'a> {
         };
         // SAFETY: the guard's handle is live.
         unsafe { check((guard.table().input)(guard.handle(), index, &mut info))? };
-        let data_type = DataType::from_wire(info.dtype)
-            .ok_or_else(|| Error::unsupported(format!("data type number {} is newer than this backend", info.dtype.0)))?;
+        let data_type = DataType::from_wire(info.dtype).ok_or_else(|| {
+            Error::unsupported(format!("data type number {} is newer than this backend", info.dtype.0))
+        })?;
         Ok(Self { guard, index, info, data_type })
     }
 
@@ -86,7 +87,9 @@ impl<'a> Input<'a> {
             fd_offset: 0,
         };
         // SAFETY: the guard's handle is live.
-        unsafe { check((self.guard.table().input_buffer)(self.guard.handle(), self.index, number, &mut view))? };
+        unsafe {
+            check((self.guard.table().input_buffer)(self.guard.handle(), self.index, number, &mut view))?
+        };
         if view.kind == MemoryKind::GPU {
             return Err(Error::unsupported(format!("input '{}' is in GPU memory", self.name())));
         }
@@ -145,7 +148,11 @@ impl<'a> Input<'a> {
         let values = self.values::<T>()?;
         match values.as_ref() {
             [one] => Ok(*one),
-            more => Err(Error::invalid(format!("input '{}' has {} elements, expected is 1", self.name(), more.len()))),
+            more => Err(Error::invalid(format!(
+                "input '{}' has {} elements, expected is 1",
+                self.name(),
+                more.len()
+            ))),
         }
     }
 
@@ -158,7 +165,8 @@ impl<'a> Input<'a> {
             let (name, is) = (self.name(), self.data_type.name());
             return Err(Error::invalid(format!("input '{name}' is {is}, expected is BYTES")));
         }
-        let invalid = |error: crate::bytes::BytesError| Error::internal(format!("input '{}': {error}", self.name()));
+        let invalid =
+            |error: crate::bytes::BytesError| Error::internal(format!("input '{}': {error}", self.name()));
         match self.data()? {
             Cow::Borrowed(data) => {
                 Ok(bytes_elements(data).map_err(invalid)?.into_iter().map(Cow::Borrowed).collect())
@@ -176,8 +184,9 @@ impl<'a> Input<'a> {
     /// Another type, or an element that is not UTF-8.
     pub fn texts(&self) -> Result<Vec<String>> {
         let text = |bytes: Cow<'a, [u8]>| {
-            String::from_utf8(bytes.into_owned())
-                .map_err(|_| Error::invalid(format!("input '{}' holds an element that is not UTF-8", self.name())))
+            String::from_utf8(bytes.into_owned()).map_err(|_| {
+                Error::invalid(format!("input '{}' holds an element that is not UTF-8", self.name()))
+            })
         };
         self.bytes()?.into_iter().map(text).collect()
     }

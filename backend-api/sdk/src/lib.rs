@@ -64,7 +64,8 @@ mod wire;
 pub mod export;
 
 pub use backend::{
-    Backend, BackendContext, Devices, Info, Instance, InstanceContext, LoadModel, Model, ModelContext, Stateless,
+    Backend, BackendContext, Devices, Info, Instance, InstanceContext, LoadModel, Model, ModelContext,
+    Stateless,
 };
 pub use bytes::{BytesError, bytes_elements, encode_bytes};
 pub use config::{Config, ConfigPatch, TensorConfig};

@@ -2,8 +2,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use trireme_abi::{
-    ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage, StatusCode, StrView,
-    Writable,
+    ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage, StatusCode, StrView, Writable,
 };
 
 use crate::error::Error;
@@ -147,4 +146,3 @@ impl Drop for Responder {
         unsafe { (self.table().release)(self.handle) };
     }
 }
-

@@ -106,7 +106,8 @@ impl Response {
     /// # Errors
     /// The length does not fit the shape.
     pub fn raw(self, name: &str, data_type: DataType, shape: &[i64], data: Vec<u8>) -> Result<Self> {
-        let expected = count(shape).and_then(|count| data_type.byte_size().map(|size| count.checked_mul(size)));
+        let expected =
+            count(shape).and_then(|count| data_type.byte_size().map(|size| count.checked_mul(size)));
         if expected.is_some_and(|expected| expected != Some(data.len())) {
             return Err(Error::internal(format!(
                 "output '{name}' has {} bytes, which do not fit its shape {shape:?}",
@@ -160,7 +161,9 @@ impl Response {
                 string_value: view(""),
             };
             match value {
-                Parameter::Bool(value) => (wire.kind, wire.int_value) = (ParameterKind::BOOL, i64::from(*value)),
+                Parameter::Bool(value) => {
+                    (wire.kind, wire.int_value) = (ParameterKind::BOOL, i64::from(*value))
+                }
                 Parameter::Int(value) => (wire.kind, wire.int_value) = (ParameterKind::INT, *value),
                 Parameter::Double(value) => (wire.kind, wire.double_value) = (ParameterKind::DOUBLE, *value),
                 Parameter::String(value) => wire.string_value = view(value),

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use trireme_sdk::{
-    DataType, Error, Input, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result,
-    Stateless,
+    DataType, Error, Input, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response,
+    Result, Stateless,
 };
 
 struct AddSub {
@@ -95,7 +95,8 @@ impl AddSub {
         let mut response = Response::new();
         for (number, operation) in [i32::wrapping_add, i32::wrapping_sub].into_iter().enumerate() {
             if request.wants_output(number) {
-                let texts: Vec<String> = x.iter().zip(&y).map(|(x, y)| operation(*x, *y).to_string()).collect();
+                let texts: Vec<String> =
+                    x.iter().zip(&y).map(|(x, y)| operation(*x, *y).to_string()).collect();
                 response = response.bytes(&self.outputs[number], a.shape(), &texts)?;
             }
         }

@@ -4,7 +4,8 @@
 #![forbid(unsafe_code)]
 
 use trireme_sdk::{
-    DataType, Error, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result, Stateless,
+    DataType, Error, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result,
+    Stateless,
 };
 
 const FAULTS: &[&str] = &[

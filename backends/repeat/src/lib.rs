@@ -9,7 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use trireme_sdk::{
-    Error, InstanceContext, LoadModel, Model, ModelContext, Request, Responder, Response, Result, Stateless, Verdict,
+    Error, InstanceContext, LoadModel, Model, ModelContext, Request, Responder, Response, Result, Stateless,
+    Verdict,
 };
 
 /// How often a long delay looks whether anybody still waits.

@@ -13,7 +13,10 @@ use trireme_runtime::Core;
 
 use crate::status::{from_protocol, from_serve};
 
-pub(crate) fn index(core: &Core, request: &RepositoryIndexRequest) -> Result<RepositoryIndexResponse, Status> {
+pub(crate) fn index(
+    core: &Core,
+    request: &RepositoryIndexRequest,
+) -> Result<RepositoryIndexResponse, Status> {
     refuse_repository_name(&request.repository_name).map_err(from_protocol)?;
     let models = core.index(request.ready).into_iter().map(|line| ModelIndex {
         name: line.name,

@@ -1,15 +1,17 @@
 //! Connections: accepted, served and, at the end, drained.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Duration;
 
-use hyper::Request;
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codec::CompressionEncoding;
@@ -19,8 +21,12 @@ use trireme_protocol::proto::health::health_server::{HealthServer, SERVICE_NAME 
 use trireme_runtime::Core;
 
 use crate::health::Readiness;
+use crate::infer;
+use crate::inline::Inline;
 use crate::options::GrpcOptions;
+use crate::reply::Reply;
 use crate::service::Service;
+use crate::socket::Socket;
 
 /// How much a client may send ahead on a stream and on a connection. A tensor of a few MiB needs no round trip;
 /// what is received and not yet read is bounded by it.
@@ -45,14 +51,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     listener.local_addr()?;
-    let max_message = options.max_message;
-    let health = HealthServer::new(Readiness(Arc::clone(&core)));
-    let inference = GrpcInferenceServiceServer::new(Service::new(core, options))
-        .max_decoding_message_size(max_message)
-        .max_encoding_message_size(usize::MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Deflate);
-    let builder = connections();
+    let calls = Arc::new(Calls::new(core, options));
     let running = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -60,16 +59,19 @@ pub async fn serve(
             accepted = accept(&listener) => accepted,
             () = &mut shutdown => break,
         };
-        let (inference, health) = (inference.clone(), health.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
-            // What is no call of either service is answered UNIMPLEMENTED by the first.
-            match service {
-                Some((HEALTH, _)) => health.clone().call(request),
-                _ => inference.clone().call(request),
-            }
+        let calls = Arc::clone(&calls);
+        let service = service_fn(move |request| {
+            let calls = Arc::clone(&calls);
+            async move { calls.answer(request).await }
         });
-        let connection = running.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let inline = Inline::default();
+        let (socket, outbox) = Socket::new(stream);
+        let connection = connections(inline.clone()).serve_connection(socket, service);
+        let connection =
+            inline.with(Box::pin(running.watch(connection)), move |context: &mut Context<'_>| {
+                // An error shows again where the connection reads or writes next.
+                let _ = outbox.poll_send(context);
+            });
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");
@@ -81,8 +83,42 @@ pub async fn serve(
     Ok(())
 }
 
-fn connections() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+/// The services behind the port.
+struct Calls {
+    core: Arc<Core>,
+    max_message: usize,
+    inference: GrpcInferenceServiceServer<Service>,
+    health: HealthServer<Readiness>,
+}
+
+impl Calls {
+    fn new(core: Arc<Core>, options: GrpcOptions) -> Self {
+        let max_message = options.max_message;
+        let health = HealthServer::new(Readiness(Arc::clone(&core)));
+        let inference = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&core), options))
+            .max_decoding_message_size(max_message)
+            .max_encoding_message_size(usize::MAX)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Deflate);
+        Self { core, max_message, inference, health }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+        if infer::is_plain(&request) {
+            return Ok(infer::answer(&self.core, request, self.max_message).await);
+        }
+        let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        // What is no call of either service is answered UNIMPLEMENTED by the first.
+        let answer = match service {
+            Some((HEALTH, _)) => self.health.clone().call(request).await?,
+            _ => self.inference.clone().call(request).await?,
+        };
+        Ok(answer.map(Reply::Tonic))
+    }
+}
+
+fn connections(streams: Inline) -> http2::Builder<Inline> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)

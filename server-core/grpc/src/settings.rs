@@ -4,7 +4,9 @@ use tonic::Status;
 use trireme_protocol::proto::log_settings_response::SettingValue as LogValue;
 use trireme_protocol::proto::log_settings_response::setting_value::ParameterChoice;
 use trireme_protocol::proto::trace_setting_response::SettingValue as TraceValue;
-use trireme_protocol::proto::{LogSettingsRequest, LogSettingsResponse, TraceSettingRequest, TraceSettingResponse};
+use trireme_protocol::proto::{
+    LogSettingsRequest, LogSettingsResponse, TraceSettingRequest, TraceSettingResponse,
+};
 use trireme_runtime::Core;
 use trireme_telemetry::LogOptions;
 
@@ -36,9 +38,7 @@ pub(crate) fn trace(core: &Core, request: &TraceSettingRequest) -> Result<TraceS
         core.model_ready(&request.model_name, None).map_err(from_serve)?;
     }
     if !request.settings.is_empty() {
-        return Err(Status::unimplemented(
-            "tracing is not supported: the trace settings cannot be changed",
-        ));
+        return Err(Status::unimplemented("tracing is not supported: the trace settings cannot be changed"));
     }
     let settings = [
         ("trace_file", ""),

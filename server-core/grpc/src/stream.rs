@@ -15,7 +15,9 @@ use futures_util::stream::SelectAll;
 use tonic::Status;
 use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
 use trireme_protocol::proto::infer_parameter::ParameterChoice;
-use trireme_protocol::proto::{InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use trireme_protocol::proto::{
+    InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
+};
 use trireme_runtime::{Core, ResponseStream, ServeError, StreamItem};
 
 use crate::status::{from_protocol, from_serve};
@@ -45,7 +47,13 @@ where
     R: Stream<Item = Result<ModelInferRequest, Status>> + Unpin,
 {
     pub(crate) fn new(core: Arc<Core>, requests: R, error_as_status: bool) -> Self {
-        Self { core, requests: Some(requests), ordered: VecDeque::new(), free: SelectAll::new(), error_as_status }
+        Self {
+            core,
+            requests: Some(requests),
+            ordered: VecDeque::new(),
+            free: SelectAll::new(),
+            error_as_status,
+        }
     }
 
     /// Starts every request that is there; an error of the transport ends the stream.
@@ -174,7 +182,8 @@ impl Running {
         };
         Some(match message {
             Ok(mut message) => {
-                let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(item.is_final)) };
+                let last =
+                    InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(item.is_final)) };
                 message.parameters.insert(FINAL.to_owned(), last);
                 Ok(message)
             }

@@ -172,7 +172,10 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
         let answer = of_request(&headers).unwrap_err().into_answer();
-        assert_eq!((answer.status().as_u16(), &answer.headers()[ACCEPT_ENCODING]), (501, &"gzip, deflate".parse().unwrap()));
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()[ACCEPT_ENCODING]),
+            (501, &"gzip, deflate".parse().unwrap())
+        );
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("identity"));
         assert_eq!(of_request(&headers).unwrap(), None);
     }

@@ -78,7 +78,9 @@ pub(crate) fn route(path: &str) -> Option<Route<'_>> {
         ["v2", "repository", "index"] => Route::Index { repository: "" },
         ["v2", "repository", repository, "index"] => Route::Index { repository },
         ["v2", "repository", "models", model, call] => load_route("", name(model)?, call)?,
-        ["v2", "repository", repository, "models", model, call] => load_route(repository, name(model)?, call)?,
+        ["v2", "repository", repository, "models", model, call] => {
+            load_route(repository, name(model)?, call)?
+        }
         ["v2", "logging"] => Route::Logging,
         ["v2", "trace", "setting"] => Route::Trace { model: None },
         ["v2", "systemsharedmemory", rest @ ..] => memory_route(Memory::System, rest)?,

@@ -103,7 +103,10 @@ fn allows(route: &Route<'_>, method: &Method) -> bool {
         | Route::Live
         | Route::Ready
         | Route::AllStatistics
-        | Route::Model(_, ModelCall::Metadata | ModelCall::Ready | ModelCall::Config | ModelCall::Statistics)
+        | Route::Model(
+            _,
+            ModelCall::Metadata | ModelCall::Ready | ModelCall::Config | ModelCall::Statistics,
+        )
         | Route::SharedMemory { call: RegionCall::Status, .. } => method == Method::GET,
     }
 }
@@ -122,7 +125,8 @@ mod tests {
         for path in ["/v2/models/m/infer", "/v2/models/m/generate", "/v2/repository/index"] {
             assert_eq!(allowed(path), "POST", "{path}");
         }
-        for path in ["/", "/v2", "/v2/health/live", "/v2/models/m", "/v2/models/m/ready", "/v2/models/stats"] {
+        for path in ["/", "/v2", "/v2/health/live", "/v2/models/m", "/v2/models/m/ready", "/v2/models/stats"]
+        {
             assert_eq!(allowed(path), "GET", "{path}");
         }
         for path in ["/v2/logging", "/v2/trace/setting", "/v2/models/m/trace/setting"] {

@@ -89,7 +89,13 @@ where
 fn connections(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     // Without half-close hyper watches for the end of the connection while a handler runs: the client's departure.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout).half_close(false);
+    // Names of headers look as upstream writes them: some clients compare them as text.
+    let http1 = &mut builder.http1();
+    http1
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .half_close(false)
+        .title_case_headers(true);
     builder
         .http2()
         .timer(TokioTimer::new())

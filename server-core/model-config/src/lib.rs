@@ -1,1 +1,35 @@
-//! config.pbtxt and JSON into a checked model configuration.
+//! `config.pbtxt` and JSON into a checked model configuration.
+//!
+//! A [`Draft`] is a configuration as it was written, with the place of every field. A backend may complete it; then
+//! [`Draft::check`] fills in the defaults, holds it against every rule, and gives a [`CheckedConfig`] or the list of
+//! [`Finding`]s, each with file, line and column.
+#![forbid(unsafe_code)]
+
+mod check;
+mod checked;
+mod complete;
+mod draft;
+mod finding;
+mod json;
+mod normalise;
+mod suggest;
+pub mod textproto;
+
+pub use checked::{
+    CheckedConfig, DynamicBatching, InstanceGroup, InstanceKind, Scheduling, TensorSpec, VersionPolicy,
+};
+pub use complete::complete;
+pub use draft::Draft;
+pub use finding::{Finding, Severity};
+pub use json::{config_from_json, config_json};
+
+use prost_reflect::{DescriptorPool, MessageDescriptor};
+use std::sync::LazyLock;
+
+static POOL: LazyLock<Option<DescriptorPool>> =
+    LazyLock::new(|| DescriptorPool::decode(trireme_protocol::proto::DESCRIPTORS).ok());
+
+/// The descriptor of `inference.ModelConfig`.
+pub(crate) fn descriptor() -> Option<MessageDescriptor> {
+    POOL.as_ref()?.get_message_by_name("inference.ModelConfig")
+}

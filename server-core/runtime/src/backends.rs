@@ -52,7 +52,8 @@ impl Backends {
         settings.insert("backend-directory".to_owned(), self.directory.display().to_string());
         settings.insert("default-max-batch-size".to_owned(), "4".to_owned());
         for scope in ["", name] {
-            settings.extend(self.config.get(scope).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
+            settings
+                .extend(self.config.get(scope).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
         }
         serde_json::json!({ "cmdline": settings }).to_string()
     }

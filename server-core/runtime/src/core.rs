@@ -77,7 +77,7 @@ impl Core {
         self.change(|index| {
             for model in &found {
                 let entry = index.models.entry(model.name.clone()).or_default();
-                entry.reason = model.problem.clone();
+                entry.reason.clone_from(&model.problem);
             }
         });
         let wanted: Vec<String> = match self.options.control_mode {
@@ -148,9 +148,12 @@ impl Core {
             Err(failure) => {
                 // LOADING => UNAVAILABLE; a model that serves stays READY
                 if !serving {
-                    self.change(|index| mark_failed(index.models.entry(name.to_owned()).or_default(), &failure));
+                    self.change(|index| {
+                        mark_failed(index.models.entry(name.to_owned()).or_default(), &failure)
+                    });
                 }
-                let version = failure.version.map(|version| format!("version {version} is at UNAVAILABLE state: "));
+                let version =
+                    failure.version.map(|version| format!("version {version} is at UNAVAILABLE state: "));
                 let message = format!(
                     "load failed for model '{name}': {}{};",
                     version.unwrap_or_default(),
@@ -170,7 +173,8 @@ impl Core {
             version.metrics.set_load_duration_secs(seconds);
             model.start(&self.threads);
             tracing::info!(model = name, version = version.version(), "ready after {seconds:.2} s");
-            let entry = VersionEntry { state: ModelState::Ready, reason: String::new(), model: Some(version) };
+            let entry =
+                VersionEntry { state: ModelState::Ready, reason: String::new(), model: Some(version) };
             fresh.insert(entry.model.as_ref().map_or(0, |model| model.version()), entry);
         }
         let mut old = Vec::new();
@@ -233,7 +237,9 @@ impl Core {
             let _ = done.send(work());
         });
         thread.map_err(|error| ServeError::internal(format!("no thread to {name} a model: {error}")))?;
-        result.await.unwrap_or_else(|_| Err(ServeError::internal(format!("the {name} ended without a result"))))
+        result
+            .await
+            .unwrap_or_else(|_| Err(ServeError::internal(format!("the {name} ended without a result"))))
     }
 
     /// READY => UNLOADING => UNAVAILABLE
@@ -258,7 +264,9 @@ impl Core {
             if known {
                 return Ok(());
             }
-            return Err(ServeError::not_found(format!("failed to unload '{name}': no such model in the repositories")));
+            return Err(ServeError::not_found(format!(
+                "failed to unload '{name}': no such model in the repositories"
+            )));
         }
         let core = Arc::clone(self);
         let name = name.to_owned();
@@ -278,7 +286,9 @@ impl Core {
             });
         };
         let spawned = std::thread::Builder::new().name("unload".to_owned()).spawn(watch);
-        spawned.map(drop).map_err(|error| ServeError::internal(format!("no thread to unload a model: {error}")))
+        spawned
+            .map(drop)
+            .map_err(|error| ServeError::internal(format!("no thread to unload a model: {error}")))
     }
 
     fn change(&self, edit: impl FnOnce(&mut Index)) {
@@ -360,14 +370,23 @@ impl Core {
     ///
     /// # Errors
     /// NOT_FOUND for a name or version that is not served.
-    pub fn statistics(&self, name: Option<&str>, version: Option<i64>) -> Result<Vec<ModelStatistics>, ServeError> {
+    pub fn statistics(
+        &self,
+        name: Option<&str>,
+        version: Option<i64>,
+    ) -> Result<Vec<ModelStatistics>, ServeError> {
         let index = self.index.load();
         let of = |entry: &ModelEntry| -> Vec<Arc<ModelVersion>> {
             let versions = entry.versions.values().filter_map(|one| one.model.clone());
             versions.filter(|model| version.is_none_or(|wanted| wanted == model.version())).collect()
         };
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Ok(index.models.values().flat_map(of).map(|model| crate::report::statistics(&model)).collect());
+            return Ok(index
+                .models
+                .values()
+                .flat_map(of)
+                .map(|model| crate::report::statistics(&model))
+                .collect());
         };
         let Some(entry) = index.models.get(name).filter(|entry| entry.latest.is_some()) else {
             return Err(ServeError::not_found(format!("requested model '{name}' is not available")));
@@ -389,6 +408,11 @@ impl Core {
     /// Whether a ready model takes text under `text_input` (for the line that is printed to try).
     pub fn takes_text(&self, name: &str) -> bool {
         self.index.load().find(name, None).is_ok_and(|model| model.table.input("text_input").is_some())
+    }
+
+    /// Whether every model that was to be loaded at start is ready.
+    pub fn startup_ok(&self) -> bool {
+        self.index.load().all_ready()
     }
 
     /// Refuses new requests from now on.

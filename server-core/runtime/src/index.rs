@@ -59,7 +59,8 @@ pub(crate) const UNLOADED: &str = "unloaded";
 impl Index {
     /// The READY model version for a request.
     pub(crate) fn find(&self, name: &str, version: Option<i64>) -> Result<&Arc<ModelVersion>, ServeError> {
-        let unknown = |rest: String| ServeError::not_found(format!("Request for unknown model: '{name}'{rest}"));
+        let unknown =
+            |rest: String| ServeError::not_found(format!("Request for unknown model: '{name}'{rest}"));
         let Some(entry) = self.models.get(name) else { return Err(unknown(" is not found".to_owned())) };
         match version {
             None => entry.latest.as_ref().ok_or_else(|| {

@@ -41,7 +41,11 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Starts the thread and makes the instance on it; returns when that is done.
-    pub(crate) fn create(model: Arc<Model>, plan: InstancePlan, label: &str) -> Result<PendingInstance, ServeError> {
+    pub(crate) fn create(
+        model: Arc<Model>,
+        plan: InstancePlan,
+        label: &str,
+    ) -> Result<PendingInstance, ServeError> {
         let (created, result) = mpsc::channel();
         let (start, go) = mpsc::channel::<(Arc<ModelVersion>, ThreadGuard)>();
         let name = format!("{label}#{}", plan.index);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
-use trireme_host::{Response, ResponseSink, Status, Value, Verdict};
+use trireme_host::{Response, ResponseSink, Value, Verdict};
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
@@ -85,10 +85,6 @@ impl Journey {
 
     pub(crate) fn accepted_ns(&self) -> u64 {
         self.accepted_ns
-    }
-
-    pub(crate) fn batch_size(&self) -> u32 {
-        self.batch_size
     }
 
     /// An instance has taken the request into a batch.
@@ -170,7 +166,10 @@ impl Journey {
                 },
             };
             let spec = &table.outputs[index];
-            let datatype = DataType::from_number(output.dtype.0).filter(|datatype| *datatype == spec.datatype);
+            let datatype = i32::try_from(output.dtype.0)
+                .ok()
+                .and_then(DataType::from_proto)
+                .filter(|datatype| *datatype == spec.datatype);
             let Some(datatype) = datatype else {
                 return Err(ServeError::internal(format!(
                     "the backend of model '{}' sent output '{}' with data type number {}, its configuration says '{}'",
@@ -183,7 +182,8 @@ impl Journey {
             let shape = match &spec.reshape {
                 None => output.shape.into_iter().collect(),
                 Some(from) => {
-                    let (head, dims) = output.shape.split_at(usize::from(table.batches()).min(output.shape.len()));
+                    let (head, dims) =
+                        output.shape.split_at(usize::from(table.batches()).min(output.shape.len()));
                     head.iter().copied().chain(reshape(dims, from, &spec.dims)).collect()
                 }
             };
@@ -206,7 +206,11 @@ impl Journey {
             id: self.id.clone(),
             model_name: self.model.name().to_owned(),
             model_version: self.model.version(),
-            parameters: response.parameters.into_iter().map(|(name, value)| (name, from_value(value))).collect(),
+            parameters: response
+                .parameters
+                .into_iter()
+                .map(|(name, value)| (name, from_value(value)))
+                .collect(),
             outputs,
         })
     }
@@ -233,7 +237,8 @@ impl Journey {
 
     /// Notes a response under its index, as decoupled models report them.
     fn count_response(&self, progress: &mut Progress, response: Option<&Response>, now: u64) {
-        let execution_start = progress.execution.as_ref().map_or(self.accepted_ns, |run| run.times(now).start);
+        let execution_start =
+            progress.execution.as_ref().map_or(self.accepted_ns, |run| run.times(now).start);
         let since = if progress.last_response_ns == 0 { execution_start } else { progress.last_response_ns };
         let took = now.saturating_sub(since);
         let index = progress.responses;
@@ -283,7 +288,9 @@ impl ResponseSink for Journey {
                 return self.verdict(false);
             }
             drop(progress);
-            let letter = self.convert(response).map(|response| StreamItem { response: Some(response), is_final: false });
+            let letter = self
+                .convert(response)
+                .map(|response| StreamItem { response: Some(response), is_final: false });
             return match letter {
                 Ok(letter) => self.verdict(self.mailbox.push(Ok(letter))),
                 Err(error) => {
@@ -294,8 +301,11 @@ impl ResponseSink for Journey {
         }
         progress.done = true;
         let response = response.or(progress.held.take());
-        let letter =
-            if decoupled { self.finish_decoupled(response) } else { self.finish_single(&mut progress, response) };
+        let letter = if decoupled {
+            self.finish_decoupled(response)
+        } else {
+            self.finish_single(&mut progress, response)
+        };
         let execution = progress.execution.take();
         drop(progress);
         let times = match &execution {
@@ -345,11 +355,6 @@ impl Journey {
     pub(crate) fn wants_empty_final(&self) -> bool {
         self.empty_final
     }
-}
-
-/// The error for a request whose instance could not be had.
-pub(crate) fn instance_lost(status: &Status) -> ServeError {
-    ServeError::internal(format!("the instance failed: {}", status.message))
 }
 
 fn from_value(value: Value) -> ParameterValue {

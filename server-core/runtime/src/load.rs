@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use trireme_host::abi::InstanceKind;
 use trireme_host::{Backend, Model, ModelArgs};
-use trireme_model_config::CheckedConfig;
+use trireme_model_config::{CheckedConfig, Draft};
 use trireme_protocol::repository::LoadRequest;
 use trireme_telemetry::Registry;
 
@@ -16,9 +16,10 @@ use crate::instance::{InstancePlan, Prepared};
 use crate::model::ModelVersion;
 use crate::options::CoreOptions;
 use crate::queue::Queue;
-use crate::source::{self, Found};
+use crate::source;
 use crate::table::{TensorSpec, TensorTable};
 use crate::threads::Threads;
+use trireme_repository::FoundModel;
 
 /// What a load needs to know of the server.
 pub(crate) struct Loader<'a> {
@@ -60,14 +61,15 @@ impl From<ServeError> for LoadFailure {
 
 impl Loader<'_> {
     /// What is in the repositories.
-    pub(crate) fn scan(&self) -> Result<Vec<Found>, ServeError> {
+    pub(crate) fn scan(&self) -> Result<Vec<FoundModel>, ServeError> {
         source::scan(self.options)
     }
 
     /// Loads all versions of a model that its policy wants. One that fails fails all.
     pub(crate) fn load(&self, name: &str, request: LoadRequest) -> Result<Vec<LoadedModel>, LoadFailure> {
         if !request.files.is_empty() {
-            let message = "loading a model from files in the request is not implemented; put them into a repository";
+            let message =
+                "loading a model from files in the request is not implemented; put them into a repository";
             return Err(ServeError::unsupported(message).into());
         }
         let found = self.scan()?.into_iter().find(|model| model.name == name);
@@ -77,13 +79,14 @@ impl Loader<'_> {
         if let Some(problem) = &found.problem {
             return Err(ServeError::invalid(problem.clone()).into());
         }
-        let mut draft = source::read(self.options, &found, request.config.as_deref())?;
-        let versions = draft.versions(&found)?;
+        let draft = source::read(&found, request.config.as_deref())?;
+        let versions = source::versions(&draft, &found)?;
         let numbers: Vec<i64> = versions.iter().map(|version| version.number).collect();
-        let failed = |version: i64, error| LoadFailure { error, versions: numbers.clone(), version: Some(version) };
+        let failed =
+            |version: i64, error| LoadFailure { error, versions: numbers.clone(), version: Some(version) };
         let mut loaded = Vec::new();
         for version in &versions {
-            let one = self.load_version(&found, &mut draft, version.number, &version.dir, &numbers);
+            let one = self.load_version(&found, draft.clone(), version.number, &version.dir, &numbers);
             loaded.push(one.map_err(|error| failed(version.number, error))?);
         }
         Ok(loaded)
@@ -91,22 +94,22 @@ impl Loader<'_> {
 
     fn load_version(
         &self,
-        found: &Found,
-        draft: &mut source::Draft,
+        found: &FoundModel,
+        mut draft: Draft,
         number: i64,
         dir: &Path,
         numbers: &[i64],
     ) -> Result<LoadedModel, ServeError> {
-        let (library, backend_name) = draft.backend(self.options, found, dir)?;
+        let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
         let backend = self.backends.get(&library, &backend_name)?;
         if self.options.auto_complete {
-            let json = draft.json();
+            let json = source::json(&draft);
             let args = model_args(&found.name, number, &found.dir, dir, &json);
             if let Some(patch) = backend.complete_config(&args)? {
-                draft.complete(&patch)?;
+                source::complete(&mut draft, &patch, found)?;
             }
         }
-        let config = draft.check(found)?;
+        let config = source::check(&draft, found)?;
         let config_json = trireme_model_config::config_json(&config.proto);
         let plans = instance_plans(&config, &backend, found)?;
         let args = model_args(&found.name, number, &found.dir, dir, &config_json);
@@ -133,7 +136,11 @@ fn model_args<'a>(
 }
 
 /// Makes all instances at once; they are made on the threads that will run them.
-fn create_instances(model: &Arc<Model>, plans: &[InstancePlan], label: &str) -> Result<Vec<Prepared>, ServeError> {
+fn create_instances(
+    model: &Arc<Model>,
+    plans: &[InstancePlan],
+    label: &str,
+) -> Result<Vec<Prepared>, ServeError> {
     let pending: Result<Vec<_>, _> =
         plans.iter().map(|plan| Prepared::create(Arc::clone(model), plan.clone(), label)).collect();
     pending?.into_iter().map(crate::instance::PendingInstance::wait).collect()
@@ -143,7 +150,7 @@ fn create_instances(model: &Arc<Model>, plans: &[InstancePlan], label: &str) -> 
 fn instance_plans(
     config: &CheckedConfig,
     backend: &Backend,
-    found: &Found,
+    found: &FoundModel,
 ) -> Result<Vec<InstancePlan>, ServeError> {
     use trireme_model_config::InstanceKind as Asked;
     let info = backend.library().info();
@@ -193,4 +200,3 @@ pub(crate) fn tensor_table(config: &CheckedConfig) -> TensorTable {
     let outputs = config.outputs.iter().map(spec).collect();
     TensorTable::new(inputs, outputs, config.max_batch_size)
 }
-

@@ -32,6 +32,7 @@ pub struct ModelVersion {
     queue: Queue,
     hasher: RandomState,
     generation: u64,
+    input_metas: Vec<TensorMeta>,
 }
 
 impl ModelVersion {
@@ -44,6 +45,14 @@ impl ModelVersion {
         queue: Queue,
     ) -> Self {
         let table = crate::load::tensor_table(&config);
+        let batches = table.batches();
+        let meta = |spec: &crate::table::TensorSpec| TensorMeta {
+            name: spec.name.to_string(),
+            datatype: spec.datatype,
+            dims: spec.wire_dims(batches).into(),
+            optional: spec.optional,
+        };
+        let input_metas = table.inputs.iter().map(meta).collect();
         Self {
             name: config.name.clone(),
             version,
@@ -56,6 +65,7 @@ impl ModelVersion {
             queue,
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
+            input_metas,
         }
     }
 
@@ -84,6 +94,21 @@ impl ModelVersion {
         self.config.decoupled
     }
 
+    /// The inputs as a client may send them.
+    pub fn input_metas(&self) -> &[TensorMeta] {
+        &self.input_metas
+    }
+
+    /// Whether the first dimension of every tensor is the batch.
+    pub fn batches(&self) -> bool {
+        self.table.batches()
+    }
+
+    /// An instance is gone for good: what waits is refused.
+    pub(crate) fn instance_lost(&self) {
+        self.queue.fail_all(&ServeError::internal(format!("an instance of model '{}' is lost", self.name)));
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -103,8 +128,11 @@ impl ModelVersion {
             };
             specs.iter().map(one).collect()
         };
-        let platform =
-            if self.config.platform.is_empty() { self.config.backend.clone() } else { self.config.platform.clone() };
+        let platform = if self.config.platform.is_empty() {
+            self.config.backend.clone()
+        } else {
+            self.config.platform.clone()
+        };
         ModelMetadataResponse {
             name: self.name.clone(),
             versions: self.versions.iter().map(i64::to_string).collect(),

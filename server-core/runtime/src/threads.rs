@@ -28,7 +28,8 @@ impl Threads {
 
     /// Waits until no thread of these generations runs.
     pub(crate) fn wait_for(&self, generations: &[u64]) {
-        let runs = |running: &mut BTreeMap<u64, usize>| generations.iter().any(|one| running.contains_key(one));
+        let runs =
+            |running: &mut BTreeMap<u64, usize>| generations.iter().any(|one| running.contains_key(one));
         let guard = lock(&self.running);
         drop(self.ended.wait_while(guard, runs).unwrap_or_else(std::sync::PoisonError::into_inner));
     }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use trireme_host::{Correlation, Input, OutputSet, Request, Value};
-use trireme_scheduling::ShapeKey;
 use trireme_protocol::{
     DataType, InferRequest, InputTensor, ParameterValue, RequestedOutput, SequenceId, ShapeText, TensorData,
     byte_count, bytes_tensor,
 };
+use trireme_scheduling::ShapeKey;
 
 use crate::error::ServeError;
 use crate::table::{TensorSpec, TensorTable, reshape};
@@ -129,7 +129,9 @@ fn check_count(model: &str, table: &TensorTable, inputs: &[InputTensor]) -> Resu
     let count = if least == most {
         format!("expected {most} inputs but got {got} inputs for model '{model}'")
     } else {
-        format!("expected number of inputs between {least} and {most} but got {got} inputs for model '{model}'")
+        format!(
+            "expected number of inputs between {least} and {most} but got {got} inputs for model '{model}'"
+        )
     };
     Err(ServeError::invalid(format!(
         "{count}. Got input(s) ['{}'], but missing required input(s) ['{}']. Please provide all required input(s).",
@@ -223,18 +225,18 @@ fn check_size(
     shape: &[i64],
     data: &[u8],
 ) -> Result<(), ServeError> {
-    let in_input = |error: trireme_protocol::ProtocolError| {
+    let in_input = |error: &dyn std::fmt::Display| {
         ServeError::invalid(format!("input '{name}' for model '{model}': {error}"))
     };
-    match byte_count(datatype, shape).map_err(in_input)? {
+    match byte_count(datatype, shape).map_err(|error| in_input(&error))? {
         Some(expected) if expected == data.len() => Ok(()),
         Some(expected) => Err(ServeError::invalid(format!(
             "input byte size mismatch for input '{name}' for model '{model}'. Expected {expected}, got {}",
             data.len()
         ))),
         None => {
-            let count = trireme_protocol::element_count(shape).map_err(in_input)?;
-            bytes_tensor::validate(data, count).map_err(in_input)
+            let count = trireme_protocol::element_count(shape).map_err(|error| in_input(&error))?;
+            bytes_tensor::validate(data, count).map_err(|error| in_input(&error))
         }
     }
 }

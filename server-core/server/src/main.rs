@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
     match cli.command {
-        Command::Serve(flags) => trireme::serve(*flags),
+        Command::Serve(flags) => trireme::serve(&flags),
         Command::Check(flags) => trireme::check(&flags),
     }
 }

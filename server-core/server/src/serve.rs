@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use trireme_runtime::{ControlMode, Core};
+use trireme_grpc::GrpcOptions;
+use trireme_http::HttpOptions;
+use trireme_runtime::{ControlMode, Core, LogLevel};
 use trireme_telemetry::{LogFormat, LogOptions, Registry};
 
 use crate::cli::{LogFormatFlag, Serve, review};
@@ -18,8 +20,9 @@ use crate::settings::core_options;
 const EXIT_DRAIN_TIMEOUT: u8 = 75;
 
 /// Runs the server until it is told to stop.
-pub fn serve(flags: Serve) -> ExitCode {
-    match run(&flags) {
+#[expect(clippy::print_stderr, reason = "the person at the terminal reads it")]
+pub fn serve(flags: &Serve) -> ExitCode {
+    match run(flags) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -35,8 +38,9 @@ struct Listeners {
     metrics: Option<TcpListener>,
 }
 
+#[expect(clippy::print_stderr, reason = "the person at the terminal reads it")]
 fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
-    let level = start_log(flags)?;
+    let (log, level) = start_log(flags)?;
     refuse_or_warn(flags)?;
     let options = core_options(flags)?;
     let exit_timeout = options.exit_timeout;
@@ -60,7 +64,7 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("no threads for the front ends")?;
-    let code = runtime.block_on(serve_until_signal(&core, listeners, exit_timeout))?;
+    let code = runtime.block_on(serve_until_signal(&core, listeners, &log, exit_timeout))?;
     runtime.shutdown_background();
     Ok(code)
 }
@@ -70,7 +74,7 @@ fn io_threads(flags: &Serve) -> usize {
     flags.http_thread_count.unwrap_or_else(|| cores.min(8)).clamp(1, 256)
 }
 
-fn start_log(flags: &Serve) -> anyhow::Result<trireme_runtime::LogLevel> {
+fn start_log(flags: &Serve) -> anyhow::Result<(LogOptions, LogLevel)> {
     let format = match flags.log_format {
         LogFormatFlag::Default => LogFormat::Default,
         LogFormatFlag::Iso8601 => LogFormat::Iso8601,
@@ -85,11 +89,8 @@ fn start_log(flags: &Serve) -> anyhow::Result<trireme_runtime::LogLevel> {
         file: flags.log_file.clone(),
     };
     trireme_telemetry::init_logging(&options).context("--log-file")?;
-    Ok(if flags.log_verbose > 0 {
-        trireme_runtime::LogLevel::VERBOSE
-    } else {
-        trireme_runtime::LogLevel::INFO
-    })
+    let level = if flags.log_verbose > 0 { LogLevel::VERBOSE } else { LogLevel::INFO };
+    Ok((options, level))
 }
 
 fn refuse_or_warn(flags: &Serve) -> anyhow::Result<()> {
@@ -105,7 +106,8 @@ fn refuse_or_warn(flags: &Serve) -> anyhow::Result<()> {
 /// Whoever reaches the port can load models: say so when that is more than this machine.
 fn warn_open_control(flags: &Serve) {
     for (on, address) in [(flags.allow_http, &flags.http_address), (flags.allow_grpc, &flags.grpc_address)] {
-        let loopback = address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) || address == "localhost";
+        let loopback =
+            address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) || address == "localhost";
         if on && !loopback {
             tracing::warn!(
                 "load and unload are open to everybody who reaches {address}: bind 127.0.0.1 or put a proxy in front"
@@ -171,6 +173,7 @@ impl Reserved {
 async fn serve_until_signal(
     core: &Arc<Core>,
     listeners: Listeners,
+    log: &LogOptions,
     exit_timeout: std::time::Duration,
 ) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -180,6 +183,8 @@ async fn serve_until_signal(
     let told = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
+    let http = HttpOptions { log: log.clone(), ..HttpOptions::default() };
+    let grpc = GrpcOptions { log: log.clone(), ..GrpcOptions::default() };
     let mut lines = String::new();
     let mut base = None;
     if let Some(listener) = listeners.http {
@@ -187,12 +192,12 @@ async fn serve_until_signal(
         lines.push_str(&format!("HTTP     http://{address}\n"));
         base = Some(format!("http://{}", reachable(address)));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_http::serve(Arc::clone(core), listener, told(stopped.clone())));
+        tasks.spawn(trireme_http::serve(Arc::clone(core), listener, http, told(stopped.clone())));
     }
     if let Some(listener) = listeners.grpc {
         lines.push_str(&format!("gRPC     {}\n", listener.local_addr()?));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, told(stopped.clone())));
+        tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, grpc, told(stopped.clone())));
     }
     if let Some(listener) = listeners.metrics {
         lines.push_str(&format!("metrics  http://{}/metrics\n", listener.local_addr()?));

@@ -77,7 +77,9 @@ pub fn init_logging(options: &LogOptions) -> std::io::Result<()> {
     let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(writer)).with_ansi(false);
     let layer = match format {
         LogFormat::Json => layer.json().flatten_event(true).with_filter(wanted).boxed(),
-        plain => layer.event_format(Line { whole_time: plain == LogFormat::Iso8601 }).with_filter(wanted).boxed(),
+        plain => {
+            layer.event_format(Line { whole_time: plain == LogFormat::Iso8601 }).with_filter(wanted).boxed()
+        }
     };
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
     Ok(())

@@ -13,14 +13,16 @@ type Gauge = (&'static str, &'static str, String);
 impl Machine {
     pub(crate) fn read(&self) -> Vec<Gauge> {
         let mut gauges: Vec<Gauge> = Vec::new();
-        if let Some((busy, total)) = std::fs::read_to_string("/proc/stat").ok().as_deref().and_then(cpu_times) {
+        if let Some((busy, total)) = std::fs::read_to_string("/proc/stat").ok().as_deref().and_then(cpu_times)
+        {
             let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
             let (busy_before, total_before) = std::mem::replace(&mut *last, (busy, total));
             let span = total.saturating_sub(total_before);
             let share = if span == 0 { 0.0 } else { busy.saturating_sub(busy_before) as f64 / span as f64 };
             gauges.push(("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", format!("{share:.6}")));
         }
-        if let Some((total, used)) = std::fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(memory) {
+        if let Some((total, used)) = std::fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(memory)
+        {
             gauges.push(("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", total.to_string()));
             gauges.push(("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used.to_string()));
         }
@@ -30,7 +32,8 @@ impl Machine {
 
 /// (busy, total) in ticks, from the first line of `/proc/stat`.
 fn cpu_times(stat: &str) -> Option<(u64, u64)> {
-    let fields: Vec<u64> = stat.lines().next()?.split_whitespace().skip(1).map_while(|f| f.parse().ok()).collect();
+    let fields: Vec<u64> =
+        stat.lines().next()?.split_whitespace().skip(1).map_while(|f| f.parse().ok()).collect();
     let total = fields.iter().take(8).sum();
     let idle = fields.get(3)? + fields.get(4)?;
     Some((u64::saturating_sub(total, idle), total))

@@ -19,7 +19,9 @@ pub enum MetricKind {
 #[derive(Debug, thiserror::Error)]
 pub enum MetricError {
     /// Not `[a-zA-Z_:][a-zA-Z0-9_:]*`.
-    #[error("'{0}' is not a metric or label name: letters, digits and underscores, not beginning with a digit")]
+    #[error(
+        "'{0}' is not a metric or label name: letters, digits and underscores, not beginning with a digit"
+    )]
     Name(String),
     /// A family has one kind and one help text.
     #[error("metric '{0}' is registered already with another kind")]
@@ -43,25 +45,58 @@ type Value = fn(&ModelMetrics) -> u64;
 
 /// The counters of a model, in the order in which they are shown: name, help, value.
 const COUNTERS: &[(&str, &str, Value)] = &[
-    ("nv_inference_request_success", "Number of successful inference requests, all batch sizes", |m| m.success.load(Relaxed)),
-    ("nv_inference_count", "Number of inferences performed (does not include cached requests)", |m| m.inferences.load(Relaxed)),
-    ("nv_inference_exec_count", "Number of model executions performed (does not include cached requests)", |m| m.executions.load(Relaxed)),
-    ("nv_inference_request_duration_us", "Cumulative inference request duration in microseconds (includes cached requests)", |m| m.request_ns.load(Relaxed) / 1000),
-    ("nv_inference_queue_duration_us", "Cumulative inference queuing duration in microseconds (includes cached requests)", |m| m.queue_ns.load(Relaxed) / 1000),
-    ("nv_inference_compute_input_duration_us", "Cumulative compute input duration in microseconds (does not include cached requests)", |m| m.compute_input_ns.load(Relaxed) / 1000),
-    ("nv_inference_compute_infer_duration_us", "Cumulative compute inference duration in microseconds (does not include cached requests)", |m| m.compute_infer_ns.load(Relaxed) / 1000),
-    ("nv_inference_compute_output_duration_us", "Cumulative inference compute output duration in microseconds (does not include cached requests)", |m| m.compute_output_ns.load(Relaxed) / 1000),
+    ("nv_inference_request_success", "Number of successful inference requests, all batch sizes", |m| {
+        m.success.load(Relaxed)
+    }),
+    ("nv_inference_count", "Number of inferences performed (does not include cached requests)", |m| {
+        m.inferences.load(Relaxed)
+    }),
+    (
+        "nv_inference_exec_count",
+        "Number of model executions performed (does not include cached requests)",
+        |m| m.executions.load(Relaxed),
+    ),
+    (
+        "nv_inference_request_duration_us",
+        "Cumulative inference request duration in microseconds (includes cached requests)",
+        |m| m.request_ns.load(Relaxed) / 1000,
+    ),
+    (
+        "nv_inference_queue_duration_us",
+        "Cumulative inference queuing duration in microseconds (includes cached requests)",
+        |m| m.queue_ns.load(Relaxed) / 1000,
+    ),
+    (
+        "nv_inference_compute_input_duration_us",
+        "Cumulative compute input duration in microseconds (does not include cached requests)",
+        |m| m.compute_input_ns.load(Relaxed) / 1000,
+    ),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Cumulative compute inference duration in microseconds (does not include cached requests)",
+        |m| m.compute_infer_ns.load(Relaxed) / 1000,
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "Cumulative inference compute output duration in microseconds (does not include cached requests)",
+        |m| m.compute_output_ns.load(Relaxed) / 1000,
+    ),
 ];
 
 impl Registry {
     /// An empty registry; `cpu` adds the metrics of the machine.
     pub fn new(cpu: bool) -> Self {
-        Self { models: Mutex::default(), custom: Mutex::default(), machine: cpu.then(machine::Machine::default) }
+        Self {
+            models: Mutex::default(),
+            custom: Mutex::default(),
+            machine: cpu.then(machine::Machine::default),
+        }
     }
 
     /// The counters of a model version. They are shown as long as somebody holds them.
     pub fn model(&self, name: &str, version: i64, tags: &[(String, String)]) -> Arc<ModelMetrics> {
-        let mut labels = vec![("model".to_owned(), name.to_owned()), ("version".to_owned(), version.to_string())];
+        let mut labels =
+            vec![("model".to_owned(), name.to_owned()), ("version".to_owned(), version.to_string())];
         labels.extend(tags.iter().map(|(key, value)| (format!("_{key}"), value.clone())));
         labels.sort();
         let metrics = Arc::new(ModelMetrics { labels, ..ModelMetrics::default() });
@@ -88,7 +123,8 @@ impl Registry {
                 return Err(MetricError::Name(name.to_owned()));
             }
         }
-        let mut labels: Vec<_> = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let mut labels: Vec<_> =
+            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         labels.sort();
         let mut custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
         let family = custom.entry(name.to_owned()).or_insert_with(|| Family {
@@ -119,7 +155,12 @@ impl Registry {
             }
         }
         let name = "nv_inference_pending_request_count";
-        head(&mut out, name, "Instantaneous number of pending requests awaiting execution per-model.", MetricKind::Gauge);
+        head(
+            &mut out,
+            name,
+            "Instantaneous number of pending requests awaiting execution per-model.",
+            MetricKind::Gauge,
+        );
         for model in &models {
             let pending = model.pending_request_count.load(Relaxed);
             let _ = writeln!(out, "{name}{} {pending}", braces(&model.labels, None));
@@ -167,7 +208,8 @@ fn head(out: &mut String, name: &str, help: &str, kind: MetricKind) {
 }
 
 fn braces(labels: &[(String, String)], more: Option<(&str, &str)>) -> String {
-    let mut all: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain(more).collect();
+    let mut all: Vec<(&str, &str)> =
+        labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain(more).collect();
     all.sort_unstable();
     if all.is_empty() {
         return String::new();
@@ -188,7 +230,9 @@ mod tests {
         let model = registry.model("m", 3, &[("site".to_owned(), "a\"b".to_owned())]);
         model.count_failure(FailureReason::Rejected);
         let text = registry.render();
-        assert!(text.contains("nv_inference_request_failure{_site=\"a\\\"b\",model=\"m\",reason=\"REJECTED\",version=\"3\"} 1"));
+        assert!(text.contains(
+            "nv_inference_request_failure{_site=\"a\\\"b\",model=\"m\",reason=\"REJECTED\",version=\"3\"} 1"
+        ));
         assert!(text.contains("reason=\"OTHER\",version=\"3\"} 0"));
         drop(model);
         assert!(!registry.render().contains("model=\"m\""));

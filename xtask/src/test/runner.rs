@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Findings;
-use super::counts::Counts;
+use super::counts::{Counts, Runner};
 use crate::process::not_started;
 use crate::stopwatch::{Stopwatch, pause};
 
@@ -39,7 +39,13 @@ pub(crate) fn step(findings: &mut Findings, budget: Budget, command: &mut Comman
 }
 
 /// A step that runs tests; what its summaries say is added to the findings.
-pub(crate) fn tests(findings: &mut Findings, budget: Budget, command: &mut Command, what: &str) -> bool {
+pub(crate) fn tests(
+    findings: &mut Findings,
+    budget: Budget,
+    runner: Runner,
+    command: &mut Command,
+    what: &str,
+) -> bool {
     println!("  {what}");
     let counts = Mutex::new(Counts::default());
     let outcome = command
@@ -51,8 +57,8 @@ pub(crate) fn tests(findings: &mut Findings, budget: Budget, command: &mut Comma
         .and_then(|mut child| {
             let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
             thread::scope(|scope| {
-                scope.spawn(|| pass_on(stdout, &mut std::io::stdout(), &counts));
-                scope.spawn(|| pass_on(stderr, &mut std::io::stderr(), &counts));
+                scope.spawn(|| pass_on(stdout, &mut std::io::stdout(), runner, &counts));
+                scope.spawn(|| pass_on(stderr, &mut std::io::stderr(), runner, &counts));
                 wait(&mut child, budget)
             })
         });
@@ -94,14 +100,14 @@ fn wait(child: &mut Child, budget: Budget) -> Result<ExitStatus> {
     }
 }
 
-fn pass_on(from: Option<impl Read>, to: &mut dyn Write, counts: &Mutex<Counts>) {
+fn pass_on(from: Option<impl Read>, to: &mut dyn Write, runner: Runner, counts: &Mutex<Counts>) {
     let Some(from) = from else { return };
     let mut reader = BufReader::new(from);
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         // A closed terminal must not end the tests.
         let _ = to.write_all(&line);
-        if let Some(found) = Counts::of_summary(&String::from_utf8_lossy(&line))
+        if let Some(found) = runner.summary(&String::from_utf8_lossy(&line))
             && let Ok(mut counts) = counts.lock()
         {
             *counts += found;

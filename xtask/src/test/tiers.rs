@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::counts::Runner;
 use super::runner::{self, Budget};
 use super::{Findings, Tier, deny, python};
 use crate::build::{self, Profile};
@@ -53,7 +54,7 @@ impl Context<'_> {
         self.check(models::fetch_examples(self.workspace), "fetch the weights");
         self.check(models::fetch_test_texts(self.workspace), "fetch the texts");
         let mut tests = self.test_command(&["--workspace", "--exclude", END_TO_END]);
-        self.tests(&mut tests, "unit, property and simulation tests");
+        self.tests(rust_runner(), &mut tests, "unit, property and simulation tests");
     }
 
     fn end_to_end(&mut self) {
@@ -70,7 +71,7 @@ impl Context<'_> {
         };
         let mut tests = self.test_command(&["--package", END_TO_END]);
         tests.env("TRIREME_PYTHON", &python);
-        self.tests(&mut tests, "a real server from Rust");
+        self.tests(rust_runner(), &mut tests, "a real server from Rust");
         let folder = self.workspace.root.join("tests/python");
         if folder.is_dir() {
             let mut pytest = Command::new(&python);
@@ -78,7 +79,7 @@ impl Context<'_> {
             pytest.current_dir(&self.workspace.root).env("PYTHONDONTWRITEBYTECODE", "1");
             self.give_places(&mut pytest);
             pytest.env("TRIREME_PYTHON", &python);
-            self.tests(&mut pytest, "a real server from the real tritonclient");
+            self.tests(Runner::Pytest, &mut pytest, "a real server from the real tritonclient");
         }
     }
 
@@ -88,7 +89,7 @@ impl Context<'_> {
         let mut clippy = self.cargo(&["clippy", "--release", "--workspace", "--all-targets", "--quiet"]);
         self.step(clippy.args(["--", "--deny", "warnings"]), "clippy");
         let mut docs = self.cargo(&["test", "--release", "--workspace", "--doc", "--quiet"]);
-        self.tests(&mut docs, "examples in the documentation");
+        self.tests(Runner::CargoTest, &mut docs, "examples in the documentation");
         match deny::ready(self.workspace) {
             Ok(mut command) => {
                 self.step(command.args(["check", "bans", "licenses", "sources"]), "bans, licences, sources");
@@ -138,8 +139,8 @@ impl Context<'_> {
         runner::step(&mut self.findings, self.budget, command, what)
     }
 
-    fn tests(&mut self, command: &mut Command, what: &str) -> bool {
-        runner::tests(&mut self.findings, self.budget, command, what)
+    fn tests(&mut self, runner: Runner, command: &mut Command, what: &str) -> bool {
+        runner::tests(&mut self.findings, self.budget, runner, command, what)
     }
 
     fn check(&mut self, outcome: anyhow::Result<()>, what: &str) {
@@ -148,6 +149,10 @@ impl Context<'_> {
             self.findings.broken.push(format!("{what}: {error:#}"));
         }
     }
+}
+
+fn rust_runner() -> Runner {
+    if has_nextest() { Runner::Nextest } else { Runner::CargoTest }
 }
 
 fn has_nextest() -> bool {

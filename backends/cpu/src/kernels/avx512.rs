@@ -2,8 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2;
 use super::isa::{Isa, LANES, QUANT_BASE, QUANT_BYTES, Tile};
+use super::{amx, avx2};
 use crate::linear::{Packed, PackedType, QuantRows};
 
 /// Proof that F, BW, VL, DQ, VNNI, FMA and F16C are here.
@@ -134,6 +134,25 @@ impl Isa for Avx512 {
     fn reduce_max(self, v: __m512) -> f32 {
         // SAFETY: features proven.
         unsafe { avx2::max8(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v))) }
+    }
+
+    #[inline(always)]
+    fn begin(self, rows: usize) -> usize {
+        if rows < amx::ROWS || !amx::is_here() {
+            return 0;
+        }
+        amx::begin();
+        amx::ROWS
+    }
+    #[inline(always)]
+    fn end(self, large: usize) {
+        if large > 0 {
+            amx::end();
+        }
+    }
+    #[inline(always)]
+    fn large_tile(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, out: &mut Tile) {
+        amx::tile(self, w, panel, x, m0, out);
     }
 
     #[inline(always)]

@@ -49,10 +49,15 @@ impl Element for Brain {
 pub(crate) fn gemm<I: Isa>(isa: I, w: &Packed, x: &Activations, units: Range<usize>, out: &Output<'_>) {
     let mut tiles: [Tile; 2] = [[[0.0; LANES]; MAX_TILE]; 2];
     let fused = matches!(out.epilogue, Epilogue::SiluMul);
+    let large = if w.is_quantized() { isa.begin(x.rows) } else { 0 };
     for unit in units {
         let mut m0 = 0;
         while m0 < x.rows {
-            let rows = I::TILES.iter().copied().find(|&t| t <= x.rows - m0).unwrap_or(1);
+            let left = x.rows - m0;
+            let rows = match large {
+                1.. if large <= left => large,
+                _ => I::TILES.iter().copied().find(|&t| t <= left).unwrap_or(1),
+            };
             if fused {
                 tile(isa, w, 2 * unit, x, m0, rows, &mut tiles[0]);
                 tile(isa, w, 2 * unit + 1, x, m0, rows, &mut tiles[1]);
@@ -75,6 +80,7 @@ pub(crate) fn gemm<I: Isa>(isa: I, w: &Packed, x: &Activations, units: Range<usi
             m0 += rows;
         }
     }
+    isa.end(large);
 }
 
 #[inline(always)]
@@ -136,6 +142,7 @@ fn tile<I: Isa>(isa: I, w: &Packed, panel: usize, x: &Activations, m0: usize, ro
         PackedType::F32 => tile_rows::<I, Single>(isa, w.panel_f32(panel), x, m0, rows, out),
         PackedType::F16 => tile_rows::<I, Half>(isa, w.panel_half(panel), x, m0, rows, out),
         PackedType::BF16 => tile_rows::<I, Brain>(isa, w.panel_half(panel), x, m0, rows, out),
+        _ if rows > I::TILES[0] => isa.large_tile(w, panel, &x.quant, m0, out),
         _ => isa.tile_quantized(w, panel, &x.quant, m0, rows, out),
     }
 }

@@ -15,7 +15,7 @@ pub(crate) const QUANT_BASE: f32 = 255.0;
 /// Bytes of a block of quantised activations: 32 high ones, then 32 low ones.
 pub(crate) const QUANT_BYTES: usize = 2 * BLOCK;
 /// Most activation rows of one tile.
-pub(crate) const MAX_TILE: usize = 16;
+pub(crate) const MAX_TILE: usize = 32;
 
 /// Results of one tile: for each activation row, the panel's sixteen outputs.
 pub(crate) type Tile = [[f32; LANES]; MAX_TILE];
@@ -54,6 +54,25 @@ pub(crate) trait Isa: Copy + 'static {
 
     /// `out[m] = panel * row m0 + m` for quantised weights and activations, `m < rows`, `rows` one of [`Self::TILES`].
     fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile);
+
+    /// Before a product of `rows` rows: the rows of a larger tile that [`Self::large_tile`] can do, or 0.
+    #[inline(always)]
+    fn begin(self, rows: usize) -> usize {
+        let _ = rows;
+        0
+    }
+
+    /// After a product, with what [`Self::begin`] gave.
+    #[inline(always)]
+    fn end(self, large: usize) {
+        let _ = large;
+    }
+
+    /// As [`Self::tile_quantized`], for the rows of a larger tile.
+    #[inline(always)]
+    fn large_tile(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, out: &mut Tile) {
+        let _ = (w, panel, x, m0, out);
+    }
 
     /// Sum of the lanes as a balanced tree: i + 8, then + 4, + 2, + 1.
     fn reduce_add(self, v: Self::V) -> f32;

@@ -2,7 +2,8 @@
 //!
 //! * `reference`: dequantise and multiply in `f32`, one element after another. Slow, for reading and for comparison.
 //! * `avx2`: AVX2 with FMA and F16C. Quantised weights meet activations in 8-bit blocks.
-//! * `avx512`: AVX-512 with VNNI. The same arithmetic in the same order, so bit-identical to `avx2`.
+//! * `avx512`: AVX-512 with VNNI, and for prompts AMX tiles where they are. The same arithmetic in the same order, so
+//!   bit-identical to `avx2`.
 //!
 //! The best that the CPU has is taken; the environment variable `TRIREME_CPU_KERNELS` (`auto`, `reference`, `avx2`,
 //! `avx512`) overrides.
@@ -10,6 +11,8 @@
 // Kernels walk several arrays by one index; iterators over all of them hide which.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -14,7 +14,7 @@ use crate::shared::SharedMut;
 use crate::threads::Pool;
 
 pub(crate) use activations::{Activations, QuantRows, QuantSliceMut, each_row};
-pub(crate) use pack::{F32Line, HalfLine, Packed, PackedType};
+pub(crate) use pack::{F32Line, HalfLine, Line, Packed, PackedType};
 
 /// What is done with a product before it is stored.
 #[derive(Clone, Copy)]

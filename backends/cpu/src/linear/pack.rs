@@ -126,6 +126,10 @@ impl Packed {
         })
     }
 
+    pub(crate) fn is_quantized(&self) -> bool {
+        self.ty.block_elems() > 1
+    }
+
     /// Panels of sixteen rows.
     pub(crate) fn panels(&self) -> usize {
         self.rows.div_ceil(LANES)

@@ -87,7 +87,9 @@ where
     loop {
         match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
             None => return Ok(None),
-            Some(Err(error)) => return Err(Refusal::Broken(format!("failed to read the request body: {error}"))),
+            Some(Err(error)) => {
+                return Err(Refusal::Broken(format!("failed to read the request body: {error}")));
+            }
             Some(Ok(frame)) => {
                 if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
                     return Ok(Some(data));

@@ -52,9 +52,8 @@ async fn decode(
     let limits = *core.limits();
     let model = Arc::clone(served);
     let text = header_length.unwrap_or(body.len());
-    let decoded = offload(text, move || {
-        Ok(decode_http_infer(model.name(), version, body, header_length, &limits)?)
-    });
+    let decoded =
+        offload(text, move || Ok(decode_http_infer(model.name(), version, body, header_length, &limits)?));
     Ok(match decoded.await? {
         HttpInfer::Request(request) => request,
         HttpInfer::Raw(raw) => {

@@ -108,7 +108,9 @@ mod tests {
     fn what_a_model_is_called_is_not_markup() {
         let rows = rows(&[entry("<b>", Some(ModelState::Ready), ""), entry("x", None, "a & \"b\"")]);
         assert!(rows.contains("<td>&lt;b&gt;<td>1<td class=\"READY\">READY<"));
-        assert!(rows.contains("<td>x<td>–<td class=\"not loaded\">not loaded<td class=\"reason\">a &amp; &quot;b&quot;<"));
+        assert!(rows.contains(
+            "<td>x<td>–<td class=\"not loaded\">not loaded<td class=\"reason\">a &amp; &quot;b&quot;<"
+        ));
         let page = render("{{rows}}<", "1", "ready", &rows, "'");
         assert!(page.contains("<h1>{{rows}}&lt;</h1>") && page.contains("<pre>&#39;</pre>"));
         assert!(page.trim_end().ends_with("</pre>"));
@@ -116,9 +118,12 @@ mod tests {
 
     #[test]
     fn the_line_to_try_is_for_a_model_that_is_ready() {
-        let models = [entry("a", Some(ModelState::Unavailable), "no"), entry("b", Some(ModelState::Ready), "")];
+        let models =
+            [entry("a", Some(ModelState::Unavailable), "no"), entry("b", Some(ModelState::Ready), "")];
         assert_eq!(try_line(&models, "h:1", |_| false), "curl http://h:1/v2/models/b");
-        assert!(try_line(&models, "h:1", |_| true).starts_with("curl -N http://h:1/v2/models/b/generate_stream"));
+        assert!(
+            try_line(&models, "h:1", |_| true).starts_with("curl -N http://h:1/v2/models/b/generate_stream")
+        );
         assert_eq!(try_line(&models[..1], "h", |_| true), "curl -X POST http://h/v2/repository/index");
         assert!(is_host("[::1]:8000") && !is_host("a' ; rm"));
     }

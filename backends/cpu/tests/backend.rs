@@ -1,0 +1,312 @@
+//! The backend as a server has it: the library that was built, through the ABI, with real models.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::ffi::c_void;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
+use trireme_host::abi::{DType, InstanceKind, LogLevel, MetricKind, Stage};
+use trireme_host::{
+    Backend, Correlation, HostServices, Input, Instance, InstanceArgs, Item, Library, LoadOptions, ModelArgs,
+    OutputSet, Request, Responder, Response, ResponseSink, Status, Verdict,
+};
+
+struct Services(AtomicU32);
+
+impl HostServices for Services {
+    fn log(&self, _: LogLevel, _: &str, _: &str) {}
+    fn log_level(&self) -> &AtomicU32 {
+        &self.0
+    }
+    fn metric(
+        &self,
+        _: &str,
+        _: &str,
+        _: MetricKind,
+        _: &[(&str, &str)],
+    ) -> Result<&'static AtomicU64, Status> {
+        Ok(Box::leak(Box::new(AtomicU64::new(0))))
+    }
+    fn now_ns(&self) -> u64 {
+        0
+    }
+    fn extension(&self, _: &str) -> *const c_void {
+        std::ptr::null()
+    }
+}
+
+static SERVICES: Services = Services(AtomicU32::new(0));
+
+/// Keeps the answers. Pauses after each, and cancels after as many as it was told.
+#[derive(Default)]
+struct Sink {
+    answers: Mutex<Vec<(Response, bool)>>,
+    cancel_after: Option<usize>,
+    cancelled: AtomicU32,
+}
+
+impl ResponseSink for Sink {
+    fn send(&self, response: Response, is_final: bool) -> Verdict {
+        let mut answers = self.answers.lock().unwrap();
+        answers.push((response, is_final));
+        if self.cancel_after == Some(answers.len()) {
+            self.cancelled.store(1, Ordering::Relaxed);
+            return Verdict::Cancelled;
+        }
+        Verdict::Pause
+    }
+    fn on_writable(&self, call: Box<dyn FnOnce() + Send>) {
+        call();
+    }
+    fn cancelled(&self) -> &AtomicU32 {
+        &self.cancelled
+    }
+    fn mark(&self, _: Stage, _: u64) {}
+}
+
+impl Sink {
+    /// The texts of all answers; exactly the last is final.
+    fn texts(&self) -> Vec<String> {
+        let answers = self.answers.lock().unwrap();
+        let finals: Vec<bool> = answers.iter().map(|(_, f)| *f).collect();
+        assert!(finals.iter().rev().skip(1).all(|f| !f) && finals.last() == Some(&true), "{finals:?}");
+        let text = |data: &Bytes| String::from_utf8(data[4..].to_vec()).unwrap();
+        answers
+            .iter()
+            .flat_map(|(r, _)| r.outputs.iter().map(|o| text(&o.data)).collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn error(&self) -> String {
+        let answers = self.answers.lock().unwrap();
+        assert_eq!(answers.len(), 1);
+        answers[0].0.error.as_ref().expect("an error").to_string()
+    }
+}
+
+/// Inputs by the names of the generating model; any test model takes the ones it knows.
+const NAMES: [&str; 9] = [
+    "text_input",
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "random_seed",
+    "stop_words",
+    "stream",
+    "text",
+];
+
+fn input(name: &str, dtype: DType, elements: i64, data: Vec<u8>) -> Input {
+    let index = NAMES.iter().position(|n| *n == name).unwrap() as u16;
+    Input { index, dtype, shape: smallvec![elements], buffers: smallvec![Bytes::from(data)] }
+}
+
+fn strings(name: &str, elements: &[&str]) -> Input {
+    let framed = |s: &&str| [&(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat();
+    input(name, DType::BYTES, elements.len() as i64, elements.iter().flat_map(framed).collect())
+}
+
+fn item(inputs: Vec<Input>, batch_size: u32, sink: &Arc<Sink>) -> Item {
+    let request = Request {
+        id: String::new(),
+        inputs: SmallVec::from_vec(inputs),
+        parameters: Vec::new(),
+        wanted: OutputSet::all(1),
+        batch_size,
+        priority: 0,
+        deadline_ns: 0,
+        correlation: Correlation::None,
+        trace_parent: String::new(),
+        names: NAMES.iter().map(|n| Box::from(*n)).collect(),
+    };
+    Item { request: Box::new(request), responder: Responder::new(Arc::clone(sink) as Arc<dyn ResponseSink>) }
+}
+
+fn backend() -> Arc<Backend> {
+    // Cargo puts the library beside the tests that it builds.
+    let path = std::env::current_exe().unwrap().with_file_name("libtrireme_cpu.so");
+    let library = Library::open(&path, "cpu", &LoadOptions::default()).unwrap();
+    assert!(library.info().cpu && !library.info().gpu);
+    Backend::create(library, &SERVICES, "{}").unwrap()
+}
+
+/// Loads the model of a version directory with parameters.
+fn try_load(
+    dir: &Path,
+    decoupled: bool,
+    max_batch: u32,
+    parameters: &[(&str, &str)],
+) -> Result<Instance, Status> {
+    let parameters: serde_json::Map<String, serde_json::Value> =
+        parameters.iter().map(|(k, v)| ((*k).to_owned(), serde_json::json!({ "string_value": v }))).collect();
+    let config = serde_json::json!({
+        "max_batch_size": max_batch,
+        "model_transaction_policy": { "decoupled": decoupled },
+        "parameters": parameters,
+    });
+    let config_json = config.to_string();
+    let args =
+        ModelArgs { name: "m", version: 1, model_dir: dir, version_dir: dir, config_json: &config_json };
+    let model = backend().load(&args)?;
+    model.create_instance(&InstanceArgs { name: "m_0", index: 0, kind: InstanceKind::CPU, device: 0 })
+}
+
+fn smollm2() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(support::cached(support::SMOLLM2), dir.path().join("model.gguf")).unwrap();
+    dir
+}
+
+const QUESTION: &str = "What is the capital of France?";
+
+fn ask(instance: &mut Instance, inputs: Vec<Input>, sink: Sink) -> Arc<Sink> {
+    let sink = Arc::new(sink);
+    instance.execute(&mut vec![item(inputs, 1, &sink)]).unwrap();
+    sink
+}
+
+#[test]
+fn text_whole_and_in_pieces() {
+    let dir = smollm2();
+    let mut instance = try_load(dir.path(), true, 0, &[("checkpoint", "model.gguf")]).unwrap();
+    let whole = ask(&mut instance, vec![strings("text_input", &[QUESTION])], Sink::default());
+    assert_eq!(whole.texts(), ["The capital of France is Paris."]);
+
+    let stream = || vec![strings("text_input", &[QUESTION]), input("stream", DType::BOOL, 1, vec![1])];
+    let pieces = ask(&mut instance, stream(), Sink::default()).texts();
+    assert_eq!(pieces, ["The", " capital", " of", " France", " is", " Paris", "."]);
+
+    let cancelled = ask(&mut instance, stream(), Sink { cancel_after: Some(2), ..Sink::default() });
+    let answers = cancelled.answers.lock().unwrap();
+    assert_eq!(answers.len(), 3, "two pieces and the end");
+    assert!(answers[2].1 && answers[2].0.error.is_some());
+}
+
+#[test]
+fn limits_sampling_and_stop_words() {
+    let dir = smollm2();
+    let mut instance =
+        try_load(dir.path(), true, 0, &[("threads", "2"), ("kv_cache_dtype", "fp32")]).unwrap();
+    let mut text = |more: Vec<Input>| {
+        let inputs = std::iter::once(strings("text_input", &[QUESTION])).chain(more).collect();
+        ask(&mut instance, inputs, Sink::default()).texts().concat()
+    };
+    let int = |name, n: i32| input(name, DType::INT32, 1, n.to_le_bytes().to_vec());
+    let float = |name, x: f32| input(name, DType::FP32, 1, x.to_le_bytes().to_vec());
+    let seed = |n: u64| input("random_seed", DType::UINT64, 1, n.to_le_bytes().to_vec());
+    assert_eq!(text(vec![int("max_tokens", 3)]), "The capital of");
+    assert_eq!(text(vec![strings("stop_words", &["nobody", " is"])]), "The capital of France");
+    let sampled = |n| {
+        vec![
+            float("temperature", 1.5),
+            float("top_p", 0.95),
+            int("top_k", 50),
+            seed(n),
+            int("max_tokens", 20),
+        ]
+    };
+    let first = text(sampled(1));
+    assert_eq!(first, text(sampled(1)), "the same seed gives the same text");
+    assert!((2..6).any(|n| text(sampled(n)) != first), "other seeds give other texts");
+}
+
+#[test]
+fn without_a_chat_template_the_text_goes_on() {
+    let dir = smollm2();
+    let mut instance =
+        try_load(dir.path(), false, 0, &[("chat_template", "none"), ("max_tokens", "6")]).unwrap();
+    let sink = ask(&mut instance, vec![strings("text_input", &["The quick brown fox"])], Sink::default());
+    assert_eq!(sink.texts(), [" with a quick brown bear."]);
+}
+
+#[test]
+fn bad_requests_are_told_which_input() {
+    let dir = smollm2();
+    let mut instance = try_load(dir.path(), false, 0, &[]).unwrap();
+    let mut error = |more: Vec<Input>| {
+        let inputs = std::iter::once(strings("text_input", &["Hi"])).chain(more).collect();
+        ask(&mut instance, inputs, Sink::default()).error()
+    };
+    for (bad, expected) in [
+        (input("max_tokens", DType::INT32, 1, 0i32.to_le_bytes().to_vec()), "input 'max_tokens' is 0"),
+        (input("temperature", DType::FP32, 1, (-1f32).to_le_bytes().to_vec()), "input 'temperature': "),
+        (input("top_p", DType::FP32, 1, 2f32.to_le_bytes().to_vec()), "input 'top_p': "),
+        (input("top_k", DType::FP32, 1, 2f32.to_le_bytes().to_vec()), "input 'top_k' is FP32"),
+        (input("stream", DType::BOOL, 1, vec![1]), "input 'stream' is true, but the model is not decoupled"),
+    ] {
+        let error = error(vec![bad]);
+        assert!(error.contains(expected), "{error}");
+    }
+    let sink = ask(&mut instance, vec![strings("text_input", &["a", "b"])], Sink::default());
+    assert!(sink.error().contains("input 'text_input' must have exactly one element"));
+    let long = "word ".repeat(9000);
+    let sink = ask(&mut instance, vec![strings("text_input", &[&long])], Sink::default());
+    assert!(sink.error().contains("input 'text_input': the prompt has"), "{}", sink.error());
+}
+
+#[test]
+fn a_model_that_cannot_be_served_says_why() {
+    let dir = smollm2();
+    let error =
+        |parameters: &[(&str, &str)]| try_load(dir.path(), false, 0, parameters).err().unwrap().to_string();
+    assert!(error(&[("thread", "2")]).contains("did you mean 'threads'?"));
+    assert!(error(&[("max_context", "9000")]).contains("parameter 'max_context' is 9000"));
+    assert!(error(&[("checkpoint", "nothing.gguf")]).contains("nothing.gguf"));
+    let bytes = std::fs::read(support::cached(support::SMOLLM2)).unwrap();
+    std::fs::write(dir.path().join("cut.gguf"), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(error(&[("checkpoint", "cut.gguf")]).contains("cut off"));
+}
+
+#[test]
+fn embeddings_of_several_requests_in_one_batch() {
+    let dir = support::minilm();
+    let mut instance = try_load(dir.path(), false, 64, &[]).unwrap();
+    let texts =
+        ["A man is eating food.", "A man is eating a piece of bread.", "The girl is carrying a baby."];
+    let sinks: Vec<Arc<Sink>> = (0..3).map(|_| Arc::new(Sink::default())).collect();
+    let mut batch = vec![
+        item(vec![strings("text", &texts[..1])], 1, &sinks[0]),
+        item(vec![strings("text", &["word ".repeat(600).as_str()])], 1, &sinks[1]),
+        item(vec![strings("text", &texts[1..])], 2, &sinks[2]),
+    ];
+    instance.execute(&mut batch).unwrap();
+    assert!(sinks[1].error().contains("input 'text', element 0: has 602 tokens"));
+    let vectors = |sink: &Sink| {
+        let answers = sink.answers.lock().unwrap();
+        let output = &answers[0].0.outputs[0];
+        let values: Vec<f32> =
+            output.data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        (output.name.clone(), output.shape.to_vec(), values)
+    };
+    let (name, shape, first) = vectors(&sinks[0]);
+    assert_eq!((name.as_str(), &shape[..]), ("embedding", &[1i64, 384][..]));
+    let (_, shape, others) = vectors(&sinks[2]);
+    assert_eq!(shape, [2, 384]);
+    for (row, golden) in others.chunks_exact(384).zip([0.7553, -0.1050]) {
+        let cosine: f32 = first.iter().zip(row).map(|(a, b)| a * b).sum();
+        assert!((cosine - golden).abs() < 1e-4, "{cosine} for {golden}");
+    }
+}
+
+#[test]
+fn an_open_configuration_is_completed() {
+    let complete = |dir: &Path| {
+        let args = ModelArgs { name: "m", version: 1, model_dir: dir, version_dir: dir, config_json: "{}" };
+        let patch = backend().complete_config(&args).unwrap().unwrap();
+        serde_json::from_str::<serde_json::Value>(&patch).unwrap()
+    };
+    let dir = smollm2();
+    let patch = complete(dir.path());
+    assert_eq!(patch["model_transaction_policy"]["decoupled"], true);
+    assert_eq!(patch["input"].as_array().unwrap().len(), 8);
+    let dir = support::minilm();
+    let patch = complete(dir.path());
+    assert_eq!(patch["output"][0]["dims"], serde_json::json!([384]));
+    assert_eq!(patch["max_batch_size"], 64);
+}

@@ -1,0 +1,48 @@
+//! `ModelInfer` as most clients call it: not compressed. It is framed here and not by tonic, whose codec copies every
+//! tensor of an answer and reserves whatever length a client announces; the rest of the calls is tonic's.
+
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use prost::Message;
+use tonic::Status;
+use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
+use trireme_protocol::proto::ModelInferRequest;
+use trireme_runtime::Core;
+
+use crate::message::{read_one, write_answer};
+use crate::reply::Reply;
+use crate::status::{from_protocol, from_serve};
+
+/// The path of the call.
+pub(crate) const PATH: &str = "/inference.GRPCInferenceService/ModelInfer";
+
+static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
+/// Whether a request is one for [`answer`].
+pub(crate) fn is_plain<B>(request: &Request<B>) -> bool {
+    request.uri().path() == PATH && request.headers().get(&ENCODING).is_none_or(|value| value == "identity")
+}
+
+/// One message in, one out.
+pub(crate) async fn answer(core: &Core, request: Request<Incoming>, max_message: usize) -> Response<Reply> {
+    match call(core, request.into_body(), max_message).await {
+        Ok(reply) => {
+            let mut response = Response::new(reply);
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            response
+        }
+        Err(status) => status.into_http::<tonic::body::Body>().map(Reply::Tonic),
+    }
+}
+
+async fn call(core: &Core, body: Incoming, max_message: usize) -> Result<Reply, Status> {
+    let message = read_one(body, max_message).await?;
+    let message = ModelInferRequest::decode(message)
+        .map_err(|error| Status::internal(format!("the message is no ModelInferRequest: {error}")))?;
+    let request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
+    let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
+    let response = model.infer(request).await.map_err(from_serve)?;
+    let message = encode_grpc_infer(response).map_err(from_protocol)?;
+    Ok(Reply::Message(write_answer(message)?.into_iter()))
+}

@@ -1,0 +1,39 @@
+use trireme_protocol::proto::ModelConfig;
+use trireme_protocol::proto::model_config::SchedulingChoice;
+
+use crate::json::config_from_json;
+
+/// Fields that a backend may propose.
+const ALLOWED: [&str; 5] =
+    ["max_batch_size", "input", "output", "dynamic_batching", "model_transaction_policy"];
+
+/// Adds to `config` what a backend proposes and the configuration leaves open. What the author wrote stays.
+///
+/// # Errors
+/// The proposal is not a configuration, or holds a field that a backend may not set.
+pub fn complete(config: &mut ModelConfig, patch: &str) -> Result<(), String> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(patch)
+        .map_err(|error| format!("the backend's proposal is not JSON: {error}"))?;
+    if let Some(field) = fields.keys().find(|field| !ALLOWED.contains(&field.as_str())) {
+        return Err(format!("the backend's proposal holds '{field}', which a backend may not set"));
+    }
+    let patch = config_from_json(patch).map_err(|error| format!("the backend's proposal: {error}"))?;
+    if config.max_batch_size == 0 {
+        config.max_batch_size = patch.max_batch_size;
+    }
+    if config.input.is_empty() {
+        config.input = patch.input;
+    }
+    if config.output.is_empty() {
+        config.output = patch.output;
+    }
+    if config.scheduling_choice.is_none() {
+        if let Some(SchedulingChoice::DynamicBatching(batching)) = patch.scheduling_choice {
+            config.scheduling_choice = Some(SchedulingChoice::DynamicBatching(batching));
+        }
+    }
+    if config.model_transaction_policy.is_none() {
+        config.model_transaction_policy = patch.model_transaction_policy;
+    }
+    Ok(())
+}

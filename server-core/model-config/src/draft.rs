@@ -1,0 +1,89 @@
+use std::path::{Path, PathBuf};
+
+use trireme_protocol::proto::ModelConfig;
+
+use crate::check::check;
+use crate::checked::CheckedConfig;
+use crate::finding::{Finding, Severity};
+use crate::json::config_from_json;
+use crate::normalise::normalise;
+use crate::textproto::{self, Spans};
+
+/// Configurations larger than this are not read: real ones have a few kilobytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A configuration as it was written.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    /// The message.
+    pub proto: ModelConfig,
+    path: Option<PathBuf>,
+    text: String,
+    spans: Spans,
+}
+
+impl Draft {
+    /// Reads a `config.pbtxt`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the first thing that is wrong in it.
+    pub fn read(path: &Path) -> Result<Self, Finding> {
+        let refuse = |message: String| Finding::without_place(Severity::Error, Some(path), message);
+        let length =
+            std::fs::metadata(path).map_err(|error| refuse(format!("cannot be read: {error}")))?.len();
+        if length > MAX_BYTES {
+            return Err(refuse(format!("has {length} bytes; at most {MAX_BYTES} are read")));
+        }
+        let bytes = std::fs::read(path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line =
+                error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count()
+                    + 1;
+            refuse(format!("line {line} is not UTF-8"))
+        })?;
+        Self::parse(Some(path), text)
+    }
+
+    /// Reads the text of a `config.pbtxt`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong in it.
+    pub fn parse(path: Option<&Path>, text: String) -> Result<Self, Finding> {
+        let refuse = |message: &str| Finding::without_place(Severity::Error, path, message);
+        let descriptor = crate::descriptor().ok_or_else(|| refuse("the schema cannot be read"))?;
+        let (message, spans) = textproto::parse(&text, &descriptor)
+            .map_err(|error| Finding::at(Severity::Error, path, &text, Some(error.span), error.message))?;
+        let proto = message.transcode_to().map_err(|error| refuse(&error.to_string()))?;
+        Ok(Self { proto, path: path.map(Path::to_owned), text, spans })
+    }
+
+    /// Reads a configuration in JSON.
+    ///
+    /// # Errors
+    /// The first thing that is wrong in it.
+    pub fn from_json(text: &str) -> Result<Self, Finding> {
+        let proto = config_from_json(text).map_err(|error| {
+            Finding::without_place(Severity::Error, None, format!("configuration: {error}"))
+        })?;
+        Ok(Self { proto, ..Self::default() })
+    }
+
+    /// Fills in the defaults. `directory` is the name of the model's directory, `files` the names of the files in the
+    /// version's.
+    pub fn normalise(&mut self, directory: &str, files: &[String]) {
+        normalise(&mut self.proto, directory, files);
+    }
+
+    /// Holds the configuration against every rule. Warnings come with the configuration, errors in its place.
+    ///
+    /// # Errors
+    /// All findings, among them at least one error.
+    pub fn check(&self, directory: &str) -> Result<(CheckedConfig, Vec<Finding>), Vec<Finding>> {
+        check(self, directory)
+    }
+
+    /// A finding about a field.
+    pub fn finding(&self, severity: Severity, field: &str, message: impl Into<String>) -> Finding {
+        Finding::at(severity, self.path.as_deref(), &self.text, self.spans.find(field), message.into())
+    }
+}

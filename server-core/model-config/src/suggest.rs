@@ -1,0 +1,10 @@
+/// ", did you mean 'x'?" if one of the known names is near, else nothing.
+pub(crate) fn did_you_mean<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = known.map(|name| (strsim::damerau_levenshtein(given, name), name)).min();
+    match near {
+        Some((distance, name)) if distance <= given.len().max(name.len()) / 3 => {
+            format!(", did you mean '{name}'?")
+        }
+        _ => String::new(),
+    }
+}

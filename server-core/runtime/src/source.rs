@@ -1,0 +1,139 @@
+//! Where a model comes from: its directory, its configuration, its backend's library, its scheduler.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use trireme_model_config::{CheckedConfig, Draft, Finding, Scheduling, Severity, VersionPolicy, config_json};
+use trireme_repository::{BackendPlaces, FoundModel, FoundVersion};
+use trireme_scheduling::{Direct, Dispatcher, Dynamic, DynamicConfig, InstanceSlots};
+
+use crate::error::ServeError;
+use crate::options::CoreOptions;
+
+/// All models of the repositories.
+pub(crate) fn scan(options: &CoreOptions) -> Result<Vec<FoundModel>, ServeError> {
+    let config_name = options.config_name.as_deref();
+    trireme_repository::scan(&options.repositories, config_name)
+        .map_err(|error| ServeError::invalid(error.to_string()))
+}
+
+/// The configuration of a model as it was written: on disk, or in the load call.
+pub(crate) fn read(model: &FoundModel, given: Option<&str>) -> Result<Draft, ServeError> {
+    let mut draft = match (given, &model.config) {
+        (Some(json), _) => Draft::from_json(json).map_err(|finding| all(&[finding]))?,
+        (None, Some(path)) => Draft::read(path).map_err(|finding| all(&[finding]))?,
+        (None, None) => Draft::default(),
+    };
+    let files = model.versions.last().map(|version| file_names(&version.dir)).unwrap_or_default();
+    draft.normalise(&model.name, &files);
+    if model.config.is_none() && given.is_none() && draft.proto.backend.is_empty() {
+        return Err(ServeError::invalid(format!(
+            "model '{}' has no config.pbtxt, and no file in its version directory tells which backend it needs",
+            model.name
+        )));
+    }
+    Ok(draft)
+}
+
+fn file_names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The versions that the policy wants, of those that are there.
+pub(crate) fn versions(draft: &Draft, model: &FoundModel) -> Result<Vec<FoundVersion>, ServeError> {
+    let available: Vec<i64> = model.versions.iter().map(|version| version.number).collect();
+    let policy = VersionPolicy::of(&draft.proto);
+    if let VersionPolicy::Specific(wanted) = &policy {
+        for version in wanted.iter().filter(|version| !available.contains(version)) {
+            tracing::error!(model = model.name, "version {version} of the version policy has no directory");
+        }
+    }
+    let chosen = policy.select(&available);
+    let versions: Vec<_> =
+        model.versions.iter().filter(|version| chosen.contains(&version.number)).cloned().collect();
+    if versions.is_empty() {
+        return Err(ServeError::invalid(format!(
+            "at least one version must be available under the version policy of model '{}'",
+            model.name
+        )));
+    }
+    Ok(versions)
+}
+
+/// The library and the name of the backend that runs a model. `--backend-fallback` may name another one.
+pub(crate) fn backend(
+    options: &CoreOptions,
+    draft: &Draft,
+    model: &FoundModel,
+    version_dir: &Path,
+) -> Result<(PathBuf, String), ServeError> {
+    let wanted = draft.proto.backend.as_str();
+    let places = BackendPlaces {
+        backend_directory: &options.backend_directory,
+        model_dir: &model.dir,
+        version_dir,
+        allow_model_backends: options.allow_model_backends,
+    };
+    let missing = match trireme_repository::find_backend(wanted, &places) {
+        Ok(path) => return Ok((path, wanted.to_owned())),
+        Err(missing) => missing,
+    };
+    if let Some(other) = options.backend_fallback.get(wanted) {
+        if let Ok(path) = trireme_repository::find_backend(other, &places) {
+            tracing::warn!(
+                model = model.name,
+                "backend '{other}' runs in the place of '{wanted}' (--backend-fallback)"
+            );
+            return Ok((path, other.clone()));
+        }
+    }
+    let finding = draft.finding(Severity::Error, "backend", missing.to_string());
+    Err(ServeError::invalid(finding.to_string()))
+}
+
+/// The configuration as JSON, for a backend that is to complete it.
+pub(crate) fn json(draft: &Draft) -> String {
+    config_json(&draft.proto)
+}
+
+/// Adds what a backend proposes.
+pub(crate) fn complete(draft: &mut Draft, patch: &str, model: &FoundModel) -> Result<(), ServeError> {
+    trireme_model_config::complete(&mut draft.proto, patch).map_err(ServeError::internal)?;
+    draft.normalise(&model.name, &[]);
+    Ok(())
+}
+
+/// Holds the configuration against every rule; warnings are logged.
+pub(crate) fn check(draft: &Draft, model: &FoundModel) -> Result<CheckedConfig, ServeError> {
+    let (config, warnings) = draft.check(&model.name).map_err(|findings| all(&findings))?;
+    for warning in warnings {
+        tracing::warn!(model = model.name, "{warning}");
+    }
+    Ok(config)
+}
+
+/// The errors among the findings, one below the other.
+fn all(findings: &[Finding]) -> ServeError {
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let texts: Vec<String> = errors.map(ToString::to_string).collect();
+    ServeError::invalid(texts.join("\n"))
+}
+
+/// The scheduler of a model with so many instances.
+pub(crate) fn dispatcher(
+    config: &CheckedConfig,
+    instances: usize,
+    max_in_flight: Option<NonZeroU32>,
+) -> Result<Dispatcher, ServeError> {
+    let slots = InstanceSlots::new(u32::try_from(instances).unwrap_or(u32::MAX), max_in_flight);
+    Ok(match &config.scheduling {
+        Scheduling::Direct => Dispatcher::new(Direct::new(), slots),
+        Scheduling::Dynamic(batching) => {
+            let dynamic =
+                DynamicConfig::new(config.max_batch_size, &batching.preferred, batching.max_queue_delay_us)
+                    .map_err(|error| ServeError::invalid(format!("model '{}': {error}", config.name)))?;
+            Dispatcher::new(Dynamic::new(dynamic), slots)
+        }
+    })
+}
