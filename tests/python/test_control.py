@@ -35,7 +35,12 @@ def run(client, model="simple"):
 def test_health(client):
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("simple") and client.is_model_ready("simple", "1")
-    assert not client.is_model_ready("simple", "9") and not client.is_model_ready("nowhere")
+    for name, version in (("simple", "9"), ("nowhere", "")):
+        if client.kind == "http":
+            assert not client.is_model_ready(name, version)
+        else:
+            with pytest.raises(Exception, match="NOT_FOUND"):
+                client.is_model_ready(name, version)
 
 
 def test_metadata(client):

@@ -1,4 +1,5 @@
 """Inference by the real tritonclient over HTTP and gRPC."""
+import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
@@ -60,7 +61,7 @@ def test_every_numeric_type(client, protocol, dtype):
 
 
 def test_bf16(client, protocol):
-    array = np.array([[1.0, -2.5, 0.15625]], np.float32)
+    array = np.array([[1.0, -2.5, 0.15625]], ml_dtypes.bfloat16)
     result = client.infer("identity_bf16", [tensor(protocol, "INPUT0", array, "BF16")])
     np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), array)
 

@@ -22,13 +22,9 @@ impl Inline {
         std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The connection together with its streams; it ends with the connection. `turn` is called when all of them wait.
-    pub(crate) fn with<C, T>(self, connection: C, turn: T) -> Connected<C, T>
-    where
-        C: Future + Unpin,
-        T: FnMut(&mut Context<'_>) + Unpin,
-    {
-        Connected { connection, turn, streams: FuturesUnordered::new(), inline: self }
+    /// The connection together with its streams; it ends with the connection.
+    pub(crate) fn with<C: Future + Unpin>(self, connection: C) -> Connected<C> {
+        Connected { connection, streams: FuturesUnordered::new(), inline: self }
     }
 }
 
@@ -39,18 +35,13 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Inline 
 }
 
 /// See [`Inline::with`].
-pub(crate) struct Connected<C, T> {
+pub(crate) struct Connected<C> {
     connection: C,
-    turn: T,
     streams: FuturesUnordered<Task>,
     inline: Inline,
 }
 
-impl<C, T> Future for Connected<C, T>
-where
-    C: Future + Unpin,
-    T: FnMut(&mut Context<'_>) + Unpin,
-{
+impl<C: Future + Unpin> Future for Connected<C> {
     type Output = C::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<C::Output> {
@@ -68,7 +59,6 @@ where
             }
             // A stream that has got on has something for the connection to send.
             if !started && !ended {
-                (this.turn)(context);
                 return Poll::Pending;
             }
         }
@@ -99,12 +89,10 @@ mod tests {
                 Poll::Pending
             })
         });
-        let mut turns = 0;
-        let mut both = std::pin::pin!(inline.with(connection.as_mut(), |_: &mut Context<'_>| turns += 1));
+        let mut both = std::pin::pin!(inline.with(connection.as_mut()));
         let mut context = Context::from_waker(Waker::noop());
         assert!(both.as_mut().poll(&mut context).is_pending());
         assert_eq!((ran.load(Relaxed), polls.load(Relaxed)), (1, 3));
         assert_eq!(both.as_mut().poll(&mut context), Poll::Ready("ended"));
-        assert_eq!(turns, 1);
     }
 }

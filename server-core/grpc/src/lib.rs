@@ -14,7 +14,6 @@ mod repository;
 mod serve;
 mod service;
 mod settings;
-mod socket;
 mod status;
 mod stream;
 

@@ -4,14 +4,13 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codec::CompressionEncoding;
@@ -26,7 +25,6 @@ use crate::inline::Inline;
 use crate::options::GrpcOptions;
 use crate::reply::Reply;
 use crate::service::Service;
-use crate::socket::Socket;
 
 /// How much a client may send ahead on a stream and on a connection. A tensor of a few MiB needs no round trip;
 /// what is received and not yet read is bounded by it.
@@ -65,13 +63,8 @@ pub async fn serve(
             async move { calls.answer(request).await }
         });
         let inline = Inline::default();
-        let (socket, outbox) = Socket::new(stream);
-        let connection = connections(inline.clone()).serve_connection(socket, service);
-        let connection =
-            inline.with(Box::pin(running.watch(connection)), move |context: &mut Context<'_>| {
-                // An error shows again where the connection reads or writes next.
-                let _ = outbox.poll_send(context);
-            });
+        let connection = connections(inline.clone()).serve_connection(TokioIo::new(stream), service);
+        let connection = inline.with(Box::pin(running.watch(connection)));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");

@@ -127,6 +127,7 @@ impl Core {
         if self.is_draining() {
             return Err(ServeError::unavailable("the server is shutting down"));
         }
+        let found = self.loader().find(name)?;
         let serving = self.index.load().models.get(name).is_some_and(|entry| entry.latest.is_some());
         if !serving {
             // UNAVAILABLE => LOADING
@@ -140,7 +141,7 @@ impl Core {
             });
         }
         let started = trireme_telemetry::clock::now_ns();
-        match self.loader().load(name, parameters) {
+        match self.loader().load(&found, parameters) {
             Ok(loaded) => {
                 self.install(name, loaded, started);
                 Ok(())

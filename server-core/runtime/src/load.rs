@@ -18,6 +18,7 @@ use crate::options::CoreOptions;
 use crate::queue::Queue;
 use crate::source;
 use crate::table::{TensorSpec, TensorTable};
+use crate::text::did_you_mean;
 use crate::threads::Threads;
 use trireme_repository::FoundModel;
 
@@ -65,28 +66,37 @@ impl Loader<'_> {
         source::scan(self.options)
     }
 
+    /// One model of the repositories.
+    pub(crate) fn find(&self, name: &str) -> Result<FoundModel, ServeError> {
+        let mut models = self.scan()?;
+        match models.iter().position(|model| model.name == name) {
+            Some(at) => Ok(models.swap_remove(at)),
+            None => {
+                let near = did_you_mean(name, models.iter().map(|model| model.name.as_str()));
+                let message = format!("failed to load '{name}', failed to poll from model repository{near}");
+                Err(ServeError::internal(message))
+            }
+        }
+    }
+
     /// Loads all versions of a model that its policy wants. One that fails fails all.
-    pub(crate) fn load(&self, name: &str, request: LoadRequest) -> Result<Vec<LoadedModel>, LoadFailure> {
+    pub(crate) fn load(&self, found: &FoundModel, request: LoadRequest) -> Result<Vec<LoadedModel>, LoadFailure> {
         if !request.files.is_empty() {
             let message =
                 "loading a model from files in the request is not implemented; put them into a repository";
             return Err(ServeError::unsupported(message).into());
         }
-        let found = self.scan()?.into_iter().find(|model| model.name == name);
-        let found = found.ok_or_else(|| {
-            ServeError::internal(format!("failed to load '{name}', failed to poll from model repository"))
-        })?;
         if let Some(problem) = &found.problem {
             return Err(ServeError::invalid(problem.clone()).into());
         }
-        let draft = source::read(&found, request.config.as_deref())?;
-        let versions = source::versions(&draft, &found)?;
+        let draft = source::read(found, request.config.as_deref())?;
+        let versions = source::versions(&draft, found)?;
         let numbers: Vec<i64> = versions.iter().map(|version| version.number).collect();
         let failed =
             |version: i64, error| LoadFailure { error, versions: numbers.clone(), version: Some(version) };
         let mut loaded = Vec::new();
         for version in &versions {
-            let one = self.load_version(&found, draft.clone(), version.number, &version.dir, &numbers);
+            let one = self.load_version(found, draft.clone(), version.number, &version.dir, &numbers);
             loaded.push(one.map_err(|error| failed(version.number, error))?);
         }
         Ok(loaded)
