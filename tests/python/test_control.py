@@ -101,7 +101,11 @@ def test_index_load_unload(small_repository, tmp_path):
                 write_model(tmp_path, "two", "max_batch_sizee: 4\n")
                 with pytest.raises(Exception, match="max_batch_size"):
                     client.load_model("two")
+                # A model that was asked for and failed makes the server not ready, until it is mended or given up.
+                assert not client.is_server_ready()
                 write_model(tmp_path, "two", identity("two"))
+                client.load_model("two")
+                client.unload_model("two")
         server.alive()
 
 

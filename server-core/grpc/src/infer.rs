@@ -1,10 +1,6 @@
 //! `ModelInfer` as most clients call it: not compressed. It is framed here and not by tonic, whose codec copies every
 //! tensor of an answer and reserves whatever length a client announces; the rest of the calls is tonic's.
 
-use std::future::{Future, poll_fn};
-use std::task::Poll;
-
-use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -41,7 +37,7 @@ pub(crate) async fn answer(core: &Core, request: Request<Incoming>, max_message:
 }
 
 async fn call(core: &Core, body: Incoming, max_message: usize) -> Result<Reply, Status> {
-    let message = read(body, max_message).await?;
+    let message = read_one(body, max_message).await?;
     let message = ModelInferRequest::decode(message)
         .map_err(|error| Status::internal(format!("the message is no ModelInferRequest: {error}")))?;
     let request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
@@ -49,14 +45,4 @@ async fn call(core: &Core, body: Incoming, max_message: usize) -> Result<Reply, 
     let response = model.infer(request).await.map_err(from_serve)?;
     let message = encode_grpc_infer(response).map_err(from_protocol)?;
     Ok(Reply::Message(write_answer(message)?.into_iter()))
-}
-
-/// A long message is put together on another thread than the one that receives it.
-async fn read(body: Incoming, max_message: usize) -> Result<Bytes, Status> {
-    let mut reading = Box::pin(read_one(body, max_message));
-    if let Poll::Ready(message) = poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
-        return message;
-    }
-    // Detached if the call is dropped: the stream is reset then, which ends the reading.
-    tokio::spawn(reading).await.unwrap_or_else(|_| Err(Status::internal("the message could not be read")))
 }

@@ -6,7 +6,6 @@
 
 mod health;
 mod infer;
-mod inline;
 mod message;
 mod options;
 mod reply;

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codec::CompressionEncoding;
@@ -21,7 +21,6 @@ use trireme_runtime::Core;
 
 use crate::health::Readiness;
 use crate::infer;
-use crate::inline::Inline;
 use crate::options::GrpcOptions;
 use crate::reply::Reply;
 use crate::service::Service;
@@ -50,6 +49,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     listener.local_addr()?;
     let calls = Arc::new(Calls::new(core, options));
+    let builder = connections();
     let running = GracefulShutdown::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -62,9 +62,7 @@ pub async fn serve(
             let calls = Arc::clone(&calls);
             async move { calls.answer(request).await }
         });
-        let inline = Inline::default();
-        let connection = connections(inline.clone()).serve_connection(TokioIo::new(stream), service);
-        let connection = inline.with(Box::pin(running.watch(connection)));
+        let connection = running.watch(builder.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");
@@ -110,8 +108,8 @@ impl Calls {
     }
 }
 
-fn connections(streams: Inline) -> http2::Builder<Inline> {
-    let mut builder = http2::Builder::new(streams);
+fn connections() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
