@@ -98,6 +98,19 @@ impl Library {
         Ok(library)
     }
 
+    /// The backend that is linked into this program, as test programs do: what the SDK's `export_backend!` exports. It
+    /// goes through the same checks as one that is opened.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the probe.
+    ///
+    /// # Safety
+    /// `probe` tells the truth about the functions and texts that it names.
+    pub unsafe fn from_static(probe: &'static Probe) -> Result<Arc<Self>, LoadError> {
+        // SAFETY: a static of this program; the rest by this function's contract.
+        unsafe { Self::from_probe(probe, Path::new("this program")) }.map(Arc::new)
+    }
+
     /// # Safety
     /// `probe` is not null and names a static of a library that is never unloaded.
     unsafe fn from_probe(probe: *const Probe, path: &Path) -> Result<Self, LoadError> {

@@ -245,7 +245,6 @@ unsafe extern "C" fn no_extension(_: *mut c_void, _: StrView) -> *const c_void {
 macro_rules! export_backend {
     ($backend:ty, name = $name:literal) => {
         /// The business card of this library; see the ABI.
-        #[cfg(not(test))]
         #[unsafe(export_name = "trireme_backend_probe")]
         #[used]
         #[allow(non_upper_case_globals)]

@@ -127,13 +127,14 @@ impl<'a> Input<'a> {
             )));
         }
         let data = self.data()?;
-        if T::PLAIN && cfg!(target_endian = "little") {
-            if let Cow::Borrowed(bytes) = &data {
-                // SAFETY: every bit pattern is a value of a plain element, and `align_to` looks at the alignment.
-                let (head, values, tail) = unsafe { bytes.align_to::<T>() };
-                if head.is_empty() && tail.is_empty() {
-                    return Ok(Cow::Borrowed(values));
-                }
+        if T::PLAIN
+            && cfg!(target_endian = "little")
+            && let Cow::Borrowed(bytes) = &data
+        {
+            // SAFETY: every bit pattern is a value of a plain element, and `align_to` looks at the alignment.
+            let (head, values, tail) = unsafe { bytes.align_to::<T>() };
+            if head.is_empty() && tail.is_empty() {
+                return Ok(Cow::Borrowed(values));
             }
         }
         // Copied: received bytes have no alignment.

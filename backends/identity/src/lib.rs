@@ -1,5 +1,6 @@
 //! Returns its inputs: INPUT0 as OUTPUT0, and so on. Any type, any shape.
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "the delay that is asked for")]
 use std::{thread::sleep, time::Duration};
 use trireme_sdk::{InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result, Stateless};
 

@@ -3,6 +3,7 @@
 //! Tensors: IN INT32 \[n\], DELAY UINT32 \[n\] in milliseconds, WAIT UINT32 \[1\] in milliseconds → OUT INT32 \[1\], IDX
 //! UINT32 \[1\]. `execute` returns after WAIT; the answers come from threads of their own.
 #![forbid(unsafe_code)]
+#![expect(clippy::disallowed_methods, reason = "the delays that are asked for")]
 
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};

@@ -48,26 +48,37 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     listener.local_addr()?;
+    let threads = options.threads.clone();
     let calls = Arc::new(Calls::new(core, options));
-    let builder = connections();
+    let builder = Arc::new(connections());
     let running = GracefulShutdown::new();
+    let mut threads = threads.iter().cycle();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let stream = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = &mut shutdown => break,
         };
-        let calls = Arc::clone(&calls);
-        let service = service_fn(move |request| {
-            let calls = Arc::clone(&calls);
-            async move { calls.answer(request).await }
-        });
-        let connection = running.watch(builder.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
+        let (calls, builder, watcher) = (Arc::clone(&calls), Arc::clone(&builder), running.watcher());
+        let connection = async move {
+            // Made where it is served, so that its events arrive there.
+            let stream = match TcpStream::from_std(stream) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!("a connection cannot be served: {error}"),
+            };
+            let service = service_fn(move |request| {
+                let calls = Arc::clone(&calls);
+                async move { calls.answer(request).await }
+            });
+            let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");
             }
-        });
+        };
+        match threads.next() {
+            Some(thread) => drop(thread.spawn(connection)),
+            None => drop(tokio::spawn(connection)),
+        }
     }
     drop(listener);
     running.shutdown().await;
@@ -122,14 +133,15 @@ fn connections() -> http2::Builder<TokioExecutor> {
     builder
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> std::net::TcpStream {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Answers leave in one write: waiting for more to send would only delay them.
-                let _ = stream.set_nodelay(true);
-                return stream;
-            }
+        let accepted = listener.accept().await.and_then(|(stream, _)| {
+            // Answers leave in one write: waiting for more to send would only delay them.
+            let _ = stream.set_nodelay(true);
+            stream.into_std()
+        });
+        match accepted {
+            Ok(stream) => return stream,
             Err(error) => {
                 tracing::warn!("a connection cannot be accepted: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

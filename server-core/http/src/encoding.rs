@@ -106,10 +106,10 @@ pub(crate) fn of_answer(headers: &HeaderMap) -> Option<Encoding> {
         let Some(weight) = weight_of(weight) else { continue };
         if name.trim().eq_ignore_ascii_case("identity") {
             identity = weight;
-        } else if let Some(encoding) = Encoding::from_name(name.trim()) {
-            if weight > best.map_or(0, |(weight, _)| weight) {
-                best = Some((weight, encoding));
-            }
+        } else if let Some(encoding) = Encoding::from_name(name.trim())
+            && weight > best.map_or(0, |(weight, _)| weight)
+        {
+            best = Some((weight, encoding));
         }
     }
     // Said without weights, identity beside gzip is only the fallback that it always is.

@@ -32,7 +32,7 @@ pub async fn serve_metrics(
         let core = Arc::clone(&core);
         async move { answer(&core, request).await.unwrap_or_else(Failure::into_answer) }
     };
-    serve_with(answer, listener, HttpOptions::default().header_timeout, shutdown).await
+    serve_with(answer, listener, HttpOptions::default().header_timeout, Vec::new(), shutdown).await
 }
 
 async fn answer(core: &Core, request: Request<Incoming>) -> Result<Answer, Failure> {

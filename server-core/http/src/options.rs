@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use trireme_telemetry::LogOptions;
 
 /// How the HTTP front end is set up.
@@ -9,10 +10,13 @@ pub struct HttpOptions {
     pub log: LogOptions,
     /// How long a connection may take for the head of a request, the time that it idles before it included.
     pub header_timeout: Duration,
+    /// Runtimes that the connections are dealt out to, best of one thread each: a connection then stays on its thread,
+    /// and an answer wakes that thread alone. Empty: the runtime that `serve` runs on.
+    pub threads: Vec<Handle>,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { log: LogOptions::default(), header_timeout: Duration::from_secs(75) }
+        Self { log: LogOptions::default(), header_timeout: Duration::from_secs(75), threads: Vec::new() }
     }
 }

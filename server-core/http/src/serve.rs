@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use trireme_runtime::Core;
 
 use crate::body::Body;
@@ -39,13 +40,13 @@ pub async fn serve(
     options: HttpOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let header_timeout = options.header_timeout;
+    let (header_timeout, threads) = (options.header_timeout, options.threads.clone());
     let router = Arc::new(Router::new(core, options));
     let answer = move |request: Request<Incoming>| {
         let router = Arc::clone(&router);
         async move { router.answer(request).await }
     };
-    serve_with(answer, listener, header_timeout, shutdown).await
+    serve_with(answer, listener, header_timeout, threads, shutdown).await
 }
 
 /// The same for any handler of requests.
@@ -53,6 +54,7 @@ pub(crate) async fn serve_with<H, F>(
     handler: H,
     listener: TcpListener,
     header_timeout: Duration,
+    threads: Vec<Handle>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()>
 where
@@ -60,26 +62,34 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     listener.local_addr()?;
-    let builder = connections(header_timeout);
+    let builder = Arc::new(connections(header_timeout));
     let running = GracefulShutdown::new();
+    let mut threads = threads.iter().cycle();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let stream = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = &mut shutdown => break,
         };
-        let handler = handler.clone();
-        let service = service_fn(move |request| {
-            let answer = handler(request);
-            async move { Ok::<_, Infallible>(answer.await) }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = running.watch(connection);
-        tokio::spawn(async move {
+        let (handler, builder, watcher) = (handler.clone(), Arc::clone(&builder), running.watcher());
+        let connection = async move {
+            // Made where it is served, so that its events arrive there.
+            let stream = TcpStream::from_std(stream)?;
+            let service = service_fn(move |request| {
+                let answer = handler(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await
+        };
+        let connection = async move {
             if let Err(error) = connection.await {
                 tracing::debug!("connection ended: {error}");
             }
-        });
+        };
+        match threads.next() {
+            Some(thread) => drop(thread.spawn(connection)),
+            None => drop(tokio::spawn(connection)),
+        }
     }
     drop(listener);
     running.shutdown().await;
@@ -107,14 +117,15 @@ fn connections(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> std::net::TcpStream {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                // Answers leave in one write: waiting for more to send would only delay them.
-                let _ = stream.set_nodelay(true);
-                return stream;
-            }
+        let accepted = listener.accept().await.and_then(|(stream, _)| {
+            // Answers leave in one write: waiting for more to send would only delay them.
+            let _ = stream.set_nodelay(true);
+            stream.into_std()
+        });
+        match accepted {
+            Ok(stream) => return stream,
             Err(error) => {
                 tracing::warn!("a connection cannot be accepted: {error}");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

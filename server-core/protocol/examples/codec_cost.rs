@@ -1,5 +1,6 @@
 //! What decoding and encoding a small request costs: `cargo run --release -p trireme-protocol --example codec_cost`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![expect(clippy::disallowed_types, reason = "it measures real time")]
 
 use std::hint::black_box;
 use std::time::Instant;

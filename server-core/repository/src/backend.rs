@@ -31,10 +31,10 @@ pub fn find_backend(name: &str, places: &BackendPlaces<'_>) -> Result<PathBuf, B
     let file = format!("libtrireme_{name}.so");
     let own = [places.version_dir.join(&file), places.model_dir.join(&file)];
     let own = own.into_iter().find(|path| path.is_file());
-    if places.allow_model_backends {
-        if let Some(path) = own {
-            return Ok(path);
-        }
+    if places.allow_model_backends
+        && let Some(path) = own
+    {
+        return Ok(path);
     }
     let shared = places.backend_directory.join(name).join(&file);
     if shared.is_file() {

@@ -118,6 +118,10 @@ fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, fir
 }
 
 /// Makes the instance anew, with growing pauses; `None` when the model is to be given up.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the instance's own thread pauses; nobody waits on it but its model"
+)]
 fn replace(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan) -> Option<Instance> {
     let mut pause = FIRST_BACK_OFF;
     for attempt in 1..=MAX_ATTEMPTS {

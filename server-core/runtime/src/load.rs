@@ -80,7 +80,11 @@ impl Loader<'_> {
     }
 
     /// Loads all versions of a model that its policy wants. One that fails fails all.
-    pub(crate) fn load(&self, found: &FoundModel, request: LoadRequest) -> Result<Vec<LoadedModel>, LoadFailure> {
+    pub(crate) fn load(
+        &self,
+        found: &FoundModel,
+        request: LoadRequest,
+    ) -> Result<Vec<LoadedModel>, LoadFailure> {
         if !request.files.is_empty() {
             let message =
                 "loading a model from files in the request is not implemented; put them into a repository";

@@ -79,14 +79,14 @@ pub(crate) fn backend(
         Ok(path) => return Ok((path, wanted.to_owned())),
         Err(missing) => missing,
     };
-    if let Some(other) = options.backend_fallback.get(wanted) {
-        if let Ok(path) = trireme_repository::find_backend(other, &places) {
-            tracing::warn!(
-                model = model.name,
-                "backend '{other}' runs in the place of '{wanted}' (--backend-fallback)"
-            );
-            return Ok((path, other.clone()));
-        }
+    if let Some(other) = options.backend_fallback.get(wanted)
+        && let Ok(path) = trireme_repository::find_backend(other, &places)
+    {
+        tracing::warn!(
+            model = model.name,
+            "backend '{other}' runs in the place of '{wanted}' (--backend-fallback)"
+        );
+        return Ok((path, other.clone()));
     }
     let finding = draft.finding(Severity::Error, "backend", missing.to_string());
     Err(ServeError::invalid(finding.to_string()))

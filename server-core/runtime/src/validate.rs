@@ -107,14 +107,14 @@ fn admit_inner(
 fn check_count(model: &str, table: &TensorTable, inputs: &[InputTensor]) -> Result<(), ServeError> {
     let got = inputs.len();
     let (least, most) = (table.required_inputs, table.inputs.len());
-    if let Some(unknown) = inputs.iter().find(|tensor| table.input(&tensor.name).is_none()) {
-        if got <= most {
-            return Err(ServeError::invalid(format!(
-                "unexpected inference input '{}' for model '{model}'{}",
-                unknown.name,
-                known(&table.inputs)
-            )));
-        }
+    if let Some(unknown) = inputs.iter().find(|tensor| table.input(&tensor.name).is_none())
+        && got <= most
+    {
+        return Err(ServeError::invalid(format!(
+            "unexpected inference input '{}' for model '{model}'{}",
+            unknown.name,
+            known(&table.inputs)
+        )));
     }
     let missing: Vec<&str> = table
         .inputs

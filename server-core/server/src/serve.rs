@@ -204,10 +204,10 @@ async fn serve_until_signal(
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tasks.spawn(trireme_http::serve_metrics(Arc::clone(core), listener, told(stopped.clone())));
     }
-    if let Some(base) = base {
-        if let Some(line) = report::try_line(&core.index(true), &base, |name| core.takes_text(name)) {
-            lines.push_str(&format!("try      {line}\n"));
-        }
+    if let Some(base) = base
+        && let Some(line) = report::try_line(&core.index(true), &base, |name| core.takes_text(name))
+    {
+        lines.push_str(&format!("try      {line}\n"));
     }
     print_out(&lines);
     tokio::select! {

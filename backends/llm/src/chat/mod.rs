@@ -65,6 +65,7 @@ pub struct ChatOptions {
 }
 
 impl Default for ChatOptions {
+    #[expect(clippy::disallowed_methods, reason = "templates show the date of the day")]
     fn default() -> Self {
         Self { add_generation_prompt: true, now: SystemTime::now(), variables: serde_json::Map::new() }
     }

@@ -1,0 +1,30 @@
+//! A server in the small, for the tests of a backend: it loads the backend through the ABI, sends it requests and keeps
+//! the answers. Every wait is bounded, and a request or buffer that the backend keeps fails the test.
+//!
+//! ```no_run
+//! # static PROBE: std::sync::OnceLock<trireme_testing::Probe> = std::sync::OnceLock::new();
+//! # let probe: &'static trireme_testing::Probe = PROBE.get().unwrap();
+//! # const CONFIG: &str = "{}";
+//! // `probe` is `&my_crate::trireme_backend_probe`, which `export_backend!` has made.
+//! let model = trireme_testing::Model::load(probe, CONFIG).unwrap();
+//! let answer = model.request().input("INPUT0", &[1, 3], &[1.0f32, 2.0, 3.0]).send().answer();
+//! assert_eq!(answer.values::<f32>("OUTPUT0"), [2.0, 4.0, 6.0]);
+//! ```
+#![allow(clippy::panic, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod answer;
+mod config;
+mod instances;
+mod live;
+mod model;
+mod request;
+mod services;
+mod sink;
+
+pub use answer::{Answer, Tensor};
+pub use instances::Span;
+pub use model::Model;
+pub use request::{IntoTensor, Pending, Request};
+pub use trireme_host::Status;
+pub use trireme_host::abi::{Probe, StatusCode};
+pub use trireme_sdk::DataType;
