@@ -1,1 +1,8 @@
 //! End-to-end tests: a real server, real clients.
+#![forbid(unsafe_code)]
+
+pub mod http;
+pub mod pipe;
+pub mod places;
+pub mod process;
+pub mod server;

@@ -2,13 +2,12 @@
 //! the answers. Every wait is bounded, and a request or buffer that the backend keeps fails the test.
 //!
 //! ```no_run
-//! # static PROBE: std::sync::OnceLock<trireme_testing::Probe> = std::sync::OnceLock::new();
-//! # let probe: &'static trireme_testing::Probe = PROBE.get().unwrap();
-//! # const CONFIG: &str = "{}";
+//! # fn example(probe: &'static trireme_testing::Probe, config: &str) {
 //! // `probe` is `&my_crate::trireme_backend_probe`, which `export_backend!` has made.
-//! let model = trireme_testing::Model::load(probe, CONFIG).unwrap();
+//! let model = trireme_testing::Model::load(probe, config).unwrap();
 //! let answer = model.request().input("INPUT0", &[1, 3], &[1.0f32, 2.0, 3.0]).send().answer();
 //! assert_eq!(answer.values::<f32>("OUTPUT0"), [2.0, 4.0, 6.0]);
+//! # }
 //! ```
 #![allow(clippy::panic, clippy::expect_used, reason = "a test that cannot go on fails")]
 

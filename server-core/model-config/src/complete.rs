@@ -1,11 +1,16 @@
 use trireme_protocol::proto::ModelConfig;
-use trireme_protocol::proto::model_config::SchedulingChoice;
 
 use crate::json::config_from_json;
 
 /// Fields that a backend may propose.
-const ALLOWED: [&str; 5] =
-    ["max_batch_size", "input", "output", "dynamic_batching", "model_transaction_policy"];
+const ALLOWED: [&str; 6] = [
+    "max_batch_size",
+    "input",
+    "output",
+    "dynamic_batching",
+    "sequence_batching",
+    "model_transaction_policy",
+];
 
 /// Adds to `config` what a backend proposes and the configuration leaves open. What the author wrote stays.
 ///
@@ -28,9 +33,7 @@ pub fn complete(config: &mut ModelConfig, patch: &str) -> Result<(), String> {
         config.output = patch.output;
     }
     if config.scheduling_choice.is_none() {
-        if let Some(SchedulingChoice::DynamicBatching(batching)) = patch.scheduling_choice {
-            config.scheduling_choice = Some(SchedulingChoice::DynamicBatching(batching));
-        }
+        config.scheduling_choice = patch.scheduling_choice;
     }
     if config.model_transaction_policy.is_none() {
         config.model_transaction_policy = patch.model_transaction_policy;

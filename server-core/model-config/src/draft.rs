@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use trireme_protocol::proto::ModelConfig;
 
+use crate::capabilities::Capabilities;
 use crate::check::check;
 use crate::checked::CheckedConfig;
 use crate::finding::{Finding, Severity};
@@ -36,10 +37,12 @@ impl Draft {
         }
         let bytes = std::fs::read(path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| {
-            let line =
-                error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count()
-                    + 1;
-            refuse(format!("line {line} is not UTF-8"))
+            // What comes before the bad byte is the same text, so that the place holds.
+            let at = error.utf8_error().valid_up_to();
+            let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+            let text = String::from_utf8_lossy(error.as_bytes());
+            let message = format!("the byte {byte:#04x} is not UTF-8");
+            Finding::at(Severity::Error, Some(path), &text, Some(at..at + 1), message)
         })?;
         Self::parse(Some(path), text)
     }
@@ -50,6 +53,9 @@ impl Draft {
     /// The first thing that is wrong in it.
     pub fn parse(path: Option<&Path>, text: String) -> Result<Self, Finding> {
         let refuse = |message: &str| Finding::without_place(Severity::Error, path, message);
+        if text.len() as u64 > MAX_BYTES {
+            return Err(refuse(&format!("has {} bytes; at most {MAX_BYTES} are read", text.len())));
+        }
         let descriptor = crate::descriptor().ok_or_else(|| refuse("the schema cannot be read"))?;
         let (message, spans) = textproto::parse(&text, &descriptor)
             .map_err(|error| Finding::at(Severity::Error, path, &text, Some(error.span), error.message))?;
@@ -62,6 +68,10 @@ impl Draft {
     /// # Errors
     /// The first thing that is wrong in it.
     pub fn from_json(text: &str) -> Result<Self, Finding> {
+        if text.len() as u64 > MAX_BYTES {
+            let message = format!("configuration: has {} bytes; at most {MAX_BYTES} are read", text.len());
+            return Err(Finding::without_place(Severity::Error, None, message));
+        }
         let proto = config_from_json(text).map_err(|error| {
             Finding::without_place(Severity::Error, None, format!("configuration: {error}"))
         })?;
@@ -79,7 +89,19 @@ impl Draft {
     /// # Errors
     /// All findings, among them at least one error.
     pub fn check(&self, directory: &str) -> Result<(CheckedConfig, Vec<Finding>), Vec<Finding>> {
-        check(self, directory)
+        self.check_for(directory, &Capabilities::default())
+    }
+
+    /// As [`Draft::check`], for a server that has more than the bare minimum.
+    ///
+    /// # Errors
+    /// All findings, among them at least one error.
+    pub fn check_for(
+        &self,
+        directory: &str,
+        capabilities: &Capabilities,
+    ) -> Result<(CheckedConfig, Vec<Finding>), Vec<Finding>> {
+        check(self, directory, capabilities)
     }
 
     /// A finding about a field.

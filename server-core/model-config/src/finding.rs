@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::textproto::Position;
 
+/// Characters of a line that are shown.
+const WIDTH: usize = 160;
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -22,8 +25,10 @@ pub struct Finding {
     pub path: Option<PathBuf>,
     /// The place in it, if there is one.
     pub position: Option<Position>,
-    /// What is wrong and how to mend it.
+    /// What is wrong.
     pub message: String,
+    /// How to mend it, where the message does not say it.
+    pub help: Option<String>,
     /// The line of the file, and where in it the finding begins and how long it is, in characters.
     excerpt: Option<(String, usize, usize)>,
 }
@@ -42,10 +47,10 @@ impl Finding {
             let line = text.lines().nth(position.line - 1).unwrap_or("").to_owned();
             let room = line.chars().count().saturating_sub(position.column - 1).max(1);
             let length = text.get(span).map_or(1, |part| part.chars().count()).clamp(1, room);
-            (position, (line, position.column - 1, length))
+            (position, window(&line, position.column - 1, length))
         });
         let (position, excerpt) = place.unzip();
-        Self { severity, path: path.map(Path::to_owned), position, message, excerpt }
+        Self { severity, path: path.map(Path::to_owned), position, message, help: None, excerpt }
     }
 
     /// A finding about no place in particular.
@@ -55,9 +60,23 @@ impl Finding {
             path: path.map(Path::to_owned),
             position: None,
             message: message.into(),
+            help: None,
             excerpt: None,
         }
     }
+
+    /// Says how to mend it.
+    pub(crate) fn help(&mut self, help: impl Into<String>) {
+        self.help = Some(help.into());
+    }
+}
+
+/// The part of a line that is shown: all of it, or of a long one what is around the place.
+fn window(line: &str, column: usize, length: usize) -> (String, usize, usize) {
+    let start = if line.chars().count() <= WIDTH { 0 } else { column.saturating_sub(WIDTH / 2) };
+    let shown = line.chars().skip(start).take(WIDTH).collect();
+    let column = column - start;
+    (shown, column, length.min(WIDTH.saturating_sub(column)).max(1))
 }
 
 impl fmt::Display for Finding {
@@ -77,6 +96,9 @@ impl fmt::Display for Finding {
             let lead: String =
                 line.chars().take(*column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
             write!(f, "\n  | {line}\n  | {lead}{}", "^".repeat(*length))?;
+        }
+        if let Some(help) = &self.help {
+            write!(f, "\n  = {help}")?;
         }
         Ok(())
     }

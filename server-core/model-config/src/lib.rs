@@ -5,6 +5,7 @@
 //! [`Finding`]s, each with file, line and column.
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod check;
 mod checked;
 mod complete;
@@ -12,16 +13,21 @@ mod draft;
 mod finding;
 mod json;
 mod normalise;
+mod pbtxt;
 mod suggest;
 pub mod textproto;
+mod version_policy;
 
+pub use capabilities::Capabilities;
 pub use checked::{
-    CheckedConfig, DynamicBatching, InstanceGroup, InstanceKind, Scheduling, TensorSpec, VersionPolicy,
+    CheckedConfig, DynamicBatching, InstanceGroup, InstanceKind, QueuePolicy, Scheduling, TensorSpec,
 };
 pub use complete::complete;
 pub use draft::Draft;
 pub use finding::{Finding, Severity};
 pub use json::{config_from_json, config_json};
+pub use pbtxt::to_pbtxt;
+pub use version_policy::VersionPolicy;
 
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use std::sync::LazyLock;

@@ -6,6 +6,7 @@
 pub mod cli;
 
 mod check;
+mod io_threads;
 mod report;
 mod serve;
 mod settings;

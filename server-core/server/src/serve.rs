@@ -59,12 +59,12 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     }
     let listeners = reserved.listen()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(io_threads(flags))
+        .worker_threads(1)
         .thread_name("io")
         .enable_all()
         .build()
         .context("no threads for the front ends")?;
-    let code = runtime.block_on(serve_until_signal(&core, listeners, &log, exit_timeout))?;
+    let code = runtime.block_on(serve_until_signal(&core, listeners, &log, io_threads(flags), exit_timeout))?;
     runtime.shutdown_background();
     Ok(code)
 }
@@ -174,17 +174,19 @@ async fn serve_until_signal(
     core: &Arc<Core>,
     listeners: Listeners,
     log: &LogOptions,
+    threads: usize,
     exit_timeout: std::time::Duration,
 ) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let io = crate::io_threads::IoThreads::start(threads)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     let told = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let http = HttpOptions { log: log.clone(), ..HttpOptions::default() };
-    let grpc = GrpcOptions { log: log.clone(), ..GrpcOptions::default() };
+    let http = HttpOptions { log: log.clone(), threads: io.handles(), ..HttpOptions::default() };
+    let grpc = GrpcOptions { log: log.clone(), threads: io.handles(), ..GrpcOptions::default() };
     let mut lines = String::new();
     let mut base = None;
     if let Some(listener) = listeners.http {

@@ -45,40 +45,44 @@ type Value = fn(&ModelMetrics) -> u64;
 
 /// The counters of a model, in the order in which they are shown: name, help, value.
 const COUNTERS: &[(&str, &str, Value)] = &[
-    ("nv_inference_request_success", "Number of successful inference requests, all batch sizes", |m| {
-        m.success.load(Relaxed)
-    }),
-    ("nv_inference_count", "Number of inferences performed (does not include cached requests)", |m| {
-        m.inferences.load(Relaxed)
-    }),
+    (
+        "nv_inference_request_success",
+        "Inference requests that were answered well, whatever their batch size",
+        |m| m.success.load(Relaxed),
+    ),
+    (
+        "nv_inference_count",
+        "Inferences computed: a request counts once for each element of its batch; answers from a cache do not count",
+        |m| m.inferences.load(Relaxed),
+    ),
     (
         "nv_inference_exec_count",
-        "Number of model executions performed (does not include cached requests)",
+        "Batches that the model has executed; answers from a cache do not count",
         |m| m.executions.load(Relaxed),
     ),
     (
         "nv_inference_request_duration_us",
-        "Cumulative inference request duration in microseconds (includes cached requests)",
+        "Microseconds from acceptance to the last answer, summed over requests, with those from a cache",
         |m| m.request_ns.load(Relaxed) / 1000,
     ),
     (
         "nv_inference_queue_duration_us",
-        "Cumulative inference queuing duration in microseconds (includes cached requests)",
+        "Microseconds that requests waited for an instance, summed, with those from a cache",
         |m| m.queue_ns.load(Relaxed) / 1000,
     ),
     (
         "nv_inference_compute_input_duration_us",
-        "Cumulative compute input duration in microseconds (does not include cached requests)",
+        "Microseconds of preparing inputs, summed over requests; answers from a cache do not count",
         |m| m.compute_input_ns.load(Relaxed) / 1000,
     ),
     (
         "nv_inference_compute_infer_duration_us",
-        "Cumulative compute inference duration in microseconds (does not include cached requests)",
+        "Microseconds of computing, summed over requests; answers from a cache do not count",
         |m| m.compute_infer_ns.load(Relaxed) / 1000,
     ),
     (
         "nv_inference_compute_output_duration_us",
-        "Cumulative inference compute output duration in microseconds (does not include cached requests)",
+        "Microseconds of making outputs, summed over requests; answers from a cache do not count",
         |m| m.compute_output_ns.load(Relaxed) / 1000,
     ),
 ];
@@ -155,18 +159,13 @@ impl Registry {
             }
         }
         let name = "nv_inference_pending_request_count";
-        head(
-            &mut out,
-            name,
-            "Instantaneous number of pending requests awaiting execution per-model.",
-            MetricKind::Gauge,
-        );
+        head(&mut out, name, "Requests that no instance has taken yet", MetricKind::Gauge);
         for model in &models {
             let pending = model.pending_request_count.load(Relaxed);
             let _ = writeln!(out, "{name}{} {pending}", braces(&model.labels, None));
         }
         let name = "nv_model_load_duration_secs";
-        head(&mut out, name, "Model load time in seconds", MetricKind::Gauge);
+        head(&mut out, name, "Seconds that the model took to load", MetricKind::Gauge);
         for model in &models {
             let seconds = f64::from_bits(model.load_secs.load(Relaxed));
             let _ = writeln!(out, "{name}{} {seconds:.6}", braces(&model.labels, None));
@@ -189,7 +188,12 @@ impl Registry {
 
 fn failures(out: &mut String, models: &[Arc<ModelMetrics>]) {
     let name = "nv_inference_request_failure";
-    head(out, name, "Number of failed inference requests, all batch sizes", MetricKind::Counter);
+    head(
+        out,
+        name,
+        "Inference requests that failed, by reason, whatever their batch size",
+        MetricKind::Counter,
+    );
     for model in models {
         for (reason, count) in FailureReason::ALL.iter().zip(&model.failure) {
             let labels = braces(&model.labels, Some(("reason", reason.label())));

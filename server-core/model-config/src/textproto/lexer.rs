@@ -22,18 +22,22 @@ pub(super) struct Spanned {
     pub(super) span: Range<usize>,
 }
 
-/// All tokens of a text; the last is [`Token::End`].
-pub(super) fn lex(text: &str) -> Result<Vec<Spanned>, ParseError> {
+/// The tokens of a text, up to its end or to the first thing that is no token; the last is [`Token::End`].
+pub(super) fn lex(text: &str) -> (Vec<Spanned>, Option<ParseError>) {
     let mut lexer = Lexer { text, at: 0 };
     let mut tokens = Vec::new();
     loop {
         lexer.skip_blank();
         let start = lexer.at;
-        let token = lexer.next()?;
+        let (token, error) = match lexer.next() {
+            Ok(token) => (token, None),
+            Err(error) => (Token::End, Some(error)),
+        };
         let end = token == Token::End;
-        tokens.push(Spanned { token, span: start..lexer.at });
+        let span = if error.is_some() { start..start } else { start..lexer.at };
+        tokens.push(Spanned { token, span });
         if end {
-            return Ok(tokens);
+            return (tokens, error);
         }
     }
 }
@@ -88,7 +92,12 @@ impl Lexer<'_> {
             return Ok(Token::Sign(c));
         }
         let span = self.at..self.at + c.len_utf8();
-        Err(ParseError { span, message: format!("unexpected character {c:?}") })
+        let hint = match c {
+            '=' => "; a field is written as `name: value`",
+            '“' | '”' | '‘' | '’' => "; strings stand in plain quotes, \" or '",
+            _ => "",
+        };
+        Err(ParseError { span, message: format!("unexpected character {c:?}{hint}") })
     }
 
     fn number(&mut self) -> Token {
@@ -147,7 +156,8 @@ impl Lexer<'_> {
             '0'..='7' => {
                 self.at -= 1;
                 let digits = self.digits(3, 8);
-                bytes.push(u32::from_str_radix(&digits, 8).unwrap_or(0) as u8);
+                let value = u8::from_str_radix(&digits, 8);
+                bytes.push(value.map_err(|_| self.bad_escape(start))?);
                 return Ok(());
             }
             'x' | 'X' => {

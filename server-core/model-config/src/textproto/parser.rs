@@ -1,28 +1,37 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use prost_reflect::bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
 
-use crate::suggest::did_you_mean;
-use crate::textproto::error::ParseError;
+use crate::suggest::{did_you_mean, shown};
+use crate::textproto::error::{ParseError, Position};
 use crate::textproto::lexer::{Spanned, Token, lex};
+use crate::textproto::scalar::{expected, map_key, scalar, text};
 use crate::textproto::spans::{Path, Spans};
 
 /// Messages within messages; real configurations have about six.
 const MAX_DEPTH: usize = 64;
+
+/// Stands for the key of a map entry until the entry has been read.
+const UNNAMED: &str = "?";
 
 /// Reads a message of the type `descriptor`.
 ///
 /// # Errors
 /// The first thing that is wrong, with its place.
 pub fn parse(text: &str, descriptor: &MessageDescriptor) -> Result<(DynamicMessage, Spans), ParseError> {
-    let mut parser = Parser { tokens: lex(text)?, at: 0, spans: Spans::default() };
-    let message = parser.message(descriptor, &String::new(), None, 0)?;
-    Ok((message, parser.spans))
+    let (tokens, unreadable) = lex(text);
+    let mut parser = Parser { text, tokens, at: 0, spans: Spans::default() };
+    let message = parser.message(descriptor, &String::new(), None, 0);
+    match (message, unreadable) {
+        (Err(error), Some(unreadable)) if error.span.start < unreadable.span.start => Err(error),
+        (_, Some(unreadable)) => Err(unreadable),
+        (message, None) => Ok((message?, parser.spans)),
+    }
 }
 
-struct Parser {
+struct Parser<'a> {
+    text: &'a str,
     tokens: Vec<Spanned>,
     at: usize,
     spans: Spans,
@@ -30,7 +39,7 @@ struct Parser {
 
 type Parsed<T> = Result<T, ParseError>;
 
-impl Parser {
+impl Parser<'_> {
     fn peek(&self) -> &Spanned {
         // The list ends with `End`, which is never passed.
         &self.tokens[self.at.min(self.tokens.len() - 1)]
@@ -46,6 +55,10 @@ impl Parser {
         let is = self.peek().token == Token::Sign(sign);
         self.at += usize::from(is);
         is
+    }
+
+    fn line_of(&self, offset: usize) -> usize {
+        Position::of(self.text, offset).line
     }
 
     fn wrong(&self, expected: &str) -> ParseError {
@@ -97,14 +110,16 @@ impl Parser {
         let Some(field) = descriptor.get_field_by_name(&name) else {
             let fields: Vec<String> = descriptor.fields().map(|field| field.name().to_owned()).collect();
             let near = did_you_mean(&name, fields.iter().map(String::as_str));
-            let message = format!("unknown field '{name}' in {}{near}", descriptor.name());
+            let message = format!("unknown field '{}' in {}{near}", shown(&name), descriptor.name());
             return Err(ParseError { span, message });
         };
         let path = join(path, &name);
         self.spans.insert(path.clone(), span.clone());
         if !field.is_list() && !field.is_map() {
-            if seen.insert(field.number(), span.clone()).is_some() {
-                return Err(ParseError { span, message: format!("field '{name}' is given twice") });
+            if let Some(first) = seen.insert(field.number(), span.clone()) {
+                let line = self.line_of(first.start);
+                let message = format!("field '{name}' is given twice, first in line {line}");
+                return Err(ParseError { span, message });
             }
             let set = field.containing_oneof().and_then(|oneof| {
                 oneof
@@ -164,13 +179,15 @@ impl Parser {
         let span = self.peek().span.clone();
         if field.is_map() {
             let Kind::Message(entry) = field.kind() else { return Err(self.wrong("a map entry")) };
-            let entry_path = join(path, "?");
+            let entry_path = join(path, UNNAMED);
             let (value, at) = self.braced(&entry, &entry_path, depth)?;
             let key = value.get_field(&entry.map_entry_key_field());
             let key = map_key(&key)
                 .ok_or_else(|| ParseError { span: at.clone(), message: "a bad key".to_owned() })?;
             let value = value.get_field(&entry.map_entry_value_field()).into_owned();
-            self.spans.insert(join(path, &key_text(&key)), at.clone());
+            let named = join(path, &key_text(&key));
+            self.spans.insert(named.clone(), at.clone());
+            self.spans.rename(&entry_path, &named);
             let map = message.get_field_mut(field);
             if let Value::Map(map) = map {
                 if map.insert(key.clone(), value).is_some() {
@@ -257,123 +274,11 @@ fn join(path: &str, name: &str) -> Path {
 
 fn describe(token: &Token) -> String {
     match token {
-        Token::Word(word) => format!("'{word}'"),
-        Token::Number(digits) => format!("'{digits}'"),
+        Token::Word(word) => format!("'{}'", shown(word)),
+        Token::Number(digits) => format!("'{}'", shown(digits)),
         Token::Text(_) => "a string".to_owned(),
         Token::Sign(sign) => format!("'{sign}'"),
         Token::End => "the end of the text".to_owned(),
-    }
-}
-
-fn expected(kind: &Kind) -> &'static str {
-    match kind {
-        Kind::Bool => "true or false",
-        Kind::String | Kind::Bytes => "a string",
-        Kind::Enum(_) => "one of the enum's names",
-        Kind::Float | Kind::Double => "a number",
-        _ => "a whole number",
-    }
-}
-
-fn text(field: &FieldDescriptor, bytes: Vec<u8>) -> Result<Value, String> {
-    if matches!(field.kind(), Kind::Bytes) {
-        return Ok(Value::Bytes(Bytes::from(bytes)));
-    }
-    let text =
-        String::from_utf8(bytes).map_err(|_| format!("the string for '{}' is not UTF-8", field.name()))?;
-    Ok(Value::String(text))
-}
-
-/// A whole number: decimal, octal (`0…`) or hexadecimal (`0x…`).
-fn whole(digits: &str) -> Option<u128> {
-    if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        return u128::from_str_radix(hex, 16).ok();
-    }
-    match digits.strip_prefix('0').filter(|rest| !rest.is_empty()) {
-        Some(octal) => u128::from_str_radix(octal, 8).ok(),
-        None => digits.parse().ok(),
-    }
-}
-
-/// The value of a token; none if it is of another kind, an error if it is out of range.
-fn scalar(field: &FieldDescriptor, negative: bool, token: &Token) -> Result<Option<Value>, String> {
-    let integer = |min: i128, max: i128| -> Result<Option<i128>, String> {
-        let Token::Number(digits) = token else { return Ok(None) };
-        let Some(value) = whole(digits) else { return Ok(None) };
-        let value = i128::try_from(value).unwrap_or(i128::MAX);
-        let value = if negative { -value } else { value };
-        if value < min || value > max {
-            return Err(format!("{value} is out of range for '{}': {min} to {max}", field.name()));
-        }
-        Ok(Some(value))
-    };
-    let float = || match token {
-        Token::Number(digits) => {
-            let digits = digits.strip_suffix(['f', 'F']).unwrap_or(digits);
-            digits.parse::<f64>().ok().or_else(|| whole(digits).map(|value| value as f64))
-        }
-        Token::Word(word) => match word.to_ascii_lowercase().as_str() {
-            "inf" | "infinity" => Some(f64::INFINITY),
-            "nan" => Some(f64::NAN),
-            _ => None,
-        },
-        _ => None,
-    };
-    let signed = |value: f64| if negative { -value } else { value };
-    Ok(match field.kind() {
-        Kind::Bool if !negative => match token {
-            Token::Word(word) if matches!(word.as_str(), "true" | "True" | "t") => Some(Value::Bool(true)),
-            Token::Word(word) if matches!(word.as_str(), "false" | "False" | "f") => Some(Value::Bool(false)),
-            Token::Number(digits) => {
-                whole(digits).filter(|value| *value < 2).map(|value| Value::Bool(value == 1))
-            }
-            _ => None,
-        },
-        Kind::String if !negative => matches!(token, Token::Text(_)).then(|| Value::String(String::new())),
-        Kind::Bytes if !negative => matches!(token, Token::Text(_)).then(|| Value::Bytes(Bytes::new())),
-        Kind::Float => float().map(|value| Value::F32(signed(value) as f32)),
-        Kind::Double => float().map(|value| Value::F64(signed(value))),
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
-            integer(i32::MIN.into(), i32::MAX.into())?.map(|value| Value::I32(value as i32))
-        }
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
-            integer(i64::MIN.into(), i64::MAX.into())?.map(|value| Value::I64(value as i64))
-        }
-        Kind::Uint32 | Kind::Fixed32 => integer(0, u32::MAX.into())?.map(|value| Value::U32(value as u32)),
-        Kind::Uint64 | Kind::Fixed64 => integer(0, u64::MAX.into())?.map(|value| Value::U64(value as u64)),
-        Kind::Enum(descriptor) => match token {
-            Token::Word(name) if !negative => match descriptor.get_value_by_name(name) {
-                Some(value) => Some(Value::EnumNumber(value.number())),
-                None => {
-                    let names: Vec<String> =
-                        descriptor.values().map(|value| value.name().to_owned()).collect();
-                    let near = did_you_mean(name, names.iter().map(String::as_str));
-                    return Err(format!("'{name}' is not a value of {}{near}", descriptor.name()));
-                }
-            },
-            Token::Number(_) => {
-                let number = integer(i32::MIN.into(), i32::MAX.into())?.map(|value| value as i32);
-                match number {
-                    Some(number) if descriptor.get_value(number).is_some() => Some(Value::EnumNumber(number)),
-                    Some(number) => return Err(format!("{number} is not a value of {}", descriptor.name())),
-                    None => None,
-                }
-            }
-            _ => None,
-        },
-        _ => None,
-    })
-}
-
-fn map_key(value: &Value) -> Option<MapKey> {
-    match value {
-        Value::Bool(key) => Some(MapKey::Bool(*key)),
-        Value::I32(key) => Some(MapKey::I32(*key)),
-        Value::I64(key) => Some(MapKey::I64(*key)),
-        Value::U32(key) => Some(MapKey::U32(*key)),
-        Value::U64(key) => Some(MapKey::U64(*key)),
-        Value::String(key) => Some(MapKey::String(key.clone())),
-        _ => None,
     }
 }
 

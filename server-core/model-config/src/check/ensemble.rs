@@ -1,0 +1,113 @@
+//! An ensemble as far as its own configuration tells. Whether its steps fit the models they name is seen when those are
+//! loaded.
+
+use std::collections::BTreeSet;
+
+use trireme_protocol::proto::ModelEnsembling;
+
+use super::Checker;
+
+impl Checker<'_> {
+    pub(super) fn ensemble(&mut self, ensemble: &ModelEnsembling) {
+        let config = self.config;
+        if config.platform != "ensemble" {
+            self.error(
+                "ensemble_scheduling",
+                "a model with ensemble_scheduling needs the platform 'ensemble'",
+            )
+            .help("add `platform: \"ensemble\"`");
+        }
+        let not_ours = [
+            ("backend", !config.backend.is_empty()),
+            ("instance_group", !config.instance_group.is_empty()),
+            ("optimization", config.optimization.is_some()),
+            ("model_warmup", !config.model_warmup.is_empty()),
+        ];
+        for (field, _) in not_ours.iter().filter(|(_, given)| *given) {
+            self.error(field, format!("an ensemble has no {field}: it computes nothing itself"));
+        }
+        if ensemble.step.is_empty() {
+            self.error("ensemble_scheduling", "an ensemble needs at least one step");
+        }
+        self.steps(ensemble);
+        self.dataflow(ensemble);
+    }
+
+    fn steps(&mut self, ensemble: &ModelEnsembling) {
+        for (number, step) in ensemble.step.iter().enumerate() {
+            let path = format!("ensemble_scheduling.step.{number}");
+            if step.model_name.is_empty() {
+                self.error(&path, "the step has no model_name");
+            }
+            if step.model_name == self.config.name {
+                self.error(&format!("{path}.model_name"), "the ensemble is a step of itself");
+            }
+            if step.model_version < -1 || step.model_version == 0 {
+                let message = format!(
+                    "model_version is {}; it must be 1 or more, or -1 for the newest",
+                    step.model_version
+                );
+                self.error(&format!("{path}.model_version"), message);
+            }
+            for (field, map) in [("input_map", &step.input_map), ("output_map", &step.output_map)] {
+                if map.is_empty() {
+                    self.error(&path, format!("the step of model '{}' has no {field}", step.model_name));
+                }
+            }
+        }
+    }
+
+    /// Every tensor is made once, by a request or a step, and then used, by a step or an answer.
+    fn dataflow(&mut self, ensemble: &ModelEnsembling) {
+        let config = self.config;
+        let mut made: BTreeSet<&str> = config.input.iter().map(|input| input.name.as_str()).collect();
+        for (number, step) in ensemble.step.iter().enumerate() {
+            for (output, tensor) in &step.output_map {
+                if !made.insert(tensor) {
+                    let message = format!(
+                        "tensor '{tensor}' is made twice, here as '{output}' of '{}'",
+                        step.model_name
+                    );
+                    self.error(&format!("ensemble_scheduling.step.{number}.output_map.{output}"), message);
+                }
+            }
+        }
+        let mut used: BTreeSet<&str> = config.output.iter().map(|output| output.name.as_str()).collect();
+        for (number, step) in ensemble.step.iter().enumerate() {
+            for (input, tensor) in &step.input_map {
+                used.insert(tensor);
+                if !made.contains(tensor.as_str()) {
+                    let message = format!(
+                        "tensor '{tensor}', the '{input}' of '{}', is made by no step",
+                        step.model_name
+                    );
+                    self.error(&format!("ensemble_scheduling.step.{number}.input_map.{input}"), message);
+                }
+            }
+        }
+        for (number, output) in config.output.iter().enumerate() {
+            if !made.contains(output.name.as_str()) {
+                let message = format!("output '{}' is made by no step", output.name);
+                self.error(&format!("output.{number}.name"), message);
+            }
+        }
+        for (number, input) in config.input.iter().enumerate() {
+            if !used.contains(input.name.as_str()) {
+                self.error(
+                    &format!("input.{number}.name"),
+                    format!("input '{}' is used by no step", input.name),
+                );
+            }
+        }
+        for (number, step) in ensemble.step.iter().enumerate() {
+            for (output, tensor) in
+                step.output_map.iter().filter(|(_, tensor)| !used.contains(tensor.as_str()))
+            {
+                let message =
+                    format!("tensor '{tensor}', the '{output}' of '{}', is used by nobody", step.model_name);
+                self.error(&format!("ensemble_scheduling.step.{number}.output_map.{output}"), message)
+                    .help("leave it out of the output_map");
+            }
+        }
+    }
+}
