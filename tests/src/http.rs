@@ -14,12 +14,23 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// # Errors
 /// The server does not answer, or not in HTTP and JSON.
 pub fn post(to: SocketAddr, path: &str, body: &Value) -> Result<(u16, Value)> {
-    let body = body.to_string();
+    exchange(to, "POST", path, &body.to_string())
+}
+
+/// Reads JSON: the status and the body.
+///
+/// # Errors
+/// The server does not answer, or not in HTTP and JSON.
+pub fn get(to: SocketAddr, path: &str) -> Result<(u16, Value)> {
+    exchange(to, "GET", path, "")
+}
+
+fn exchange(to: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, Value)> {
     let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "{method} {path} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     )?;

@@ -118,7 +118,10 @@ fn with_member(manifest: &str, folder: &str) -> Result<String> {
 /// A member takes the SDK from the workspace and is no workspace of its own.
 fn with_workspace_sdk(manifest: &str) -> String {
     let kept = manifest.lines().filter(|line| line.trim() != "[workspace]").map(|line| {
-        if line.starts_with("trireme-sdk") { "trireme-sdk = { workspace = true }" } else { line }
+        match ["trireme-sdk", "trireme-testing"].iter().find(|name| line.starts_with(**name)) {
+            Some(name) => format!("{name} = {{ workspace = true }}"),
+            None => line.to_owned(),
+        }
     });
     kept.collect::<Vec<_>>().join("\n") + "\n"
 }
@@ -154,7 +157,8 @@ mod tests {
         let root = "members = [\n    \"backends/a\",\n    \"tests\",\n]\n";
         let expected = "members = [\n    \"backends/a\",\n    \"backends/b\",\n    \"tests\",\n]\n";
         assert_eq!(with_member(root, "backends/b").unwrap(), expected);
-        let own = "[workspace]\n[dependencies]\ntrireme-sdk = { path = \"x\" }\n";
-        assert_eq!(with_workspace_sdk(own), "[dependencies]\ntrireme-sdk = { workspace = true }\n");
+        let own = "[workspace]\n[dependencies]\ntrireme-sdk = { path = \"x\" }\ntrireme-testing = { path = \"y\" }\n";
+        let member = "[dependencies]\ntrireme-sdk = { workspace = true }\ntrireme-testing = { workspace = true }\n";
+        assert_eq!(with_workspace_sdk(own), member);
     }
 }

@@ -80,22 +80,22 @@ pub struct InstanceArgs {
     pub device: i32,
 }
 
-macro_rules! pointer {
-    ($($(#[$doc:meta])* $name:ident to $ty:ident by $ptr:ty;)*) => {$(
-        $(#[$doc])*
-        #[repr(transparent)]
-        #[derive(StableAbi, Clone, Copy)]
-        pub struct $name(#[sabi(unsafe_opaque_field)] pub $ptr);
-    )*};
-}
+/// A pointer to [`BackendArgs`], valid for the call.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct BackendArgsPtr(#[sabi(unsafe_opaque_field)] pub *const BackendArgs);
 
-pointer! {
-    /// A pointer to [`BackendArgs`], valid for the call.
-    BackendArgsPtr to BackendArgs by *const BackendArgs;
-    /// A pointer to [`BackendInfo`], valid for the call.
-    BackendInfoPtr to BackendInfo by *mut BackendInfo;
-    /// A pointer to [`ModelArgs`], valid for the call.
-    ModelArgsPtr to ModelArgs by *const ModelArgs;
-    /// A pointer to [`InstanceArgs`], valid for the call.
-    InstanceArgsPtr to InstanceArgs by *const InstanceArgs;
-}
+/// A pointer to [`BackendInfo`], valid for the call.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct BackendInfoPtr(#[sabi(unsafe_opaque_field)] pub *mut BackendInfo);
+
+/// A pointer to [`ModelArgs`], valid for the call.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct ModelArgsPtr(#[sabi(unsafe_opaque_field)] pub *const ModelArgs);
+
+/// A pointer to [`InstanceArgs`], valid for the call.
+#[repr(transparent)]
+#[derive(StableAbi, Clone, Copy)]
+pub struct InstanceArgsPtr(#[sabi(unsafe_opaque_field)] pub *const InstanceArgs);

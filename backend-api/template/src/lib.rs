@@ -1,7 +1,9 @@
 //! OUTPUT0 = INPUT0 × `factor`, a parameter of the model. Make it yours.
 #![forbid(unsafe_code)]
 
-use trireme_sdk::{Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result, Stateless};
+use trireme_sdk::{
+    Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result, Stateless,
+};
 
 /// One for each model: what its instances share. Weights go here, in an `Arc`.
 struct Scale {

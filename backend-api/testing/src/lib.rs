@@ -9,6 +9,7 @@
 //! assert_eq!(answer.values::<f32>("OUTPUT0"), [2.0, 4.0, 6.0]);
 //! # }
 //! ```
+#![allow(clippy::disallowed_types, reason = "real threads, real time")]
 #![allow(clippy::panic, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod answer;

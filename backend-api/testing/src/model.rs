@@ -12,7 +12,7 @@ use crate::request::{Pending, Request};
 use crate::services::SERVICES;
 
 /// How long a backend may take after `drain` until the last thread has let go.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A loaded model with its instances (as many as `instance_group` says, one without it). When it is dropped, the
 /// instances are drained, and whatever the backend still holds then fails the test.

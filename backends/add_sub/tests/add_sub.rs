@@ -1,4 +1,5 @@
 //! Sums and differences of every type, and what it says to inputs that it cannot add.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
 use trireme_testing::{DataType, IntoTensor, Model, StatusCode};
@@ -27,7 +28,8 @@ macro_rules! types {
         #[test]
         fn $test() {
             let model = load(<$ty as IntoTensor>::DATA_TYPE);
-            let (a, b): ([$ty; 4], [$ty; 4]) = ([$least, $most, 7 as $ty, 3 as $ty], [1 as $ty, 1 as $ty, 2 as $ty, 3 as $ty]);
+            let a: [$ty; 4] = [$least, $most, 7 as $ty, 3 as $ty];
+            let b: [$ty; 4] = [1 as $ty, 1 as $ty, 2 as $ty, 3 as $ty];
             let request = model.request().input("INPUT0", &[2, 2], &a).input("INPUT1", &[2, 2], &b);
             let answer = request.send().answer();
             assert_eq!(answer.shape("OUTPUT0"), [2, 2]);

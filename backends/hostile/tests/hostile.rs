@@ -1,4 +1,5 @@
 //! No fault takes the server along, and no request stays without an answer.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,7 @@
 //! One answer for each element, in order, and what happens when the reader is slow or goes.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_types, reason = "real threads, real time")]
 
 use std::time::{Duration, Instant};
 
@@ -61,7 +63,7 @@ fn wait_may_be_left_out_and_keeps_the_instance_busy_when_given() {
 #[test]
 fn answers_come_after_execute_has_returned_and_requests_overlap() {
     let model = load();
-    let slow = request(&model, &[1, 2], &[0, 150], 0).send();
+    let slow = request(&model, &[1, 2], &[0, 400], 0).send();
     let fast = request(&model, &[3], &[0], 0).send();
     assert_eq!(pairs(fast), [(3, 0)]);
     assert_eq!(slow.next().unwrap().values::<i32>("OUT"), [1]);

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use trireme_protocol::proto::model_config::SchedulingChoice;
 use trireme_protocol::{DataType, proto};
 
+use crate::version_policy::VersionPolicy;
+
 /// A configuration that holds every rule, with its defaults filled in.
 #[derive(Debug, Clone)]
 pub struct CheckedConfig {

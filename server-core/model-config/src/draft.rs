@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use trireme_protocol::proto::ModelConfig;
@@ -102,6 +103,15 @@ impl Draft {
         capabilities: &Capabilities,
     ) -> Result<(CheckedConfig, Vec<Finding>), Vec<Finding>> {
         check(self, directory, capabilities)
+    }
+
+    /// Slips that change nothing for the server, but hardly are what the author meant.
+    pub(crate) fn slips(&self) -> Vec<Finding> {
+        let slip = |(path, span): &(String, Range<usize>)| {
+            let message = format!("'{path}' is given twice: the last one counts");
+            Finding::at(Severity::Warning, self.path.as_deref(), &self.text, Some(span.clone()), message)
+        };
+        self.spans.repeated().iter().map(slip).collect()
     }
 
     /// A finding about a field.

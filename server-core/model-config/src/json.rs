@@ -1,5 +1,5 @@
 use prost_reflect::prost::Message;
-use prost_reflect::{DeserializeOptions, DynamicMessage, SerializeOptions};
+use prost_reflect::{DeserializeOptions, DynamicMessage, Kind, MessageDescriptor, SerializeOptions};
 use trireme_protocol::proto::ModelConfig;
 
 use crate::descriptor;
@@ -22,11 +22,10 @@ pub fn config_json(config: &ModelConfig) -> String {
         .use_proto_field_name(true)
         .skip_default_fields(false)
         .stringify_64_bit_integers(false);
-    let plain = message.serialize_with_options(serde_json::value::Serializer, &options);
-    let strings = message
-        .serialize_with_options(serde_json::value::Serializer, &options.stringify_64_bit_integers(true));
+    let plain = written(&message, &options);
+    let strings = written(&message, &options.stringify_64_bit_integers(true));
     match (plain, strings) {
-        (Ok(mut plain), Ok(strings)) => {
+        (Some(mut plain), Some(strings)) => {
             for path in STRINGS {
                 keep_strings(&mut plain, &strings, path);
             }
@@ -34,6 +33,13 @@ pub fn config_json(config: &ModelConfig) -> String {
         }
         _ => "{}".to_owned(),
     }
+}
+
+/// By way of the text, in which a number of 32 bits keeps its short form: 0.1, not 0.10000000149011612.
+fn written(message: &DynamicMessage, options: &SerializeOptions) -> Option<serde_json::Value> {
+    let mut serializer = serde_json::Serializer::new(Vec::new());
+    message.serialize_with_options(&mut serializer, options).ok()?;
+    serde_json::from_slice(&serializer.into_inner()).ok()
 }
 
 /// Copies the value at `path` from the form in which it is a string; lists on the way are walked.
@@ -54,16 +60,62 @@ fn keep_strings(plain: &mut serde_json::Value, strings: &serde_json::Value, path
     }
 }
 
-/// A configuration from JSON by protobuf's rules; an unknown field is an error.
+/// A configuration from JSON by protobuf's rules: the names of fields as in the schema or in camel case, those of enums
+/// in any case, numbers of 64 bits also as strings. An unknown field is an error.
 ///
 /// # Errors
 /// What is wrong, with line and column of the JSON.
 pub fn config_from_json(text: &str) -> Result<ModelConfig, String> {
     let descriptor = descriptor().ok_or("the schema cannot be read")?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    let message = DynamicMessage::deserialize_with_options(descriptor, &mut deserializer, &options)
+    let message = read(&descriptor, &mut deserializer)
+        .and_then(|message| deserializer.end().map(|()| message))
+        .or_else(|error| with_enums_in_capitals(&descriptor, text).ok_or(error))
         .map_err(|error| error.to_string())?;
-    deserializer.end().map_err(|error| error.to_string())?;
     message.transcode_to().map_err(|error| error.to_string())
+}
+
+fn read<'de, D: serde::Deserializer<'de>>(
+    descriptor: &MessageDescriptor,
+    deserializer: D,
+) -> Result<DynamicMessage, D::Error> {
+    let options = DeserializeOptions::new().deny_unknown_fields(true);
+    DynamicMessage::deserialize_with_options(descriptor.clone(), deserializer, &options)
+}
+
+/// The message of a text that is refused as it stands only because names of enums are not in capitals.
+fn with_enums_in_capitals(descriptor: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
+    let mut value = serde_json::from_str(text).ok()?;
+    capitalise(descriptor, &mut value).then(|| read(descriptor, value).ok())?
+}
+
+/// Whether a name had to be changed.
+fn capitalise(descriptor: &MessageDescriptor, value: &mut serde_json::Value) -> bool {
+    let Some(fields) = value.as_object_mut() else { return false };
+    let mut changed = false;
+    for (name, value) in fields {
+        let field = descriptor.get_field_by_name(name).or_else(|| descriptor.get_field_by_json_name(name));
+        let Some(field) = field else { continue };
+        let values: Vec<&mut serde_json::Value> = match value {
+            serde_json::Value::Array(list) => list.iter_mut().collect(),
+            serde_json::Value::Object(map) if field.is_map() => map.values_mut().collect(),
+            one => vec![one],
+        };
+        let kind = match field.kind() {
+            Kind::Message(entry) if field.is_map() => entry.map_entry_value_field().kind(),
+            kind => kind,
+        };
+        for value in values {
+            match (&kind, value) {
+                (Kind::Message(inner), value) => changed |= capitalise(inner, value),
+                (Kind::Enum(_), serde_json::Value::String(name)) => {
+                    let capitals = name.to_ascii_uppercase();
+                    changed |= capitals != *name;
+                    *name = capitals;
+                }
+                _ => {}
+            }
+        }
+    }
+    changed
 }

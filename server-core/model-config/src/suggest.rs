@@ -10,7 +10,13 @@ pub(crate) fn did_you_mean<'a>(given: &str, known: impl Iterator<Item = &'a str>
     }
     let lower = given.to_ascii_lowercase();
     let distance = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase());
-    match known.map(|name| (distance(name), name)).min() {
+    let known: Vec<&str> = known.collect();
+    // A beginning of one name only is taken for that name.
+    let mut begun = known.iter().filter(|name| lower.len() >= 4 && name.starts_with(&lower));
+    if let (Some(name), None) = (begun.next(), begun.next()) {
+        return format!(", did you mean '{name}'?");
+    }
+    match known.into_iter().map(|name| (distance(name), name)).min() {
         Some((distance, name)) if distance <= given.len().max(name.len()) / 3 => {
             format!(", did you mean '{name}'?")
         }

@@ -9,8 +9,14 @@ use toml::{Table, Value};
 use crate::workspace::{Package, Workspace};
 
 /// Crates that need unsafe code: the wire, its two sides, kernels, and mapped checkpoints.
-const MAY_BE_UNSAFE: [&str; 5] =
-    ["backend-api/abi", "backend-api/host", "backend-api/sdk", "backends/cpu", "backends/llm"];
+const MAY_BE_UNSAFE: [&str; 6] = [
+    "backend-api/abi",
+    "backend-api/host",
+    "backend-api/sdk",
+    "backend-api/testing",
+    "backends/cpu",
+    "backends/llm",
+];
 
 const FORBID: &str = "#![forbid(unsafe_code)]";
 

@@ -17,12 +17,27 @@ pub const MINILM: &[(&str, &str)] = &[
     ("1_Pooling/config.json", "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23"),
 ];
 
-/// A file of the weights cache, by its sha256.
-pub fn cached(sha256: &str) -> PathBuf {
+fn cache_path(sha256: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| {
         PathBuf::from(std::env::var_os("HOME").expect("HOME or XDG_CACHE_HOME is set")).join(".cache")
     });
-    let path = cache.join("trireme/models").join(sha256);
+    cache.join("trireme/models").join(sha256)
+}
+
+/// Whether the weights cache has a file.
+pub fn is_cached(sha256: &str) -> bool {
+    cache_path(sha256).is_file()
+}
+
+/// Whether a program can be started by its name.
+pub fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// A file of the weights cache, by its sha256.
+pub fn cached(sha256: &str) -> PathBuf {
+    let path = cache_path(sha256);
     assert!(path.is_file(), "{} is missing; run 'cargo xtask models' first", path.display());
     path
 }

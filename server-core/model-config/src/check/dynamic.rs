@@ -60,16 +60,25 @@ impl Checker<'_> {
             );
             self.error(&format!("dynamic_batching.{field}"), message);
         }
-        if levels == 0 && default > 0 {
-            let message = format!("default_priority_level is {default}, but there are no priority_levels");
-            self.error("dynamic_batching.default_priority_level", message);
+        if levels == 0 {
+            self.priorities_without_levels(dynamic);
+            return;
         }
-        for level in dynamic.priority_queue_policy.keys() {
-            if !(1..=levels).contains(level) {
-                let message =
-                    format!("priority_queue_policy is for level {level}, but the levels are 1 to {levels}");
-                self.error(&format!("dynamic_batching.priority_queue_policy.{level}"), message);
-            }
+        for level in dynamic.priority_queue_policy.keys().filter(|level| !(1..=levels).contains(level)) {
+            let message =
+                format!("priority_queue_policy is for level {level}, but the levels are 1 to {levels}");
+            self.error(&format!("dynamic_batching.priority_queue_policy.{level}"), message);
+        }
+    }
+
+    fn priorities_without_levels(&mut self, dynamic: &DynamicBatching) {
+        if dynamic.default_priority_level > 0 {
+            let field = "dynamic_batching.default_priority_level";
+            self.warn(field, "without priority_levels, default_priority_level has no effect");
+        }
+        if !dynamic.priority_queue_policy.is_empty() {
+            let field = "dynamic_batching.priority_queue_policy";
+            self.warn(field, "without priority_levels, priority_queue_policy has no effect");
         }
     }
 
@@ -99,7 +108,9 @@ impl Checker<'_> {
         if dynamic.default_queue_policy.limits() && !has.queue_policies {
             self.error("dynamic_batching.default_queue_policy", "queue policies are not implemented yet");
         }
-        if dynamic.priority_queue_policy.values().any(QueuePolicy::limits) && !has.queue_policies {
+        let of_levels =
+            dynamic.priority_levels > 0 && dynamic.priority_queue_policy.values().any(QueuePolicy::limits);
+        if of_levels && !has.queue_policies {
             self.error("dynamic_batching.priority_queue_policy", "queue policies are not implemented yet");
         }
         if dynamic.preserve_ordering && !has.preserve_ordering {

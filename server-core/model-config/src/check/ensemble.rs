@@ -42,9 +42,9 @@ impl Checker<'_> {
             if step.model_name == self.config.name {
                 self.error(&format!("{path}.model_name"), "the ensemble is a step of itself");
             }
-            if step.model_version < -1 || step.model_version == 0 {
+            if step.model_version < -1 {
                 let message = format!(
-                    "model_version is {}; it must be 1 or more, or -1 for the newest",
+                    "model_version is {}; it must be a version, or -1 for the newest",
                     step.model_version
                 );
                 self.error(&format!("{path}.model_version"), message);

@@ -5,7 +5,7 @@ use trireme_protocol::proto::model_config::SchedulingChoice;
 use trireme_protocol::proto::model_metrics::metric_control::MetricOptions;
 use trireme_protocol::proto::model_warmup::input::InputDataType;
 
-use super::{Checker, checker_decoupled, stays_inside};
+use super::{Checker, is_decoupled, stays_inside};
 
 impl Checker<'_> {
     pub(super) fn response_cache(&mut self) {
@@ -13,7 +13,7 @@ impl Checker<'_> {
         if !config.response_cache.as_ref().is_some_and(|cache| cache.enable) {
             return;
         }
-        if checker_decoupled(config) {
+        if is_decoupled(config) {
             let message =
                 "response_cache cannot be used with a decoupled model: a request has any number of answers";
             self.error("response_cache", message);

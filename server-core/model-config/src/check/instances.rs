@@ -15,6 +15,9 @@ impl Checker<'_> {
     pub(super) fn instance_groups(&mut self) -> Vec<InstanceGroup> {
         let config = self.config;
         let mut groups = Vec::new();
+        if self.is_ensemble() {
+            return groups;
+        }
         for (number, group) in config.instance_group.iter().enumerate() {
             groups.extend(self.instance_group(&format!("instance_group.{number}"), group));
         }
@@ -45,8 +48,11 @@ impl Checker<'_> {
         }
         let different: BTreeSet<i32> = group.gpus.iter().copied().collect();
         if different.len() < group.gpus.len() {
-            self.error(&gpus, format!("instance group '{name}' lists a GPU twice"))
-                .help("`count` says how many instances each GPU has");
+            self.warn(
+                &gpus,
+                format!("instance group '{name}' lists a GPU twice, which doubles its instances there"),
+            )
+            .help("`count` says how many instances each GPU has");
         }
         if group.rate_limiter.is_some() && !has.rate_limiter {
             self.warn(&format!("{path}.rate_limiter"), "the rate limiter is off: this has no effect");

@@ -31,7 +31,7 @@ pub(crate) fn check(
     directory: &str,
     capabilities: &Capabilities,
 ) -> Result<(CheckedConfig, Vec<Finding>), Vec<Finding>> {
-    let mut checker = Checker { draft, config: &draft.proto, capabilities, findings: Vec::new() };
+    let mut checker = Checker { draft, config: &draft.proto, capabilities, findings: draft.slips() };
     checker.identity(directory);
     let max_batch_size = checker.max_batch_size();
     let inputs = checker.inputs();
@@ -62,7 +62,7 @@ pub(crate) fn check(
         instance_groups,
         scheduling,
         version_policy: VersionPolicy::of(config),
-        decoupled: checker_decoupled(config),
+        decoupled: is_decoupled(config),
         parameters,
         metric_tags: config.metric_tags.clone(),
         default_model_filename: config.default_model_filename.clone(),
@@ -72,7 +72,7 @@ pub(crate) fn check(
     Ok((checked, findings))
 }
 
-fn checker_decoupled(config: &ModelConfig) -> bool {
+fn is_decoupled(config: &ModelConfig) -> bool {
     config.model_transaction_policy.as_ref().is_some_and(|policy| policy.decoupled)
 }
 

@@ -125,15 +125,12 @@ impl Checker<'_> {
         self.dims(&format!("{path}.dims"), "state", name, &state.dims);
         for (number, initial) in state.initial_state.iter().enumerate() {
             let path = format!("{path}.initial_state.{number}");
-            if initial.name.is_empty() {
-                self.error(&path, format!("an initial_state of '{name}' has no name"));
-            }
             if initial.data_type != state.data_type {
                 let message = format!("an initial_state of '{name}' has another data_type than the state");
                 self.error(&format!("{path}.data_type"), message);
             }
-            if initial.dims.iter().any(|dim| *dim < 1) {
-                let message = format!("an initial_state of '{name}' has a dimension below 1");
+            if initial.dims.iter().any(|dim| *dim < 1 && *dim != -1) {
+                let message = format!("an initial_state of '{name}' has a dimension below 1 that is not -1");
                 self.error(&format!("{path}.dims"), message);
             }
             match &initial.state_data {

@@ -17,6 +17,7 @@ impl Checker<'_> {
         let (mut specs, mut names) = (Vec::new(), BTreeSet::new());
         for (number, input) in config.input.iter().enumerate() {
             let path = format!("input.{number}");
+            let first = names.insert(input.name.as_str());
             let tensor = Tensor {
                 kind: "input",
                 path: &path,
@@ -27,7 +28,7 @@ impl Checker<'_> {
                 is_shape_tensor: input.is_shape_tensor,
                 is_non_linear_format_io: input.is_non_linear_format_io,
             };
-            let spec = self.tensor(&tensor, &mut names);
+            let spec = self.tensor(&tensor, first);
             if input.allow_ragged_batch && config.max_batch_size == 0 {
                 let message = format!(
                     "input '{}' has allow_ragged_batch, which needs max_batch_size above 0",
@@ -58,6 +59,7 @@ impl Checker<'_> {
         let (mut specs, mut names) = (Vec::new(), BTreeSet::new());
         for (number, output) in config.output.iter().enumerate() {
             let path = format!("output.{number}");
+            let first = names.insert(output.name.as_str());
             let tensor = Tensor {
                 kind: "output",
                 path: &path,
@@ -68,7 +70,7 @@ impl Checker<'_> {
                 is_shape_tensor: output.is_shape_tensor,
                 is_non_linear_format_io: output.is_non_linear_format_io,
             };
-            let spec = self.tensor(&tensor, &mut names);
+            let spec = self.tensor(&tensor, first);
             if !output.label_filename.is_empty() {
                 self.labels(&format!("{path}.label_filename"), &output.label_filename);
             }
@@ -87,13 +89,13 @@ impl Checker<'_> {
         }
     }
 
-    fn tensor<'a>(&mut self, tensor: &Tensor<'a>, names: &mut BTreeSet<&'a str>) -> Option<TensorSpec> {
+    fn tensor(&mut self, tensor: &Tensor<'_>, first: bool) -> Option<TensorSpec> {
         let Tensor { kind, path, name, dims, shape, .. } = *tensor;
         if name.is_empty() {
             self.error(path, format!("the {kind} has no name"));
             return None;
         }
-        if !names.insert(name) {
+        if !first {
             self.error(&format!("{path}.name"), format!("{kind} '{name}' is given twice"));
         }
         let data_type = DataType::from_proto(tensor.data_type);

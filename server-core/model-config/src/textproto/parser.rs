@@ -22,9 +22,11 @@ const UNNAMED: &str = "?";
 pub fn parse(text: &str, descriptor: &MessageDescriptor) -> Result<(DynamicMessage, Spans), ParseError> {
     let (tokens, unreadable) = lex(text);
     let mut parser = Parser { text, tokens, at: 0, spans: Spans::default() };
+    let end = parser.tokens.last().map_or(0, |token| token.span.start);
     let message = parser.message(descriptor, &String::new(), None, 0);
     match (message, unreadable) {
-        (Err(error), Some(unreadable)) if error.span.start < unreadable.span.start => Err(error),
+        // What is wrong before the place where the tokens end comes first.
+        (Err(error), Some(_)) if error.span.start < end => Err(error),
         (_, Some(unreadable)) => Err(unreadable),
         (message, None) => Ok((message?, parser.spans)),
     }
@@ -35,6 +37,14 @@ struct Parser<'a> {
     tokens: Vec<Spanned>,
     at: usize,
     spans: Spans,
+}
+
+/// What ends a message, and where it began.
+#[derive(Clone, Copy)]
+struct Close {
+    sign: char,
+    open: char,
+    at: usize,
 }
 
 type Parsed<T> = Result<T, ParseError>;
@@ -71,7 +81,7 @@ impl Parser<'_> {
         &mut self,
         descriptor: &MessageDescriptor,
         path: &Path,
-        close: Option<char>,
+        close: Option<Close>,
         depth: usize,
     ) -> Parsed<DynamicMessage> {
         if depth > MAX_DEPTH {
@@ -83,7 +93,7 @@ impl Parser<'_> {
         loop {
             match (&self.peek().token, close) {
                 (Token::End, None) => return Ok(message),
-                (Token::Sign(sign), Some(close)) if *sign == close => {
+                (Token::Sign(sign), Some(close)) if *sign == close.sign => {
                     self.at += 1;
                     return Ok(message);
                 }
@@ -98,12 +108,16 @@ impl Parser<'_> {
         message: &mut DynamicMessage,
         seen: &mut HashMap<u32, Range<usize>>,
         path: &Path,
-        close: Option<char>,
+        close: Option<Close>,
         depth: usize,
     ) -> Parsed<()> {
         let Token::Word(name) = self.peek().token.clone() else {
-            let expected =
-                close.map_or_else(|| "a field name".to_owned(), |close| format!("'{close}' or a field name"));
+            let expected = match close {
+                None => "a field name".to_owned(),
+                Some(Close { sign, open, at }) => {
+                    format!("a field name, or '{sign}' for the '{open}' in line {}", self.line_of(at))
+                }
+            };
             return Err(self.wrong(&expected));
         };
         let span = self.next().span;
@@ -186,13 +200,12 @@ impl Parser<'_> {
                 .ok_or_else(|| ParseError { span: at.clone(), message: "a bad key".to_owned() })?;
             let value = value.get_field(&entry.map_entry_value_field()).into_owned();
             let named = join(path, &key_text(&key));
-            self.spans.insert(named.clone(), at.clone());
+            self.spans.replace(&named, at.clone());
             self.spans.rename(&entry_path, &named);
-            let map = message.get_field_mut(field);
-            if let Value::Map(map) = map {
+            if let Value::Map(map) = message.get_field_mut(field) {
+                // As in C++ the last one counts; it is a slip all the same.
                 if map.insert(key.clone(), value).is_some() {
-                    let message = format!("the key '{}' is given twice", key_text(&key));
-                    return Err(ParseError { span: at, message });
+                    self.spans.note_repeated(&named, at);
                 }
             }
             return Ok(());
@@ -222,9 +235,10 @@ impl Parser<'_> {
         depth: usize,
     ) -> Parsed<(DynamicMessage, Range<usize>)> {
         let open = self.peek().clone();
+        let at = open.span.start;
         let close = match open.token {
-            Token::Sign('{') => '}',
-            Token::Sign('<') => '>',
+            Token::Sign('{') => Close { sign: '}', open: '{', at },
+            Token::Sign('<') => Close { sign: '>', open: '<', at },
             _ => return Err(self.wrong("'{'")),
         };
         self.at += 1;

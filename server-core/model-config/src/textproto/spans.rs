@@ -9,6 +9,7 @@ pub type Path = String;
 #[derive(Debug, Clone, Default)]
 pub struct Spans {
     fields: BTreeMap<Path, Range<usize>>,
+    repeated: Vec<(Path, Range<usize>)>,
 }
 
 impl Spans {
@@ -16,17 +17,34 @@ impl Spans {
         self.fields.entry(path).or_insert(span);
     }
 
+    /// As [`Spans::insert`], for a map entry: an earlier one of the same key is forgotten with all that is below it.
+    pub(super) fn replace(&mut self, path: &str, span: Range<usize>) {
+        let prefix = format!("{path}.");
+        for below in self.below(&prefix) {
+            self.fields.remove(&below);
+        }
+        self.fields.insert(path.to_owned(), span);
+    }
+
+    pub(super) fn note_repeated(&mut self, path: &str, span: Range<usize>) {
+        self.repeated.push((path.to_owned(), span));
+    }
+
+    /// Map entries whose key had been given before.
+    pub fn repeated(&self) -> &[(Path, Range<usize>)] {
+        &self.repeated
+    }
+
+    fn below(&self, prefix: &str) -> Vec<Path> {
+        let following = self.fields.range(prefix.to_owned()..).map(|(path, _)| path.clone());
+        following.take_while(|path| path.starts_with(prefix)).collect()
+    }
+
     /// Puts what was found below a map entry under the entry's key; a value that is a message loses its `value` step,
     /// as the map holds it directly.
     pub(super) fn rename(&mut self, entry: &str, key: &str) {
         let prefix = format!("{entry}.");
-        let found: Vec<Path> = self
-            .fields
-            .range(prefix.clone()..)
-            .map(|(path, _)| path.clone())
-            .take_while(|p| p.starts_with(&prefix))
-            .collect();
-        for path in found {
+        for path in self.below(&prefix) {
             let Some(span) = self.fields.remove(&path) else { continue };
             if let Some(rest) = path[prefix.len()..].strip_prefix("value.") {
                 self.insert(format!("{key}.{rest}"), span);

@@ -1,0 +1,102 @@
+//! Configurations in JSON, as the load call takes them and the configuration call gives them.
+
+use expect_test::{Expect, expect};
+use trireme_model_config::{Draft, Severity, complete, config_from_json, config_json};
+use trireme_protocol::proto;
+
+#[test]
+fn names_numbers_and_enums_in_every_form() {
+    let config = config_from_json(
+        r#"{"name": "m", "maxBatchSize": 8, "input": [{"name": "A", "data_type": "type_fp32", "dims": ["16", -1]}],
+            "dynamic_batching": {"max_queue_delay_microseconds": "5",
+                "priority_queue_policy": {"2": {"timeout_action": "Delay"}}},
+            "instance_group": [{"kind": "KIND_cpu"}, {"kind": 1}], "parameters": {"a": {"string_value": "b"}}}"#,
+    )
+    .unwrap();
+    assert_eq!(config.max_batch_size, 8);
+    assert_eq!(config.input[0].data_type(), proto::DataType::TypeFp32);
+    assert_eq!(config.input[0].dims, [16, -1]);
+    let kinds: Vec<_> = config.instance_group.iter().map(|group| group.kind().as_str_name()).collect();
+    assert_eq!(kinds, ["KIND_CPU", "KIND_GPU"]);
+    assert_eq!(config_from_json(&config_json(&config)).unwrap(), config);
+}
+
+fn refused(text: &str, expected: Expect) {
+    let finding = Draft::from_json(text).unwrap_err();
+    assert_eq!(finding.severity, Severity::Error);
+    expected.assert_eq(&finding.to_string());
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    refused(
+        "{\"name\": \"m\",\n \"max_batch\": 1}",
+        expect!["configuration: unrecognized field name 'max_batch' at line 2 column 12"],
+    );
+    refused("{\"name\": \"m\"", expect!["configuration: EOF while parsing an object at line 1 column 12"]);
+    refused("{\"name\": \"m\"} x", expect!["configuration: trailing characters at line 1 column 15"]);
+    refused("[]", expect!["configuration: invalid type: sequence, expected a map at line 1 column 0"]);
+    refused("", expect!["configuration: EOF while parsing a value at line 1 column 0"]);
+    refused(
+        "{\"max_batch_size\": 99999999999}",
+        expect!["configuration: out of range integral type conversion attempted at line 1 column 30"],
+    );
+    refused(
+        "{\"input\": [{\"data_type\": \"TYPE_FP33\"}]}",
+        expect!["configuration: unrecognized enum value 'TYPE_FP33' at line 1 column 36"],
+    );
+    refused(
+        "{\"dynamic_batching\": {}, \"sequence_batching\": {}}",
+        expect!["configuration: multiple fields provided for oneof 'scheduling_choice' at line 1 column 49"],
+    );
+    let deep = "[".repeat(100_000);
+    refused(&deep, expect!["configuration: invalid type: sequence, expected a map at line 1 column 0"]);
+    let long = format!("{{\"name\": \"{}\"}}", "m".repeat(1 << 20));
+    refused(&long, expect!["configuration: has 1048588 bytes; at most 1048576 are read"]);
+}
+
+#[test]
+fn an_error_of_meaning_in_json_has_no_place() {
+    let mut draft = Draft::from_json(r#"{"backend": "identity", "max_batch_size": -1}"#).unwrap();
+    draft.normalise("m", &[]);
+    let findings = draft.check("m").unwrap_err();
+    assert_eq!(findings[0].to_string(), "max_batch_size is -1; it must be 0 (no batching) or more");
+}
+
+#[test]
+fn a_backend_completes_what_is_open() {
+    let mut config = config_from_json(r#"{"name": "m", "input": [{"name": "MINE"}]}"#).unwrap();
+    let patch = r#"{"max_batch_size": 4, "input": [{"name": "A"}], "output": [{"name": "B"}],
+                    "dynamic_batching": {}, "model_transaction_policy": {"decoupled": true}}"#;
+    complete(&mut config, patch).unwrap();
+    assert_eq!((config.max_batch_size, config.input[0].name.as_str()), (4, "MINE"));
+    assert_eq!(config.output[0].name, "B");
+    assert!(config.scheduling_choice.is_some());
+    assert!(config.model_transaction_policy.as_ref().unwrap().decoupled);
+
+    let before = config.clone();
+    complete(&mut config, r#"{"max_batch_size": 9, "sequence_batching": {}, "output": []}"#).unwrap();
+    assert_eq!(config, before, "what stands stays");
+}
+
+#[test]
+fn a_backend_may_not_set_more() {
+    let mut config = proto::ModelConfig::default();
+    let mut refuse = |patch: &str, expected: Expect| {
+        let error = complete(&mut config, patch).unwrap_err();
+        assert_eq!(config, proto::ModelConfig::default(), "nothing of a refused proposal is kept");
+        expected.assert_eq(&error);
+    };
+    refuse(
+        r#"{"max_batch_size": 1, "parameters": {}}"#,
+        expect!["the backend's proposal holds 'parameters', which a backend may not set"],
+    );
+    refuse(
+        r#"{"max_batch_size": 1, "input": [{"nam": "A"}]}"#,
+        expect!["the backend's proposal: unrecognized field name 'nam' at line 1 column 38"],
+    );
+    refuse(
+        "max_batch_size: 1",
+        expect!["the backend's proposal is not JSON: expected value at line 1 column 1"],
+    );
+}
