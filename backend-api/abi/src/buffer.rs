@@ -38,7 +38,8 @@ pub struct Buffer {
     pub fd_offset: u64,
     pub owner: *mut c_void,
     /// Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
-    /// so that it is not reused under a running stream. Called once, from any thread.
+    /// so that it is not reused under a running stream. Called once, from any thread, also after the instance and the
+    /// model that made it are gone.
     pub release: Option<unsafe extern "C" fn(owner: *mut c_void, done_event: u64)>,
 }
 

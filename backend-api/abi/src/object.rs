@@ -6,6 +6,9 @@ use core::ffi::c_void;
 
 /// The functions of a backend library.
 ///
+/// In this and all other tables `last_prefix_field` marks the last function that every version of a major has; it never
+/// moves. What stands behind it was added later and is looked at only where `struct_size` covers it.
+///
 /// `backend`, `model` and `instance` are pointers that only the backend understands. An object outlives those made
 /// from it: instances are destroyed before their model, models before their backend.
 #[repr(C)]
@@ -28,9 +31,9 @@ pub struct BackendVtable {
     pub complete_config:
         unsafe extern "C" fn(backend: *mut c_void, args: ModelArgsPtr, out: *mut OwnedText) -> Status,
     /// `[load-thread]` Loads a model; may run concurrently for different models.
+    #[sabi(last_prefix_field)]
     pub load: unsafe extern "C" fn(backend: *mut c_void, args: ModelArgsPtr, out: *mut *mut c_void) -> Status,
     /// `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
-    #[sabi(last_prefix_field)]
     pub extension: unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void,
 }
 
@@ -44,10 +47,10 @@ pub struct ModelVtable {
     /// `[instance-thread of the new one]` Instances of a model may be made concurrently.
     pub create_instance:
         unsafe extern "C" fn(model: *mut c_void, args: InstanceArgsPtr, out: *mut *mut c_void) -> Status,
-    /// `[load-thread]` Once, after all instances are destroyed.
+    /// `[any-thread]` Once, after all instances are destroyed; usually on the thread of the last one.
+    #[sabi(last_prefix_field)]
     pub unload: unsafe extern "C" fn(model: *mut c_void),
     /// `[any-thread]` As `BackendVtable::extension`; valid until the model is unloaded.
-    #[sabi(last_prefix_field)]
     pub extension: unsafe extern "C" fn(model: *mut c_void, id: StrView) -> *const c_void,
 }
 
@@ -65,7 +68,8 @@ pub struct InstanceVtable {
         unsafe extern "C" fn(instance: *mut c_void, items: *const RequestItem, count: usize) -> Status,
     /// `[instance-thread]` Returns when the instance holds no request any more.
     pub drain: unsafe extern "C" fn(instance: *mut c_void),
-    /// `[instance-thread]` After `drain`; the last call.
+    /// `[instance-thread]` The last call. After `drain`, unless `execute` failed or the load was given up; requests that
+    /// it still holds are to be released.
     #[sabi(last_prefix_field)]
     pub destroy: unsafe extern "C" fn(instance: *mut c_void),
 }

@@ -54,7 +54,8 @@ pub struct Probe {
     pub sdk: *const c_char,
     /// All zero for a library without a layout record (C): then only sizes are compared.
     pub layout_tag: [u8; 16],
-    pub layout: Option<LayoutFn>,
+    /// A [`LayoutFn`].
+    pub layout: Option<unsafe extern "C" fn() -> *const c_void>,
     pub vtable: BackendVtablePtr,
 }
 

@@ -62,16 +62,14 @@ pub struct InstanceArgs<'a> {
     pub device: i32,
 }
 
-/// An instance; used by one thread at a time.
+/// An instance. It stays on the thread that made it: `items` keeps it from being `Send`, as an author's instance may be
+/// bound to its thread.
 pub struct Instance {
     model: Arc<Model>,
     handle: Handle,
     /// Reused from batch to batch.
     items: Vec<RequestItem>,
 }
-
-// SAFETY: `items` is empty between calls.
-unsafe impl Send for Instance {}
 
 impl Backend {
     /// Creates the backend of a library.
@@ -92,7 +90,7 @@ impl Backend {
         };
         let mut handle = std::ptr::null_mut();
         // SAFETY: the arguments live until the call returns, the host until the process ends.
-        unsafe { Status::check((library.backend.create)(abi::BackendArgsPtr(&args), &mut handle))? };
+        unsafe { Status::check(((*library.backend.0).create)(abi::BackendArgsPtr(&args), &mut handle))? };
         Ok(Arc::new(Self { library, handle: Handle(handle) }))
     }
 
@@ -111,7 +109,7 @@ impl Backend {
         let mut text = none;
         with_model_args(args, |wire| {
             // SAFETY: the handle is this backend's; the arguments live until the call returns.
-            unsafe { Status::check((self.library.backend.complete_config)(self.handle.0, wire, &mut text)) }
+            unsafe { Status::check(((*self.library.backend.0).complete_config)(self.handle.0, wire, &mut text)) }
         })?;
         // SAFETY: filled by the backend, or still empty.
         let text = unsafe { take_text(text) };
@@ -126,19 +124,21 @@ impl Backend {
         let mut handle = std::ptr::null_mut();
         with_model_args(args, |wire| {
             // SAFETY: the handle is this backend's; the arguments live until the call returns.
-            unsafe { Status::check((self.library.backend.load)(self.handle.0, wire, &mut handle)) }
+            unsafe { Status::check(((*self.library.backend.0).load)(self.handle.0, wire, &mut handle)) }
         })?;
         Ok(Arc::new(Model { backend: Arc::clone(self), handle: Handle(handle) }))
     }
 
     /// The backend's half of an extension, or null.
     pub fn extension(&self, id: &str) -> *const c_void {
-        let table = self.library.backend;
-        if table.struct_size < size_of::<abi::BackendVtable>() {
-            return std::ptr::null();
+        let table = self.library.backend.0;
+        // SAFETY: the table lives until the process ends, and `extension` is read only if the table reaches it.
+        unsafe {
+            if (*table).struct_size < size_of::<abi::BackendVtable>() {
+                return std::ptr::null();
+            }
+            ((*table).extension)(self.handle.0, view(id))
         }
-        // SAFETY: the table reaches this function.
-        unsafe { (table.extension)(self.handle.0, view(id)) }
     }
 }
 
@@ -170,10 +170,10 @@ impl Model {
             device: args.device,
         };
         let mut handle = std::ptr::null_mut();
-        let table = self.backend.library.model;
+        let table = self.backend.library.model.0;
         // SAFETY: the handle is this model's; the arguments live until the call returns.
         unsafe {
-            Status::check((table.create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))?
+            Status::check(((*table).create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))?
         };
         Ok(Instance { model: Arc::clone(self), handle: Handle(handle), items: Vec::new() })
     }
@@ -190,9 +190,9 @@ impl Instance {
         if self.items.is_empty() {
             return Ok(());
         }
-        let table = self.model.backend.library.instance;
+        let table = self.model.backend.library.instance.0;
         // SAFETY: the handle is this instance's, `&mut` keeps others away, and the items are handed over.
-        let status = unsafe { (table.execute)(self.handle.0, self.items.as_ptr(), self.items.len()) };
+        let status = unsafe { ((*table).execute)(self.handle.0, self.items.as_ptr(), self.items.len()) };
         self.items.clear();
         // SAFETY: returned by the call above.
         unsafe { Status::check(status) }
@@ -201,27 +201,27 @@ impl Instance {
     /// Returns when the instance holds no request any more.
     pub fn drain(&mut self) {
         // SAFETY: as in `execute`.
-        unsafe { (self.model.backend.library.instance.drain)(self.handle.0) };
+        unsafe { ((*self.model.backend.library.instance.0).drain)(self.handle.0) };
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: the last call for this handle.
-        unsafe { (self.model.backend.library.instance.destroy)(self.handle.0) };
+        unsafe { ((*self.model.backend.library.instance.0).destroy)(self.handle.0) };
     }
 }
 
 impl Drop for Model {
     fn drop(&mut self) {
         // SAFETY: instances hold the model, so there is none left; the last call for this handle.
-        unsafe { (self.backend.library.model.unload)(self.handle.0) };
+        unsafe { ((*self.backend.library.model.0).unload)(self.handle.0) };
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
         // SAFETY: models hold the backend, so there is none left; the last call for this handle.
-        unsafe { (self.library.backend.destroy)(self.handle.0) };
+        unsafe { ((*self.library.backend.0).destroy)(self.handle.0) };
     }
 }

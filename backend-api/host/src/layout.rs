@@ -6,7 +6,7 @@
 
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::{
-    AbiInstability, AbiInstabilityErrors, check_layout_compatibility,
+    AbiInstability, AbiInstabilityErrors, CheckingGlobals, check_layout_compatibility_with_globals,
 };
 use abi_stable::type_layout::{TLFieldOrFunction, TypeLayout};
 use trireme_abi::LayoutRootRef;
@@ -14,8 +14,10 @@ use trireme_abi::LayoutRootRef;
 /// Compares the library's record with ours; the error is the innermost difference.
 pub(crate) fn check(theirs: &'static TypeLayout) -> Result<(), String> {
     let ours = <LayoutRootRef as StableAbi>::LAYOUT;
-    let Err(newer) = check_layout_compatibility(ours, theirs) else { return Ok(()) };
-    let Err(older) = check_layout_compatibility(theirs, ours) else { return Ok(()) };
+    // Fresh globals each time: the shared ones remember the tables of one library and hold the next one against them.
+    let compare = |a, b| check_layout_compatibility_with_globals(a, b, &CheckingGlobals::new());
+    let Err(newer) = compare(ours, theirs) else { return Ok(()) };
+    let Err(older) = compare(theirs, ours) else { return Ok(()) };
     // Both directions fail: the difference that is not just a missing function is the one to show.
     let of_newer = innermost(&newer, false);
     Err(of_newer.or_else(|| innermost(&older, true)).unwrap_or_else(|| "the layouts differ".to_owned()))

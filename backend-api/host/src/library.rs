@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use libloading::os::unix::{Library as Dl, RTLD_LOCAL, RTLD_NOW};
 use sha2::{Digest, Sha256};
 use trireme_abi::{
-    ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, InstanceVtable, LAYOUT_TAG, ModelVtable,
-    PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy, Probe, StrView,
+    ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr, InstanceVtable, InstanceVtablePtr,
+    LAYOUT_TAG, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy, Probe, StrView,
 };
 
 use crate::error::LoadError;
@@ -43,9 +43,10 @@ pub struct Library {
     version: String,
     sdk: String,
     info: LibraryInfo,
-    pub(crate) backend: &'static BackendVtable,
-    pub(crate) model: &'static ModelVtable,
-    pub(crate) instance: &'static InstanceVtable,
+    // Pointers, not references: a table may be shorter than our type, so fields are read one by one.
+    pub(crate) backend: BackendVtablePtr,
+    pub(crate) model: ModelVtablePtr,
+    pub(crate) instance: InstanceVtablePtr,
 }
 
 #[derive(Default)]
@@ -79,13 +80,13 @@ impl Library {
             None => path.clone(),
             Some(_) => copy(&mut images, options, &hash, &content).map_err(unreadable)?,
         };
-        images.used.insert(load_path.clone(), hash);
         // SAFETY: loading runs the initialisers of the library: it is code that the operator has put there.
         let dl = unsafe { Dl::open(Some(&load_path), RTLD_NOW | RTLD_LOCAL) };
         let dl = dl.map_err(|error| LoadError::NotALibrary {
             path: path.clone(),
             reason: crate::library::short(&error, &load_path),
         })?;
+        images.used.insert(load_path, hash);
         // Never unloaded: whether that would be sound depends on thread-local destructors and values in flight.
         let dl: &'static Dl = Box::leak(Box::new(dl));
         // SAFETY: the symbol is a static of type `Probe`; a library that lies about that cannot be helped.
@@ -159,13 +160,13 @@ impl Library {
         // SAFETY: not null, a static of the library; `struct_size` is looked at before any other field.
         let (backend, model, instance) = unsafe {
             let backend = vtable::<BackendVtable>(probe.vtable.0, "backend").map_err(refuse)?;
-            let model = vtable::<ModelVtable>(backend.model.0, "model").map_err(refuse)?;
-            let instance = vtable::<InstanceVtable>(backend.instance.0, "instance").map_err(refuse)?;
-            (backend, model, instance)
+            let model = vtable::<ModelVtable>((*backend).model.0, "model").map_err(refuse)?;
+            let instance = vtable::<InstanceVtable>((*backend).instance.0, "instance").map_err(refuse)?;
+            (BackendVtablePtr(backend), ModelVtablePtr(model), InstanceVtablePtr(instance))
         };
         let mut info = empty_info();
         // SAFETY: `info` is allowed before `create`; the struct says how far it reaches.
-        unsafe { (backend.info)(BackendInfoPtr(&mut info)) };
+        unsafe { ((*backend.0).info)(BackendInfoPtr(&mut info)) };
         // SAFETY: terminated statics of the library.
         let (name, version, sdk) = unsafe { (c_text(probe.name), c_text(probe.version), c_text(probe.sdk)) };
         let info = LibraryInfo {
@@ -221,16 +222,15 @@ fn empty_info() -> BackendInfo {
 /// The functions that every backend of this major version has: a table that is smaller was cut before they began.
 trait Vtable {
     const MIN_SIZE: usize;
-    fn size(&self) -> usize;
 }
 
 macro_rules! vtables {
     ($($ty:ident to $last:ident;)*) => {$(
         impl Vtable for $ty {
-            const MIN_SIZE: usize = std::mem::offset_of!($ty, $last) + size_of::<usize>();
-            fn size(&self) -> usize {
-                self.struct_size
-            }
+            const MIN_SIZE: usize = {
+                assert!(std::mem::offset_of!($ty, struct_size) == 0);
+                std::mem::offset_of!($ty, $last) + size_of::<usize>()
+            };
         }
     )*};
 }
@@ -243,16 +243,15 @@ vtables! {
 
 /// # Safety
 /// `table` is null or names a static that begins with its size.
-unsafe fn vtable<T: Vtable>(table: *const T, what: &str) -> Result<&'static T, String> {
+unsafe fn vtable<T: Vtable>(table: *const T, what: &str) -> Result<*const T, String> {
     if table.is_null() {
         return Err(format!("it has no {what} functions"));
     }
-    // SAFETY: by this function's contract. Fields behind `struct_size` are never read: see `extension` in `backend`.
-    let table = unsafe { &*table };
-    if table.size() < T::MIN_SIZE {
+    // SAFETY: by this function's contract every table begins with its size.
+    let size = unsafe { table.cast::<usize>().read() };
+    if size < T::MIN_SIZE {
         return Err(format!(
-            "its {what} functions take {} bytes, at least {} are needed: it was built for an older ABI",
-            table.size(),
+            "its {what} functions take {size} bytes, at least {} are needed: it was built for an older ABI",
             T::MIN_SIZE
         ));
     }

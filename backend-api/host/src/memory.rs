@@ -1,4 +1,4 @@
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
@@ -10,7 +10,7 @@ use crate::status::Status;
 /// Alignment of all memory that the host hands out.
 pub(crate) const ALIGNMENT: usize = 64;
 
-/// Memory of the host, 64-byte aligned and not initialised: a backend writes all of it before it is read.
+/// Memory of the host, 64-byte aligned and zero: a backend that forgets to fill it shows nobody what was there before.
 pub struct HostMemory {
     data: NonNull<u8>,
     len: usize,
@@ -30,7 +30,7 @@ impl HostMemory {
         let no_memory = || Status::internal(format!("no memory for {len} bytes"));
         let layout = Layout::from_size_align(len.max(1), ALIGNMENT).map_err(|_| no_memory())?;
         // SAFETY: the layout has a size above 0.
-        let data = unsafe { alloc(layout) };
+        let data = unsafe { alloc_zeroed(layout) };
         let data = NonNull::new(data).ok_or_else(no_memory)?;
         Ok(Self { data, len })
     }
@@ -57,7 +57,7 @@ impl HostMemory {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        // SAFETY: made by `alloc` with the same layout, which was valid then.
+        // SAFETY: made by `alloc_zeroed` with the same layout, which was valid then.
         unsafe { dealloc(self.data.as_ptr(), Layout::from_size_align_unchecked(self.len.max(1), ALIGNMENT)) };
     }
 }

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -81,33 +81,34 @@ pub trait ResponseSink: Send + Sync {
 /// The right to answer one request. Dropped before the last answer, it answers INTERNAL.
 pub struct Responder {
     pub(crate) sink: Arc<dyn ResponseSink>,
-    pub(crate) finished: bool,
+    pub(crate) finished: AtomicBool,
 }
 
 impl Responder {
     /// The right to answer through `sink`.
     pub fn new(sink: Arc<dyn ResponseSink>) -> Self {
-        Self { sink, finished: false }
+        Self { sink, finished: AtomicBool::new(false) }
     }
 
     /// Answers with an error.
-    pub fn fail(mut self, status: Status) {
+    pub fn fail(self, status: Status) {
         self.send(Response::error(status), true);
     }
 
-    pub(crate) fn send(&mut self, response: Response, is_final: bool) -> Verdict {
-        if self.finished {
+    // By shared reference: a backend may ask `cancelled` meanwhile.
+    pub(crate) fn send(&self, response: Response, is_final: bool) -> Verdict {
+        // An error is the last word, whatever the flag says.
+        let is_final = is_final || response.error.is_some();
+        if self.finished.fetch_or(is_final, Relaxed) {
             return Verdict::Closed;
         }
-        // An error is the last word, whatever the flag says.
-        self.finished = is_final || response.error.is_some();
-        self.sink.send(response, self.finished)
+        self.sink.send(response, is_final)
     }
 }
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        if !self.finished {
+        if !*self.finished.get_mut() {
             let status = Status::internal("the backend dropped the request without an answer");
             self.send(Response::error(status), true);
         }

@@ -50,10 +50,10 @@ unsafe fn request<'a>(request: *const RequestHandle) -> &'a Request {
 }
 
 /// # Safety
-/// `responder` is a handle from [`into_wire`] that has not been released and is not used concurrently.
-unsafe fn responder<'a>(responder: *mut ResponderHandle) -> &'a mut Responder {
+/// `responder` is a handle from [`into_wire`] that has not been released.
+unsafe fn responder<'a>(responder: *const ResponderHandle) -> &'a Responder {
     // SAFETY: by this function's contract; handles are boxes of responders.
-    unsafe { &mut *responder.cast::<Responder>() }
+    unsafe { &*responder.cast::<Responder>() }
 }
 
 /// # Safety
@@ -320,6 +320,12 @@ unsafe extern "C" fn send(
 /// `wire` is a whole response whose buffers have not been released.
 unsafe fn take_response(wire: &mut trireme_abi::Response) -> Result<Response, Status> {
     if wire.output_count > MAX_LIST || wire.parameter_count > MAX_LIST {
+        if !wire.outputs.is_null() {
+            for number in 0..wire.output_count {
+                // SAFETY: within the list; each buffer is taken once and given back.
+                drop(unsafe { Foreign::new(wire.outputs.add(number).read().buffer) });
+            }
+        }
         return Err(Status::internal(format!(
             "the backend sent {} outputs and {} parameters; at most {MAX_LIST} of each are allowed",
             wire.output_count, wire.parameter_count
@@ -463,9 +469,8 @@ unsafe extern "C" fn on_writable(handle: *mut ResponderHandle, callback: Writabl
 }
 
 unsafe extern "C" fn cancelled(handle: *const ResponderHandle) -> *const u32 {
-    // SAFETY: the ABI demands a live handle; this call alone may be made concurrently, and it only reads.
-    let responder = unsafe { &*handle.cast::<Responder>() };
-    responder.sink.cancelled().as_ptr()
+    // SAFETY: the ABI demands a live handle.
+    unsafe { responder(handle) }.sink.cancelled().as_ptr()
 }
 
 unsafe extern "C" fn mark(handle: *mut ResponderHandle, stage: Stage, time_ns: u64) {

@@ -193,6 +193,11 @@ impl Core {
                 });
             }
             entry.settle();
+            // A drain that has begun meanwhile has passed this model by: it ends here.
+            if self.is_draining() {
+                old.extend(entry.versions.values_mut().filter_map(|version| version.model.take()));
+                entry.latest = None;
+            }
         });
         for model in old {
             model.queue().close();

@@ -64,7 +64,9 @@ impl Prepared {
                 let _ = created.send(Ok(()));
                 // No model: another instance failed, the load is given up.
                 if let Ok((version, guard)) = go.recv() {
+                    let lost = LostByPanic(&version);
                     run(&version, &model, &plan, instance);
+                    drop(lost);
                     // The guard goes last: who waits for it wants instance and model gone.
                     drop((version, model));
                     drop(guard);
@@ -96,11 +98,24 @@ impl PendingInstance {
     }
 }
 
+/// Without its thread, an instance would leave requests waiting for ever.
+struct LostByPanic<'a>(&'a ModelVersion);
+
+impl Drop for LostByPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.instance_lost();
+        }
+    }
+}
+
 /// Serves until the queue is closed and empty. An instance that fails is replaced.
 fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, first: Instance) {
     let mut instance = first;
     let mut batch: Vec<Item> = Vec::new();
     let number = InstanceId(plan.index);
+    // Grows while one execution after the other fails, so that a model is not made anew at the rate of its requests.
+    let mut pause = Duration::ZERO;
     while let Work::Run = version.queue().next(number, &mut batch) {
         let outcome = instance.execute(&mut batch);
         // What a backend left behind is answered by the responder's drop.
@@ -108,20 +123,22 @@ fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, fir
         if let Err(status) = outcome {
             tracing::error!(model = version.name(), instance = %plan.name, "instance failed: {}", status.message);
             drop(instance);
+            if !pause.is_zero() {
+                version.queue().wait_closed(pause);
+            }
+            pause = (pause * 2).clamp(FIRST_BACK_OFF, MAX_BACK_OFF);
             match replace(version, model, plan) {
                 Some(fresh) => instance = fresh,
                 None => return,
             }
+        } else {
+            pause = Duration::ZERO;
         }
     }
     instance.drain();
 }
 
 /// Makes the instance anew, with growing pauses; `None` when the model is to be given up.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the instance's own thread pauses; nobody waits on it but its model"
-)]
 fn replace(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan) -> Option<Instance> {
     let mut pause = FIRST_BACK_OFF;
     for attempt in 1..=MAX_ATTEMPTS {
@@ -132,7 +149,10 @@ fn replace(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan)
             }
             Err(status) => {
                 tracing::error!(model = version.name(), instance = %plan.name, attempt, "{}", status.message);
-                std::thread::sleep(pause);
+                // Nobody to wait for if the model is being unloaded.
+                if version.queue().wait_closed(pause) {
+                    break;
+                }
                 pause = (pause * 2).min(MAX_BACK_OFF);
             }
         }

@@ -216,8 +216,7 @@ impl Journey {
     }
 
     /// The one answer of a model that is not decoupled.
-    fn finish_single(&self, progress: &mut Progress, response: Option<Response>) -> Letter {
-        let count = progress.responses;
+    fn finish_single(&self, count: u64, response: Option<Response>) -> Letter {
         let Some(response) = response.filter(|_| count == 1) else {
             return Err(ServeError::internal(format!("expected a single response, got {count}")));
         };
@@ -284,43 +283,37 @@ impl ResponseSink for Journey {
         if !is_final {
             let Some(response) = response else { return self.verdict(false) };
             if !decoupled {
-                progress.held = Some(response);
+                let earlier = progress.held.replace(response);
+                drop(progress);
+                // Its memory goes back to the backend, so without the lock.
+                drop(earlier);
                 return self.verdict(false);
             }
             drop(progress);
-            let letter = self
-                .convert(response)
-                .map(|response| StreamItem { response: Some(response), is_final: false });
-            return match letter {
-                Ok(letter) => self.verdict(self.mailbox.push(Ok(letter))),
+            return match self.convert(response) {
+                Ok(response) => {
+                    let letter = StreamItem { response: Some(response), is_final: false };
+                    self.verdict(self.mailbox.push(Ok(letter)))
+                }
                 Err(error) => {
-                    self.fail(error, FailureReason::Backend);
+                    let mut progress = lock(&self.progress);
+                    progress.done = true;
+                    let execution = progress.execution.take();
+                    drop(progress);
+                    self.end(Err(error), execution, now);
                     Verdict::Closed
                 }
             };
         }
         progress.done = true;
-        let response = response.or(progress.held.take());
-        let letter = if decoupled {
-            self.finish_decoupled(response)
-        } else {
-            self.finish_single(&mut progress, response)
-        };
+        let (held, count) = (progress.held.take(), progress.responses);
         let execution = progress.execution.take();
         drop(progress);
-        let times = match &execution {
-            Some(execution) => execution.request_done(&self.model, self.batch_size, letter.is_ok(), now),
-            None => ExecutionTimes { start: now, compute_start: now, compute_end: now, end: now },
-        };
-        match &letter {
-            Ok(_) => self.count_success(&times),
-            Err(_) if self.is_cancelled() => self.count_failure(FailureReason::Canceled),
-            Err(error) if error.status == trireme_protocol::StatusCode::Cancelled => {
-                self.count_failure(FailureReason::Canceled);
-            }
-            Err(_) => self.count_failure(FailureReason::Backend),
-        }
-        self.mailbox.push(letter);
+        // Without the lock: what is not used of the response goes back to the backend.
+        let response = response.or(held);
+        let letter =
+            if decoupled { self.finish_decoupled(response) } else { self.finish_single(count, response) };
+        self.end(letter, execution, now);
         self.verdict(false)
     }
 
@@ -341,6 +334,23 @@ impl ResponseSink for Journey {
 }
 
 impl Journey {
+    /// The last answer of a request that an instance had: counts it, gives the room back, then lets the answer leave.
+    fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
+        let times = match &execution {
+            Some(execution) => execution.request_done(&self.model, self.batch_size, letter.is_ok(), now),
+            None => ExecutionTimes { start: now, compute_start: now, compute_end: now, end: now },
+        };
+        match &letter {
+            Ok(_) => self.count_success(&times),
+            Err(_) if self.is_cancelled() => self.count_failure(FailureReason::Canceled),
+            Err(error) if error.status == trireme_protocol::StatusCode::Cancelled => {
+                self.count_failure(FailureReason::Canceled);
+            }
+            Err(_) => self.count_failure(FailureReason::Backend),
+        }
+        self.mailbox.push(letter);
+    }
+
     fn verdict(&self, paused: bool) -> Verdict {
         if self.is_cancelled() {
             Verdict::Cancelled

@@ -155,9 +155,12 @@ fn create_instances(
     plans: &[InstancePlan],
     label: &str,
 ) -> Result<Vec<Prepared>, ServeError> {
-    let pending: Result<Vec<_>, _> =
+    let pending: Vec<_> =
         plans.iter().map(|plan| Prepared::create(Arc::clone(model), plan.clone(), label)).collect();
-    pending?.into_iter().map(crate::instance::PendingInstance::wait).collect()
+    // All of them, also after a failure: the next try must not meet one that is still being made.
+    let made: Vec<_> =
+        pending.into_iter().map(|one| one.and_then(crate::instance::PendingInstance::wait)).collect();
+    made.into_iter().collect()
 }
 
 /// The instances that the groups of a configuration stand for.

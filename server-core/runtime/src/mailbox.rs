@@ -41,7 +41,8 @@ impl<T> Mailbox<T> {
             return false;
         }
         state.letters.push_back(letter);
-        state.paused = state.letters.len() >= HIGH_WATER;
+        // Once paused it stays so until `poll_next` ends it: that is what calls `writable`.
+        state.paused |= state.letters.len() >= HIGH_WATER;
         let paused = state.paused;
         let waker = state.waker.take();
         drop(state);
@@ -55,7 +56,12 @@ impl<T> Mailbox<T> {
     pub(crate) fn on_writable(&self, call: Writable) {
         let mut state = lock(&self.state);
         if state.paused && !state.abandoned {
-            state.writable = Some(call);
+            let earlier = state.writable.replace(call);
+            drop(state);
+            // Each call is made once: an earlier one gives way at once.
+            if let Some(earlier) = earlier {
+                earlier();
+            }
         } else {
             drop(state);
             call();

@@ -104,9 +104,12 @@ impl ModelVersion {
         self.table.batches()
     }
 
-    /// An instance is gone for good: what waits is refused.
+    /// An instance is gone for good; without the last one, what waits is refused.
     pub(crate) fn instance_lost(&self) {
-        self.queue.fail_all(&ServeError::internal(format!("an instance of model '{}' is lost", self.name)));
+        self.queue.instance_lost(&ServeError::unavailable(format!(
+            "model '{}' version {} has lost all its instances and cannot make new ones: see the log, then load it again",
+            self.name, self.version
+        )));
     }
 
     pub(crate) fn generation(&self) -> u64 {

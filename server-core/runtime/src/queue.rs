@@ -22,6 +22,8 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// Instances wait here for work.
     work: Condvar,
+    /// Told once, when the queue closes. Not `work`: who waits for this must not take an instance's wake-up.
+    closed: Condvar,
     bounded: bool,
 }
 
@@ -29,6 +31,10 @@ struct State {
     dispatcher: Dispatcher,
     waiting: SlotMap<DefaultKey, Waiting>,
     idle_instances: usize,
+    /// Instances that are not given up.
+    alive: usize,
+    /// Why nothing is taken any more, if the last instance is lost.
+    lost: Option<ServeError>,
     /// Reused from batch to batch.
     ids: Vec<RequestId>,
     expired: Vec<RequestId>,
@@ -51,13 +57,15 @@ impl Queue {
     /// `bounded`: an instance may hold only so many requests in flight, so their ends must be told.
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
+            alive: dispatcher.instances().len(),
+            lost: None,
             dispatcher,
             waiting: SlotMap::new(),
             idle_instances: 0,
             ids: Vec::new(),
             expired: Vec::new(),
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), bounded }
+        Self { state: Mutex::new(state), work: Condvar::new(), closed: Condvar::new(), bounded }
     }
 
     /// Adds a request.
@@ -76,19 +84,31 @@ impl Queue {
         let arrival = Time(journey.accepted_ns());
         let info = RequestInfo { id, size, shape_key, priority, timeout_us, deadline: None, arrival };
         if let Err(refusal) = state.dispatcher.on_arrival(info) {
-            state.waiting.remove(key);
+            let request = state.waiting.remove(key);
+            let lost = state.lost.clone();
             drop(state);
+            drop(request);
             journey.model.metrics.count_failure(FailureReason::Rejected);
-            return Err(refused(journey, &refusal));
+            return Err(lost.unwrap_or_else(|| refused(journey, &refusal)));
         }
         journey.ticket.store(id.0, SeqCst);
         journey.model.metrics.pending_request_count.fetch_add(1, Relaxed);
         let wake = state.idle_instances > 0;
         drop(state);
         if wake {
-            self.work.notify_one();
+            self.wake();
         }
         Ok(())
+    }
+
+    /// For one more request. Bounded instances that are full sleep beside those with room, so only waking all of them is
+    /// sure to reach one that can take it.
+    fn wake(&self) {
+        if self.bounded {
+            self.work.notify_all();
+        } else {
+            self.work.notify_one();
+        }
     }
 
     /// Takes a request out again if no instance has it yet; it is answered CANCELLED.
@@ -100,7 +120,12 @@ impl Queue {
         let mut state = lock(&self.state);
         if state.dispatcher.on_cancel(RequestId(ticket)) {
             let waiting = state.waiting.remove(KeyData::from_ffi(ticket).into());
+            let closed = state.dispatcher.is_closed();
             drop(state);
+            if closed {
+                // It may have been the last one: full instances that waited to take it can end.
+                self.work.notify_all();
+            }
             if let Some(waiting) = waiting {
                 leave(&waiting.journey);
                 waiting.journey.fail(
@@ -138,8 +163,11 @@ impl Queue {
                 // An arrival wakes one instance; what that one leaves behind is for the next.
                 let more = state.idle_instances > 0 && !state.waiting.is_empty();
                 drop(state);
-                if more {
-                    self.work.notify_one();
+                if matches!(work, Some(Work::End)) {
+                    // The others may wait for room for requests that are gone.
+                    self.work.notify_all();
+                } else if more {
+                    self.wake();
                 }
                 refuse_late(late);
                 match work {
@@ -175,22 +203,38 @@ impl Queue {
         }
     }
 
+    /// Waits until the queue is closed, at most `pause`; true if it is.
+    pub(crate) fn wait_closed(&self, pause: Duration) -> bool {
+        let state = lock(&self.state);
+        let waited = self.closed.wait_timeout_while(state, pause, |state| !state.dispatcher.is_closed());
+        waited.unwrap_or_else(std::sync::PoisonError::into_inner).0.dispatcher.is_closed()
+    }
+
     /// Takes nothing new; what waits is still run.
     pub(crate) fn close(&self) {
         lock(&self.state).dispatcher.close();
         self.work.notify_all();
+        self.closed.notify_all();
     }
 
-    /// Takes nothing new and fails everything that waits: no instance will ever take it.
-    pub(crate) fn fail_all(&self, error: &ServeError) {
+    /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails.
+    pub(crate) fn instance_lost(&self, error: &ServeError) {
         let mut state = lock(&self.state);
+        state.alive = state.alive.saturating_sub(1);
+        if state.alive > 0 {
+            // It may have been woken for a request that another one has to take now.
+            drop(state);
+            self.work.notify_all();
+            return;
+        }
         state.dispatcher.close();
-        let waiting: Vec<_> = state.waiting.drain().map(|(_, waiting)| waiting.journey).collect();
-        for journey in &waiting {
+        state.lost = Some(error.clone());
+        let waiting: Vec<_> = state.waiting.drain().map(|(_, waiting)| waiting).collect();
+        for Waiting { journey, .. } in &waiting {
             state.dispatcher.on_cancel(RequestId(journey.ticket.load(SeqCst)));
         }
         drop(state);
-        for journey in waiting {
+        for Waiting { journey, .. } in waiting {
             leave(&journey);
             journey.fail(error.clone(), FailureReason::Other);
         }
