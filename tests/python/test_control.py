@@ -1,5 +1,7 @@
 """Health, metadata, configuration, index, load, unload and statistics by the real tritonclient."""
+import concurrent.futures
 import json
+import threading
 import urllib.request
 
 import numpy as np
@@ -117,6 +119,35 @@ def test_a_broken_reload_leaves_the_old_model_serving(tmp_path):
             with pytest.raises(Exception, match="nowhere"):
                 client.load_model("m")
             assert client.is_model_ready("m")
+
+
+def test_reloads_under_load_lose_nothing(tmp_path):
+    configs = [identity("m", extra=extra) for extra in ("", "instance_group { count: 2 }\n", "dynamic_batching { }\n")]
+    write_model(tmp_path, "m", configs[0])
+    with Server(tmp_path, "--model-control-mode=explicit", "--load-model=m") as server:
+        done = threading.Event()
+
+        def ask(seed):
+            answered, rng = 0, np.random.default_rng(seed)
+            with httpclient.InferenceServerClient(f"127.0.0.1:{server.http}") as client:
+                while not done.is_set():
+                    array = rng.random((1, 4), np.float32)
+                    one = httpclient.InferInput("INPUT0", [1, 4], "FP32")
+                    one.set_data_from_numpy(array)
+                    assert (client.infer("m", [one]).as_numpy("OUTPUT0") == array).all()
+                    answered += 1
+            return answered
+
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask, seed) for seed in range(4)]
+            try:
+                with httpclient.InferenceServerClient(f"127.0.0.1:{server.http}") as client:
+                    for number in range(60):
+                        write_model(tmp_path, "m", configs[number % 3])
+                        client.load_model("m")
+            finally:
+                done.set()
+            assert sum(one.result() for one in asking) > 60
 
 
 def test_control_mode_none_refuses_load_and_unload(tmp_path):

@@ -158,7 +158,8 @@ mod tests {
         let expected = "members = [\n    \"backends/a\",\n    \"backends/b\",\n    \"tests\",\n]\n";
         assert_eq!(with_member(root, "backends/b").unwrap(), expected);
         let own = "[workspace]\n[dependencies]\ntrireme-sdk = { path = \"x\" }\ntrireme-testing = { path = \"y\" }\n";
-        let member = "[dependencies]\ntrireme-sdk = { workspace = true }\ntrireme-testing = { workspace = true }\n";
+        let member =
+            "[dependencies]\ntrireme-sdk = { workspace = true }\ntrireme-testing = { workspace = true }\n";
         assert_eq!(with_workspace_sdk(own), member);
     }
 }

@@ -1,22 +1,543 @@
-
+/* The ABI between the Trireme server and a backend library, for authors in C.
+ *
+ * Made from the crate `trireme-abi`; not edited by hand. A library exports the static
+ *
+ *     const TriremeProbe trireme_backend_probe = { .magic = TRIREME_PROBE_MAGIC, ... };
+ *
+ * with `layout_tag` all zero, `layout` NULL and `panic` TriremePanicStrategy_NONE, is called
+ * `libtrireme_<name>.so`, and is never unloaded. */
 
 #ifndef TRIREME_BACKEND_H
 #define TRIREME_BACKEND_H
 
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
-/**
- * Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
- */
-#define TriremeABI_MAJOR 0
+/* What begins every TriremeProbe. */
+#define TRIREME_PROBE_MAGIC { 'T', 'R', 'I', 'R', 'E', 'M', 'E', '\0' }
 
-/**
- * Minor version; grows with each field, function or constant that is added.
- */
-#define TriremeABI_MINOR 1
+// Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
+#define TRIREME_ABI_MAJOR 0
+
+// Minor version; grows with each field, function or constant that is added.
+#define TRIREME_ABI_MINOR 1
+
+// How a panic of the library behaves.
+typedef uint32_t TriremePanicStrategy;
+// The language has none (C).
+#define TriremePanicStrategy_NONE 0
+#define TriremePanicStrategy_UNWIND 1
+// Refused: a panic would end the server.
+#define TriremePanicStrategy_ABORT 2
+
+// An open enum of result codes. An unknown value is read as `StatusCode::UNKNOWN`.
+typedef uint32_t TriremeStatusCode;
+#define TriremeStatusCode_OK 0
+#define TriremeStatusCode_UNKNOWN 1
+// The backend's or the server's fault.
+#define TriremeStatusCode_INTERNAL 2
+#define TriremeStatusCode_NOT_FOUND 3
+// The caller's fault.
+#define TriremeStatusCode_INVALID_ARG 4
+// Not now: try again later or elsewhere.
+#define TriremeStatusCode_UNAVAILABLE 5
+#define TriremeStatusCode_UNSUPPORTED 6
+#define TriremeStatusCode_ALREADY_EXISTS 7
+#define TriremeStatusCode_CANCELLED 8
+
+// An owned text, UTF-8. The receiver calls `release(owner)` exactly once when `release` is not null.
+//
+// Whoever made the memory frees it: the two sides may have different allocators.
+typedef struct TriremeOwnedText {
+  const uint8_t *data;
+  // In bytes.
+  size_t len;
+  void *owner;
+  void (*release)(void *owner);
+} TriremeOwnedText;
+
+// The result of a call that can fail. `message` is empty when `code` is `StatusCode::OK`.
+typedef struct TriremeStatus {
+  TriremeStatusCode code;
+  struct TriremeOwnedText message;
+} TriremeStatus;
+
+// A borrowed text: UTF-8, not terminated, valid for the call that it is handed to unless stated otherwise.
+//
+// `data` may be null when `len` is 0.
+typedef struct TriremeStrView {
+  const uint8_t *data;
+  // In bytes.
+  size_t len;
+} TriremeStrView;
+
+// An open enum: where an instance runs.
+typedef uint32_t TriremeInstanceKind;
+#define TriremeInstanceKind_CPU 1
+#define TriremeInstanceKind_GPU 2
+// The backend decides.
+#define TriremeInstanceKind_MODEL 3
+
+// What an instance is made with. The texts live until the call returns.
+typedef struct TriremeInstanceArgs {
+  size_t struct_size;
+  // `<group>_<number in the group>`.
+  struct TriremeStrView name;
+  // Number of the instance within its model version, from 0.
+  uint32_t index;
+  TriremeInstanceKind kind;
+  int32_t device;
+} TriremeInstanceArgs;
+
+// A pointer to `InstanceArgs`, valid for the call.
+typedef const struct TriremeInstanceArgs *TriremeInstanceArgsPtr;
+
+// The functions of a loaded model.
+typedef struct TriremeModelVtable {
+  size_t struct_size;
+  // `[instance-thread of the new one]` Instances of a model may be made concurrently.
+  struct TriremeStatus (*create_instance)(void *model, TriremeInstanceArgsPtr args, void **out);
+  // `[any-thread]` Once, after all instances are destroyed; usually on the thread of the last one.
+  void (*unload)(void *model);
+  // `[any-thread]` As `BackendVtable::extension`; valid until the model is unloaded.
+  const void *(*extension)(void *model, struct TriremeStrView id);
+} TriremeModelVtable;
+
+// A pointer to a `ModelVtable`, valid until the process ends.
+typedef const struct TriremeModelVtable *TriremeModelVtablePtr;
+
+// A request as the host holds it; opaque to a backend.
+typedef struct TriremeRequestHandle TriremeRequestHandle;
+
+// The right to answer one request; opaque to a backend.
+//
+// Released without a response that carries `ResponseFlags::FINAL`, the host answers INTERNAL in its place.
+typedef struct TriremeResponderHandle TriremeResponderHandle;
+
+// One entry of a batch. The backend owns both halves and releases both, in any order and from any thread.
+//
+// The inputs live until `request` is released; the right to answer lives as long as `responder`.
+typedef struct TriremeRequestItem {
+  struct TriremeRequestHandle *request;
+  struct TriremeResponderHandle *responder;
+} TriremeRequestItem;
+
+// The functions of an instance. Never called concurrently for one instance.
+typedef struct TriremeInstanceVtable {
+  size_t struct_size;
+  // `[instance-thread]` Runs a batch of `count` requests. Takes all of them, also when something goes wrong: each
+  // is answered through its responder. May return before the answers are sent. `items` itself is the host's.
+  // The result says whether the instance can go on: anything but OK makes the host replace it.
+  struct TriremeStatus (*execute)(void *instance, const struct TriremeRequestItem *items, size_t count);
+  // `[instance-thread]` Returns when the instance holds no request any more.
+  void (*drain)(void *instance);
+  // `[instance-thread]` The last call. After `drain`, unless `execute` failed or the load was given up; requests that
+  // it still holds are to be released.
+  void (*destroy)(void *instance);
+} TriremeInstanceVtable;
+
+// A pointer to an `InstanceVtable`, valid until the process ends.
+typedef const struct TriremeInstanceVtable *TriremeInstanceVtablePtr;
+
+// What a backend says of itself; filled by `BackendVtable::info`. The texts live until the process ends.
+typedef struct TriremeBackendInfo {
+  // Set by the host before the call: what it can read.
+  size_t struct_size;
+  struct TriremeStrView name;
+  struct TriremeStrView version;
+  // Bit set: 1 = runs on a CPU, 2 = runs on a GPU. `KIND_GPU` is refused without the second.
+  uint32_t devices;
+  // Whether `instance_group.kind` chooses the device (1) or the backend decides by itself (0).
+  uint32_t kind_chooses_device;
+  // How many requests an instance may hold unanswered after `execute` has returned. 0: the instance is busy until
+  // `execute` returns, and then free, whatever it still holds.
+  uint32_t max_in_flight;
+} TriremeBackendInfo;
+
+// A pointer to `BackendInfo`, valid for the call.
+typedef struct TriremeBackendInfo *TriremeBackendInfoPtr;
+
+// An open enum of element types; the numbers are those of `inference.DataType`.
+typedef uint32_t TriremeDType;
+// One byte, 0 or 1.
+#define TriremeDType_BOOL 1
+#define TriremeDType_UINT8 2
+#define TriremeDType_UINT16 3
+#define TriremeDType_UINT32 4
+#define TriremeDType_UINT64 5
+#define TriremeDType_INT8 6
+#define TriremeDType_INT16 7
+#define TriremeDType_INT32 8
+#define TriremeDType_INT64 9
+#define TriremeDType_FP16 10
+#define TriremeDType_FP32 11
+#define TriremeDType_FP64 12
+// Elements of varying length, each a little-endian `u32` length and that many bytes.
+#define TriremeDType_BYTES 13
+#define TriremeDType_BF16 14
+
+// What a backend can know of an input without touching its data. The views live until the request is released.
+typedef struct TriremeInputInfo {
+  struct TriremeStrView name;
+  TriremeDType dtype;
+  // Number of buffers that hold the data, one after the other; at least 1 unless `byte_size` is 0.
+  uint32_t buffer_count;
+  // Batch dimension first if the model batches. The product times the element size equals `byte_size`.
+  const int64_t *shape;
+  size_t rank;
+  size_t byte_size;
+} TriremeInputInfo;
+
+// An open enum: what kind of memory a pointer names.
+typedef uint32_t TriremeMemoryKind;
+// Ordinary memory of the process.
+#define TriremeMemoryKind_CPU 0
+// Page-locked memory of the process.
+#define TriremeMemoryKind_CPU_PINNED 1
+// Memory of GPU `device`, in that device's primary context.
+#define TriremeMemoryKind_GPU 2
+// Shared memory: `fd` and `fd_offset` are valid too; `data` is its mapping in this process.
+#define TriremeMemoryKind_SHARED 3
+
+// Memory lent to the reader: valid until the object that it came from is released.
+typedef struct TriremeBufferView {
+  const void *data;
+  // In bytes.
+  size_t len;
+  TriremeMemoryKind kind;
+  int32_t device;
+  uint64_t ready_event;
+  int32_t fd;
+  uint32_t reserved;
+  uint64_t fd_offset;
+} TriremeBufferView;
+
+// Owned memory. Holding one tells you: `data .. data + len` stays readable until `release` is called, after
+// `ready_event` (if not 0) has passed on a device. Nothing is said of its alignment.
+//
+// Moving a `Buffer` across the boundary moves the duty to release it. `release` may be null: nothing to do.
+typedef struct TriremeBuffer {
+  void *data;
+  // In bytes.
+  size_t len;
+  TriremeMemoryKind kind;
+  // Device number for `MemoryKind::GPU`, otherwise 0.
+  int32_t device;
+  // 0, or a `CUevent` that the reader waits for.
+  uint64_t ready_event;
+  // File descriptor for `MemoryKind::SHARED`, otherwise -1. Borrowed: valid until release.
+  int32_t fd;
+  uint32_t reserved;
+  uint64_t fd_offset;
+  void *owner;
+  // Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
+  // so that it is not reused under a running stream. Called once, from any thread, also after the instance and the
+  // model that made it are gone.
+  void (*release)(void *owner, uint64_t done_event);
+} TriremeBuffer;
+
+// An open enum: which member of `Parameter` holds the value.
+typedef uint32_t TriremeParameterKind;
+#define TriremeParameterKind_STRING 0
+#define TriremeParameterKind_INT 1
+// `int_value` is 0 or 1.
+#define TriremeParameterKind_BOOL 2
+#define TriremeParameterKind_DOUBLE 3
+
+// A named value of a request or of a response.
+typedef struct TriremeParameter {
+  struct TriremeStrView name;
+  TriremeParameterKind kind;
+  uint32_t reserved;
+  int64_t int_value;
+  double double_value;
+  struct TriremeStrView string_value;
+} TriremeParameter;
+
+// How a backend reads a request. All functions: `[any-thread & request not released]`.
+typedef struct TriremeRequestVtable {
+  size_t struct_size;
+  // The id that the client gave, or empty.
+  struct TriremeStrView (*id)(const struct TriremeRequestHandle *request);
+  size_t (*input_count)(const struct TriremeRequestHandle *request);
+  // Inputs are ordered as in the model's configuration; an optional input that is absent is left out.
+  // INVALID_ARG if `index` is out of range.
+  struct TriremeStatus (*input)(const struct TriremeRequestHandle *request,
+                                size_t index,
+                                struct TriremeInputInfo *out);
+  // Piece `buffer` of input `index`.
+  struct TriremeStatus (*input_buffer)(const struct TriremeRequestHandle *request,
+                                       size_t index,
+                                       size_t buffer,
+                                       struct TriremeBufferView *out);
+  // The whole input in one buffer of the given kind, 64-byte aligned; copies only if it must.
+  struct TriremeStatus (*gather)(const struct TriremeRequestHandle *request,
+                                 size_t index,
+                                 TriremeMemoryKind kind,
+                                 int32_t device,
+                                 struct TriremeBuffer *out);
+  size_t (*parameter_count)(const struct TriremeRequestHandle *request);
+  struct TriremeStatus (*parameter)(const struct TriremeRequestHandle *request,
+                                    size_t index,
+                                    struct TriremeParameter *out);
+  // Whether the client wants output number `output` (as in the configuration). Unknown numbers are not wanted.
+  bool (*output_wanted)(const struct TriremeRequestHandle *request, size_t output);
+  // Elements in the batch dimension; 1 if the model does not batch.
+  uint32_t (*batch_size)(const struct TriremeRequestHandle *request);
+  // 0 if none was given; smaller is more urgent.
+  uint64_t (*priority)(const struct TriremeRequestHandle *request);
+  // Nanoseconds of `CLOCK_MONOTONIC`, or 0: none.
+  uint64_t (*deadline_ns)(const struct TriremeRequestHandle *request);
+  // 0 if none; see `correlation_text` for textual ids.
+  uint64_t (*correlation_id)(const struct TriremeRequestHandle *request);
+  struct TriremeStrView (*correlation_text)(const struct TriremeRequestHandle *request);
+  // W3C `traceparent`, or empty.
+  struct TriremeStrView (*trace_parent)(const struct TriremeRequestHandle *request);
+  // Gives the request back; its views and input memory are gone with it.
+  void (*release)(struct TriremeRequestHandle *request);
+} TriremeRequestVtable;
+
+// A pointer to the host's `RequestVtable`, valid until the process ends.
+typedef const struct TriremeRequestVtable *TriremeRequestVtablePtr;
+
+// An open enum: what the host says to a response.
+typedef uint32_t TriremeSendVerdict;
+// Accepted.
+#define TriremeSendVerdict_CONTINUE 0
+// Accepted, but the reader is slow: wait for the `on_writable` callback before the next one.
+#define TriremeSendVerdict_PAUSE 1
+// Accepted, but nobody waits for more: stop computing and send FINAL.
+#define TriremeSendVerdict_CANCELLED 2
+// Dropped: FINAL has been sent already, or the response was malformed.
+#define TriremeSendVerdict_CLOSED 3
+
+// An output of a response. `buffer` moves to the host with the call, whatever its result.
+typedef struct TriremeOutputTensor {
+  struct TriremeStrView name;
+  TriremeDType dtype;
+  uint32_t reserved;
+  const int64_t *shape;
+  size_t rank;
+  struct TriremeBuffer buffer;
+} TriremeOutputTensor;
+
+// One answer: outputs, or an error if `code` is not `StatusCode::OK`.
+typedef struct TriremeResponse {
+  struct TriremeOutputTensor *outputs;
+  size_t output_count;
+  const struct TriremeParameter *parameters;
+  size_t parameter_count;
+  TriremeStatusCode code;
+  uint32_t reserved;
+  struct TriremeStrView message;
+} TriremeResponse;
+
+// A bit set.
+typedef uint32_t TriremeResponseFlags;
+#define TriremeResponseFlags_NONE 0
+// The last response of this request.
+#define TriremeResponseFlags_FINAL 1
+
+// Called by the host, once, from any thread, when a paused responder may send again or its request is cancelled.
+typedef struct TriremeWritable {
+  void (*call)(void *user);
+  void *user;
+} TriremeWritable;
+
+// An open enum: points in the life of an execution, for the statistics.
+typedef uint32_t TriremeStage;
+// The inputs are gathered, computing starts.
+#define TriremeStage_COMPUTE_START 1
+// Computing has ended, the outputs are being made.
+#define TriremeStage_COMPUTE_END 2
+
+// How a backend answers. All functions: `[any-thread & responder not released]`; calls for one responder are not
+// made concurrently, except `is_cancelled`.
+typedef struct TriremeResponderVtable {
+  size_t struct_size;
+  // Memory for an output, made by the host where its consumer wants it (64-byte aligned host memory, the client's
+  // shared memory, or the next step's input). `kind` and `device` say what the backend can write to; the result
+  // may be of kind CPU instead. Every byte is to be written before it is sent.
+  struct TriremeStatus (*allocate)(struct TriremeResponderHandle *responder,
+                                   struct TriremeStrView name,
+                                   size_t byte_size,
+                                   TriremeMemoryKind kind,
+                                   int32_t device,
+                                   struct TriremeBuffer *out);
+  // Sends a response. The buffers of its outputs move to the host; texts and shapes are copied.
+  TriremeSendVerdict (*send)(struct TriremeResponderHandle *responder,
+                             struct TriremeResponse *response,
+                             TriremeResponseFlags flags);
+  // Asks for one call of `callback`; at once if the responder is writable already.
+  void (*on_writable)(struct TriremeResponderHandle *responder, struct TriremeWritable callback);
+  // Where to look for a cancellation: a `u32` that is 0 until nobody waits for the answer any more. Read it
+  // atomically; valid until the responder is released.
+  const uint32_t *(*cancelled)(const struct TriremeResponderHandle *responder);
+  // Notes the time of a stage for the statistics, in nanoseconds of `CLOCK_MONOTONIC`; 0 means now.
+  void (*mark)(struct TriremeResponderHandle *responder, TriremeStage stage, uint64_t time_ns);
+  void (*release)(struct TriremeResponderHandle *responder);
+} TriremeResponderVtable;
+
+// A pointer to the host's `ResponderVtable`, valid until the process ends.
+typedef const struct TriremeResponderVtable *TriremeResponderVtablePtr;
+
+// An open enum of log levels, most severe first.
+typedef uint32_t TriremeLogLevel;
+#define TriremeLogLevel_ERROR 1
+#define TriremeLogLevel_WARN 2
+#define TriremeLogLevel_INFO 3
+#define TriremeLogLevel_VERBOSE 4
+
+// An open enum of metric kinds.
+typedef uint32_t TriremeMetricKind;
+#define TriremeMetricKind_COUNTER 0
+#define TriremeMetricKind_GAUGE 1
+
+// A metric that a backend wants to show. `labels` is a list of `label_count` pairs: name, value, name, value …
+typedef struct TriremeMetricDesc {
+  // A Prometheus name.
+  struct TriremeStrView name;
+  struct TriremeStrView help;
+  TriremeMetricKind kind;
+  uint32_t reserved;
+  const struct TriremeStrView *labels;
+  size_t label_count;
+} TriremeMetricDesc;
+
+// Where the value of a metric is kept: the bits of an `f64`, read and written atomically. Lives until the process ends.
+typedef uint64_t *TriremeMetricCell;
+
+// What the host offers to a backend. All functions: `[any-thread]`, valid until the process ends.
+typedef struct TriremeHostVtable {
+  size_t struct_size;
+  TriremeRequestVtablePtr request;
+  TriremeResponderVtablePtr responder;
+  // Least severe level that is written, a `u32` to be read atomically before a message is formatted.
+  const uint32_t *(*log_level)(const void *context);
+  // Writes a line. `source` is the module that speaks.
+  void (*log)(const void *context,
+              TriremeLogLevel level,
+              struct TriremeStrView source,
+              struct TriremeStrView message);
+  // Registers a metric or finds it again (same name and labels: same cell).
+  struct TriremeStatus (*metric)(const void *context,
+                                 const struct TriremeMetricDesc *desc,
+                                 TriremeMetricCell *out);
+  // 64-byte aligned memory. UNSUPPORTED for kinds without a provider.
+  struct TriremeStatus (*allocate)(const void *context,
+                                   TriremeMemoryKind kind,
+                                   int32_t device,
+                                   size_t byte_size,
+                                   struct TriremeBuffer *out);
+  // Nanoseconds of the clock that deadlines and marks are given in.
+  uint64_t (*now_ns)(const void *context);
+  // The host's half of the extension `id` ("name/REV"), or null.
+  const void *(*extension)(const void *context, struct TriremeStrView id);
+} TriremeHostVtable;
+
+// A pointer to the `HostVtable`, valid until the process ends.
+typedef const struct TriremeHostVtable *TriremeHostVtablePtr;
+
+// The host as a backend sees it. `context` is the first argument of every function.
+typedef struct TriremeHostRef {
+  const void *context;
+  TriremeHostVtablePtr vtable;
+} TriremeHostRef;
+
+// What a backend is made with.
+typedef struct TriremeBackendArgs {
+  size_t struct_size;
+  struct TriremeHostRef host;
+  // The settings given on the command line for this backend, a JSON object of strings.
+  struct TriremeStrView config_json;
+} TriremeBackendArgs;
+
+// A pointer to `BackendArgs`, valid for the call.
+typedef const struct TriremeBackendArgs *TriremeBackendArgsPtr;
+
+// What a model is loaded with. The texts live until the call returns.
+typedef struct TriremeModelArgs {
+  size_t struct_size;
+  struct TriremeStrView name;
+  int64_t version;
+  // The model's directory (that of `config.pbtxt`).
+  struct TriremeStrView model_dir;
+  // The version's directory.
+  struct TriremeStrView version_dir;
+  // The whole configuration as JSON, with protobuf's field names, defaults printed.
+  struct TriremeStrView config_json;
+} TriremeModelArgs;
+
+// A pointer to `ModelArgs`, valid for the call.
+typedef const struct TriremeModelArgs *TriremeModelArgsPtr;
+
+// The functions of a backend library.
+//
+// In this and all other tables `last_prefix_field` marks the last function that every version of a major has; it never
+// moves. What stands behind it was added later and is looked at only where `struct_size` covers it.
+//
+// `backend`, `model` and `instance` are pointers that only the backend understands. An object outlives those made
+// from it: instances are destroyed before their model, models before their backend.
+typedef struct TriremeBackendVtable {
+  size_t struct_size;
+  TriremeModelVtablePtr model;
+  TriremeInstanceVtablePtr instance;
+  // `[any-thread]` Fills `info`, as far as `info.struct_size` reaches. Allowed before `create`.
+  void (*info)(TriremeBackendInfoPtr info);
+  // `[load-thread]` Once after the library is loaded. On an error `out` is not read.
+  struct TriremeStatus (*create)(TriremeBackendArgsPtr args, void **out);
+  // `[load-thread]` Once, when the server ends and all models are gone. The library itself is never unloaded.
+  void (*destroy)(void *backend);
+  // `[load-thread]` Proposes what the configuration leaves open: `out` is a JSON object that may hold
+  // `max_batch_size`, `input`, `output`, `dynamic_batching` and `model_transaction_policy`, or an empty text.
+  // May run concurrently for different models.
+  struct TriremeStatus (*complete_config)(void *backend,
+                                          TriremeModelArgsPtr args,
+                                          struct TriremeOwnedText *out);
+  // `[load-thread]` Loads a model; may run concurrently for different models.
+  struct TriremeStatus (*load)(void *backend, TriremeModelArgsPtr args, void **out);
+  // `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
+  const void *(*extension)(void *backend, struct TriremeStrView id);
+} TriremeBackendVtable;
+
+// A pointer to a `BackendVtable`, valid until the process ends.
+typedef const struct TriremeBackendVtable *TriremeBackendVtablePtr;
+
+// The business card of a backend library, read before anything of it is called. Its shape never changes; a larger
+// `struct_size` means that more follows.
+//
+// ```text
+//   0 magic[8]   8 struct_size  12 abi_major  14 abi_minor  16 panic  20 reserved
+//  24 name  32 version  40 sdk  48 layout_tag[16]  64 layout  72 vtable
+// ```
+typedef struct TriremeProbe {
+  uint8_t magic[8];
+  uint32_t struct_size;
+  uint16_t abi_major;
+  uint16_t abi_minor;
+  TriremePanicStrategy panic;
+  uint32_t reserved;
+  // Name of the backend, `[A-Za-z0-9_-]+`, terminated. Equals the one in `libtrireme_<name>.so`.
+  const char *name;
+  // Version of the backend, terminated.
+  const char *version;
+  // What it was built with, terminated: `"trireme-sdk 0.1.0"`, `"C"`.
+  const char *sdk;
+  // All zero for a library without a layout record (C): then only sizes are compared.
+  uint8_t layout_tag[16];
+  // A `LayoutFn`.
+  const void *(*layout)(void);
+  TriremeBackendVtablePtr vtable;
+} TriremeProbe;
 
 #endif  /* TRIREME_BACKEND_H */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+// The one symbol that a backend library exports.
+extern const TriremeProbe trireme_backend_probe;
+#ifdef __cplusplus
+}
+#endif

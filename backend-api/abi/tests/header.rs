@@ -3,32 +3,80 @@
 
 use std::path::Path;
 
-use cbindgen::{Builder, Config, EnumConfig, ExportConfig, Language, Style};
+use cbindgen::{Builder, Config, DocumentationStyle, ExportConfig, Language, Style};
 
-const ABOUT: &str = "";
+const ABOUT: &str = "\
+/* The ABI between the Trireme server and a backend library, for authors in C.
+ *
+ * Made from the crate `trireme-abi`; not edited by hand. A library exports the static
+ *
+ *     const TriremeProbe trireme_backend_probe = { .magic = TRIREME_PROBE_MAGIC, ... };
+ *
+ * with `layout_tag` all zero, `layout` NULL and `panic` TriremePanicStrategy_NONE, is called
+ * `libtrireme_<name>.so`, and is never unloaded. */";
+
+const MAGIC: &str = "
+/* What begins every TriremeProbe. */
+#define TRIREME_PROBE_MAGIC { 'T', 'R', 'I', 'R', 'E', 'M', 'E', '\\0' }";
+
+const EXPORT: &str = "\
+#ifdef __cplusplus
+extern \"C\" {
+#endif
+// The one symbol that a backend library exports.
+extern const TriremeProbe trireme_backend_probe;
+#ifdef __cplusplus
+}
+#endif";
+
+const SOURCES: [&str; 11] =
+    ["lib", "args", "buffer", "dtype", "host", "object", "probe", "request", "responder", "status", "text"];
 
 #[test]
 fn the_header_says_what_the_types_say() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let upper = |name: &str| (name.to_owned(), format!("TRIREME_{name}"));
+    let export = ExportConfig {
+        prefix: Some("Trireme".to_owned()),
+        // Everything else follows from it.
+        include: vec!["Probe".to_owned()],
+        rename: ["ABI_MAJOR", "ABI_MINOR"].map(upper).into(),
+        renaming_overrides_prefixing: true,
+        ..ExportConfig::default()
+    };
     let config = Config {
         language: Language::C,
-        include_guard: Some("TRIREME_BACKEND_H".to_owned()),
-        header: Some(ABOUT.to_owned()),
         style: Style::Both,
+        header: Some(ABOUT.to_owned()),
+        include_guard: Some("TRIREME_BACKEND_H".to_owned()),
+        after_includes: Some(MAGIC.to_owned()),
+        trailer: Some(EXPORT.to_owned()),
+        no_includes: true,
+        sys_includes: ["stdbool.h", "stddef.h", "stdint.h"].map(str::to_owned).into(),
         cpp_compat: true,
         usize_is_size_t: true,
-        documentation: true,
-        export: ExportConfig { prefix: Some("Trireme".to_owned()), ..ExportConfig::default() },
-        enumeration: EnumConfig::default(),
+        line_length: 110,
+        documentation_style: DocumentationStyle::C99,
+        export,
         ..Config::default()
     };
-    let files = ["lib", "args", "buffer", "dtype", "host", "object", "probe", "request", "responder", "status", "text"];
     let mut builder = Builder::new().with_config(config);
-    for file in files {
-        builder = builder.with_src(root.join(format!("src/{file}.rs")));
+    for source in SOURCES {
+        builder = builder.with_src(root.join("src").join(source).with_extension("rs"));
     }
     let mut text = Vec::new();
     builder.generate().unwrap().write(&mut text);
-    let text = String::from_utf8(text).unwrap();
+    let text = in_c(&String::from_utf8(text).unwrap());
     expect_test::expect_file!["../include/trireme_backend.h"].assert_eq(&text);
+}
+
+/// What only Rust says: an array without elements for an opaque type, links in comments.
+fn in_c(text: &str) -> String {
+    let mut text = text.replace("[`", "`").replace("`]", "`");
+    for handle in ["TriremeRequestHandle", "TriremeResponderHandle"] {
+        let rust = format!("typedef struct {handle} {{\n  uint8_t private_[0];\n}} {handle};");
+        assert!(text.contains(&rust), "{handle} is opaque");
+        text = text.replace(&rust, &format!("typedef struct {handle} {handle};"));
+    }
+    text
 }

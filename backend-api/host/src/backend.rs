@@ -109,7 +109,9 @@ impl Backend {
         let mut text = none;
         with_model_args(args, |wire| {
             // SAFETY: the handle is this backend's; the arguments live until the call returns.
-            unsafe { Status::check(((*self.library.backend.0).complete_config)(self.handle.0, wire, &mut text)) }
+            unsafe {
+                Status::check(((*self.library.backend.0).complete_config)(self.handle.0, wire, &mut text))
+            }
         })?;
         // SAFETY: filled by the backend, or still empty.
         let text = unsafe { take_text(text) };
@@ -173,7 +175,11 @@ impl Model {
         let table = self.backend.library.model.0;
         // SAFETY: the handle is this model's; the arguments live until the call returns.
         unsafe {
-            Status::check(((*table).create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))?
+            Status::check(((*table).create_instance)(
+                self.handle.0,
+                abi::InstanceArgsPtr(&wire),
+                &mut handle,
+            ))?
         };
         Ok(Instance { model: Arc::clone(self), handle: Handle(handle), items: Vec::new() })
     }

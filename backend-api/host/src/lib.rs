@@ -5,6 +5,7 @@
 //! it are in `vtables`. Nothing else in the server touches a raw pointer.
 
 mod backend;
+mod elf;
 mod error;
 mod layout;
 mod library;

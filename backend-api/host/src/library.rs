@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use libloading::os::unix::{Library as Dl, RTLD_LOCAL, RTLD_NOW};
 use sha2::{Digest, Sha256};
 use trireme_abi::{
-    ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr, InstanceVtable, InstanceVtablePtr,
-    LAYOUT_TAG, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy, Probe, StrView,
+    ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr, InstanceVtable,
+    InstanceVtablePtr, LAYOUT_TAG, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy,
+    Probe, StrView,
 };
 
 use crate::error::LoadError;
-use crate::layout;
+use crate::{elf, layout};
 
 /// Names longer than this are not read further.
 const MAX_NAME: usize = 256;
@@ -75,6 +76,7 @@ impl Library {
             library.check_name(&path, expected_name)?;
             return Ok(Arc::clone(library));
         }
+        elf::check_whole(&content).map_err(|reason| LoadError::NotALibrary { path: path.clone(), reason })?;
         // The first image of a path is loaded from there, so that debuggers find it; later ones from a copy.
         let load_path = match images.used.get(&path) {
             None => path.clone(),

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status, Streaming};
 use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer, parse_version};
 use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceService;
 use trireme_protocol::proto::*;
-use trireme_runtime::{Core, ModelVersion};
+use trireme_runtime::{Core, Served};
 
 use crate::options::GrpcOptions;
 use crate::status::{from_protocol, from_serve};
@@ -28,7 +28,7 @@ impl Service {
         Self { core, options }
     }
 
-    fn model(&self, name: &str, version: &str) -> Result<Arc<ModelVersion>, Status> {
+    fn model(&self, name: &str, version: &str) -> Result<Arc<Served>, Status> {
         let version = parse_version(version).map_err(from_protocol)?;
         self.core.model(name, version).map_err(from_serve)
     }

@@ -30,7 +30,7 @@ pub struct Finding {
     /// How to mend it, where the message does not say it.
     pub help: Option<String>,
     /// The line of the file, and where in it the finding begins and how long it is, in characters.
-    excerpt: Option<(String, usize, usize)>,
+    excerpt: Option<Box<(String, usize, usize)>>,
 }
 
 impl Finding {
@@ -47,7 +47,7 @@ impl Finding {
             let line = text.lines().nth(position.line - 1).unwrap_or("").to_owned();
             let room = line.chars().count().saturating_sub(position.column - 1).max(1);
             let length = text.get(span).map_or(1, |part| part.chars().count()).clamp(1, room);
-            (position, window(&line, position.column - 1, length))
+            (position, Box::new(window(&line, position.column - 1, length)))
         });
         let (position, excerpt) = place.unzip();
         Self { severity, path: path.map(Path::to_owned), position, message, help: None, excerpt }
@@ -91,7 +91,7 @@ impl fmt::Display for Finding {
             write!(f, "line {line}, column {column}: ")?;
         }
         f.write_str(&self.message)?;
-        if let Some((line, column, length)) = &self.excerpt {
+        if let Some((line, column, length)) = self.excerpt.as_deref() {
             // Tabs keep their width under the caret.
             let lead: String =
                 line.chars().take(*column).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();

@@ -12,6 +12,12 @@ const STRINGS: [&[&str]; 4] = [
     &["instance_group", "secondary_devices", "device_id"],
 ];
 
+/// Fields of 32 bits, whose numbers stay as short as they were written: 0.1, not 0.10000000149011612.
+const SHORT: [&[&str]; 2] = [
+    &["sequence_batching", "direct", "minimum_slot_utilization"],
+    &["sequence_batching", "control_input", "control", "fp32_false_true"],
+];
+
 /// A configuration as JSON: protobuf's field names, all defaults, 64-bit numbers as numbers.
 pub fn config_json(config: &ModelConfig) -> String {
     let Some(descriptor) = descriptor() else { return "{}".to_owned() };
@@ -22,40 +28,41 @@ pub fn config_json(config: &ModelConfig) -> String {
         .use_proto_field_name(true)
         .skip_default_fields(false)
         .stringify_64_bit_integers(false);
-    let plain = written(&message, &options);
-    let strings = written(&message, &options.stringify_64_bit_integers(true));
-    match (plain, strings) {
-        (Some(mut plain), Some(strings)) => {
-            for path in STRINGS {
-                keep_strings(&mut plain, &strings, path);
-            }
+    let plain = message.serialize_with_options(serde_json::value::Serializer, &options);
+    let short = by_text(&message, &options);
+    let strings = message
+        .serialize_with_options(serde_json::value::Serializer, &options.stringify_64_bit_integers(true));
+    match (plain, short, strings) {
+        (Ok(mut plain), Some(short), Ok(strings)) => {
+            SHORT.iter().for_each(|path| take_over(&mut plain, &short, path));
+            STRINGS.iter().for_each(|path| take_over(&mut plain, &strings, path));
             plain.to_string()
         }
         _ => "{}".to_owned(),
     }
 }
 
-/// By way of the text, in which a number of 32 bits keeps its short form: 0.1, not 0.10000000149011612.
-fn written(message: &DynamicMessage, options: &SerializeOptions) -> Option<serde_json::Value> {
+/// By way of the text, in which a number of 32 bits keeps its short form.
+fn by_text(message: &DynamicMessage, options: &SerializeOptions) -> Option<serde_json::Value> {
     let mut serializer = serde_json::Serializer::new(Vec::new());
     message.serialize_with_options(&mut serializer, options).ok()?;
     serde_json::from_slice(&serializer.into_inner()).ok()
 }
 
-/// Copies the value at `path` from the form in which it is a string; lists on the way are walked.
-fn keep_strings(plain: &mut serde_json::Value, strings: &serde_json::Value, path: &[&str]) {
-    if let (Some(plain), Some(strings)) = (plain.as_array_mut(), strings.as_array()) {
-        for (plain, strings) in plain.iter_mut().zip(strings) {
-            keep_strings(plain, strings, path);
+/// Copies the value at `path` from another form of the same message; lists on the way are walked.
+fn take_over(plain: &mut serde_json::Value, other: &serde_json::Value, path: &[&str]) {
+    if let (Some(plain), Some(other)) = (plain.as_array_mut(), other.as_array()) {
+        for (plain, other) in plain.iter_mut().zip(other) {
+            take_over(plain, other, path);
         }
         return;
     }
     let Some((first, rest)) = path.split_first() else { return };
-    if let (Some(plain), Some(strings)) = (plain.get_mut(*first), strings.get(*first)) {
+    if let (Some(plain), Some(other)) = (plain.get_mut(*first), other.get(*first)) {
         if rest.is_empty() {
-            *plain = strings.clone();
+            *plain = other.clone();
         } else {
-            keep_strings(plain, strings, rest);
+            take_over(plain, other, rest);
         }
     }
 }

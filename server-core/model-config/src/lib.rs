@@ -3,6 +3,17 @@
 //! A [`Draft`] is a configuration as it was written, with the place of every field. A backend may complete it; then
 //! [`Draft::check`] fills in the defaults, holds it against every rule, and gives a [`CheckedConfig`] or the list of
 //! [`Finding`]s, each with file, line and column.
+//!
+//! ```
+//! use std::path::Path;
+//! use trireme_model_config::Draft;
+//!
+//! let text = "backend: \"identity\"\ndynamic_batching { }".to_owned();
+//! let mut draft = Draft::parse(Some(Path::new("config.pbtxt")), text).unwrap();
+//! draft.normalise("my_model", &[]);
+//! let findings = draft.check("my_model").unwrap_err();
+//! assert!(findings[0].to_string().starts_with("config.pbtxt:2:1: dynamic batching needs max_batch_size above 0"));
+//! ```
 #![forbid(unsafe_code)]
 
 mod capabilities;

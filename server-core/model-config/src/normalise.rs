@@ -71,24 +71,21 @@ fn backend(config: &mut ModelConfig, files: &[String]) {
 }
 
 fn scheduling(config: &mut ModelConfig) {
-    let largest = config.max_batch_size;
-    match &mut config.scheduling_choice {
-        Some(SchedulingChoice::DynamicBatching(batching)) => {
-            if batching.preferred_batch_size.is_empty() && largest > 0 {
-                batching.preferred_batch_size = vec![largest];
-            }
-        }
+    let preferred = match &mut config.scheduling_choice {
+        Some(SchedulingChoice::DynamicBatching(batching)) => &mut batching.preferred_batch_size,
         Some(SchedulingChoice::SequenceBatching(sequence)) => {
             if sequence.max_sequence_idle_microseconds == 0 {
                 sequence.max_sequence_idle_microseconds = 1_000_000;
             }
-            if let Some(StrategyChoice::Oldest(oldest)) = &mut sequence.strategy_choice {
-                if oldest.preferred_batch_size.is_empty() && largest > 0 {
-                    oldest.preferred_batch_size = vec![largest];
-                }
+            match &mut sequence.strategy_choice {
+                Some(StrategyChoice::Oldest(oldest)) => &mut oldest.preferred_batch_size,
+                _ => return,
             }
         }
-        _ => {}
+        _ => return,
+    };
+    if preferred.is_empty() && config.max_batch_size > 0 {
+        preferred.push(config.max_batch_size);
     }
 }
 

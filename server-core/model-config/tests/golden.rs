@@ -1,4 +1,5 @@
 //! Whole configurations: what each becomes, or what is said of it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 
@@ -70,4 +71,24 @@ fn refused() {
         let message = parse(&path).err().unwrap_or_else(|| panic!("{} is read", path.display()));
         expect_file![path.with_extension("txt")].assert_eq(&format!("{message}\n"));
     }
+}
+
+/// The examples of the README, without their weights.
+#[test]
+fn examples() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model_repository");
+    let mut read = 0;
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let dir = entry.unwrap().path();
+        let (name, path) = (dir.file_name().unwrap().to_str().unwrap(), dir.join("config.pbtxt"));
+        if !path.is_file() {
+            continue;
+        }
+        let mut draft = Draft::read(&path).unwrap_or_else(|finding| panic!("{finding}"));
+        draft.normalise(name, &[]);
+        let (_, warnings) = draft.check(name).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        assert_eq!(warnings, [], "{name}");
+        read += 1;
+    }
+    assert!(read >= 6, "{read} examples");
 }

@@ -1,4 +1,5 @@
 //! Configurations in JSON, as the load call takes them and the configuration call gives them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use expect_test::{Expect, expect};
 use trireme_model_config::{Draft, Severity, complete, config_from_json, config_json};

@@ -1,4 +1,5 @@
 //! Texts that are too large, too deep or no text: refused at once, with a message of a decent length.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use prost_reflect::prost_types::field_descriptor_proto::{Label, Type};
 use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};

@@ -18,19 +18,48 @@ pub struct BackendPlaces<'a> {
 #[error("{0}")]
 pub struct BackendNotFound(String);
 
+/// Whether a backend may have the name.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// The library that a configuration's `runtime` chooses among those of a backend: `x` or `libtrireme_x.so` is
+/// `libtrireme_x.so` in the same places in which the backend's own library is looked for.
+///
+/// # Errors
+/// There is none, with the same hints as of [`find_backend`].
+pub fn find_runtime(
+    name: &str,
+    runtime: &str,
+    places: &BackendPlaces<'_>,
+) -> Result<PathBuf, BackendNotFound> {
+    let library =
+        runtime.strip_prefix("libtrireme_").and_then(|rest| rest.strip_suffix(".so")).unwrap_or(runtime);
+    if !is_name(library) {
+        let message =
+            format!("'{}' is not a runtime: letters, digits, '_' and '-' only", runtime.escape_debug());
+        return Err(BackendNotFound(message));
+    }
+    find_library(name, library, places)
+}
+
 /// The library of the backend `name`: in the version's directory, the model's, or the backend directory, in this order.
 ///
 /// # Errors
 /// There is none: where was looked, what there is, and what may have been meant.
 pub fn find_backend(name: &str, places: &BackendPlaces<'_>) -> Result<PathBuf, BackendNotFound> {
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+    find_library(name, name, places)
+}
+
+fn find_library(name: &str, library: &str, places: &BackendPlaces<'_>) -> Result<PathBuf, BackendNotFound> {
+    if !is_name(name) {
         let message =
             format!("'{}' is not a backend name: letters, digits, '_' and '-' only", name.escape_debug());
         return Err(BackendNotFound(message));
     }
-    let file = format!("libtrireme_{name}.so");
-    let own = [places.version_dir.join(&file), places.model_dir.join(&file)];
-    let own = own.into_iter().find(|path| path.is_file());
+    let file = format!("libtrireme_{library}.so");
+    let looked = [places.version_dir.join(&file), places.model_dir.join(&file)];
+    let own = looked.iter().find(|path| path.is_file()).cloned();
     if places.allow_model_backends
         && let Some(path) = own
     {
@@ -57,10 +86,13 @@ pub fn find_backend(name: &str, places: &BackendPlaces<'_>) -> Result<PathBuf, B
         Some(_) => format!(", there are '{}'", known.join("', '")),
         None => ", and there is no other backend".to_owned(),
     };
-    Err(BackendNotFound(format!(
-        "unable to find backend '{name}': '{}' does not exist{hint}",
-        shared.display()
-    )))
+    let missing = if places.allow_model_backends {
+        let [version, model] = looked.map(|path| path.display().to_string());
+        format!("none of '{version}', '{model}' and '{}' exists", shared.display())
+    } else {
+        format!("'{}' does not exist", shared.display())
+    };
+    Err(BackendNotFound(format!("unable to find backend '{name}': {missing}{hint}")))
 }
 
 fn known(directory: &Path) -> Vec<String> {
@@ -77,6 +109,35 @@ fn known(directory: &Path) -> Vec<String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_runtime_is_another_library_of_a_backend() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("engine")).unwrap();
+        std::fs::write(dir.path().join("engine/libtrireme_engine.so"), "").unwrap();
+        std::fs::write(dir.path().join("engine/libtrireme_next.so"), "").unwrap();
+        let places = BackendPlaces {
+            backend_directory: dir.path(),
+            model_dir: dir.path(),
+            version_dir: dir.path(),
+            allow_model_backends: false,
+        };
+        let found = dir.path().join("engine/libtrireme_next.so");
+        assert_eq!(find_runtime("engine", "next", &places).unwrap(), found);
+        assert_eq!(find_runtime("engine", "libtrireme_next.so", &places).unwrap(), found);
+        assert!(
+            find_runtime("engine", "none", &places)
+                .unwrap_err()
+                .to_string()
+                .contains("libtrireme_none.so' does not exist")
+        );
+        for bad in ["../engine/next", "/x", "", "libtrireme_../x.so"] {
+            assert!(
+                find_runtime("engine", bad, &places).unwrap_err().to_string().contains("is not a runtime"),
+                "{bad}"
+            );
+        }
+    }
 
     #[test]
     fn libraries_of_models_are_found_only_if_allowed() {

@@ -1,9 +1,16 @@
-//! Where models and backends are on disk: what the repositories hold, which versions there are, and which file is a
-//! backend's library. Reads directories only; nothing is loaded here.
+//! Where models and backends are on disk: what the repositories hold, which versions there are, which file is a
+//! backend's library, and whether a model would run. Reads only; nothing is loaded here.
 #![forbid(unsafe_code)]
 
 mod backend;
+mod error;
+mod examine;
+mod found;
 mod scan;
+mod version;
 
-pub use backend::{BackendNotFound, BackendPlaces, find_backend};
-pub use scan::{FoundModel, FoundVersion, RepositoryError, scan};
+pub use backend::{BackendNotFound, BackendPlaces, find_backend, find_runtime};
+pub use error::RepositoryError;
+pub use examine::{ExamineOptions, Report, Verdict, examine};
+pub use found::{FoundModel, FoundVersion, NoVersion, Selection};
+pub use scan::scan;

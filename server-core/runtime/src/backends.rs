@@ -16,7 +16,14 @@ pub(crate) struct Backends {
     config: BTreeMap<String, BTreeMap<String, String>>,
     auto_complete: bool,
     directory: PathBuf,
-    loaded: Mutex<Vec<Arc<Backend>>>,
+    loaded: Mutex<Vec<Loaded>>,
+}
+
+/// An image and the backend that was created from it. Who creates it holds the inner lock, so that two models do not
+/// create one backend twice; those of other backends do not wait.
+struct Loaded {
+    library: Arc<Library>,
+    backend: Arc<Mutex<Option<Arc<Backend>>>>,
 }
 
 impl Backends {
@@ -33,16 +40,26 @@ impl Backends {
 
     /// The backend in the library at `path`; loads it if it is new or has changed.
     pub(crate) fn get(&self, path: &Path, name: &str) -> Result<Arc<Backend>, ServeError> {
-        // Held over the load on purpose: two models must not create one backend twice. Models load rarely.
-        let mut loaded = lock(&self.loaded);
         let library =
             Library::open(path, name, &self.load).map_err(|error| ServeError::invalid(error.to_string()))?;
-        if let Some(backend) = loaded.iter().find(|backend| Arc::ptr_eq(backend.library(), &library)) {
+        let slot = self.slot(&library);
+        let mut slot = lock(&slot);
+        if let Some(backend) = &*slot {
             return Ok(Arc::clone(backend));
         }
         let backend = Backend::create(library, self.services, &self.settings(name))?;
-        loaded.push(Arc::clone(&backend));
+        *slot = Some(Arc::clone(&backend));
         Ok(backend)
+    }
+
+    fn slot(&self, library: &Arc<Library>) -> Arc<Mutex<Option<Arc<Backend>>>> {
+        let mut loaded = lock(&self.loaded);
+        if let Some(known) = loaded.iter().find(|known| Arc::ptr_eq(&known.library, library)) {
+            return Arc::clone(&known.backend);
+        }
+        let backend = Arc::default();
+        loaded.push(Loaded { library: Arc::clone(library), backend: Arc::clone(&backend) });
+        backend
     }
 
     /// The settings of a backend as JSON, in the form that Triton hands them over: all values are strings.

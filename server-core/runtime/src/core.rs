@@ -8,14 +8,15 @@ use trireme_host::abi::LogLevel;
 use trireme_protocol::Limits;
 use trireme_protocol::proto::ModelStatistics;
 use trireme_protocol::repository::LoadRequest;
+use trireme_repository::FoundModel;
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
 use crate::error::ServeError;
 use crate::index::{Index, ModelEntry, UNLOADED, VersionEntry};
 use crate::load::{LoadedModel, Loader};
-use crate::model::ModelVersion;
 use crate::options::{ControlMode, CoreOptions};
+use crate::served::Served;
 use crate::services::Services;
 use crate::state::{IndexEntry, ModelState};
 use crate::statistics::lock;
@@ -100,15 +101,16 @@ impl Core {
                 index.models.entry(name.clone()).or_default().requested = true;
             }
         });
-        let queue = Mutex::new(wanted.into_iter());
+        let queue = Mutex::new(found.into_iter().filter(|model| wanted.contains(&model.name)));
         std::thread::scope(|scope| {
             for _ in 0..self.options.load_threads.max(1) {
                 scope.spawn(|| {
                     loop {
                         let next = lock(&queue).next();
-                        let Some(name) = next else { break };
-                        if let Err(error) = self.load_now(&name, LoadRequest::default()) {
-                            tracing::error!(model = name, "{}", error.message);
+                        let Some(model) = next else { break };
+                        let _busy = self.busy.enter(&model.name);
+                        if let Err(error) = self.load_found(&model, LoadRequest::default()) {
+                            tracing::error!(model = model.name, "{}", error.message);
                         }
                     }
                 });
@@ -124,10 +126,15 @@ impl Core {
     /// Loads one model, beside its old versions if it has any, and swaps. A failure leaves the old ones serving.
     fn load_now(&self, name: &str, parameters: LoadRequest) -> Result<(), ServeError> {
         let _busy = self.busy.enter(name);
+        self.load_found(&self.loader().find(name)?, parameters)
+    }
+
+    /// As [`Core::load_now`], for one who has entered.
+    fn load_found(&self, found: &FoundModel, parameters: LoadRequest) -> Result<(), ServeError> {
+        let name = found.name.as_str();
         if self.is_draining() {
             return Err(ServeError::unavailable("the server is shutting down"));
         }
-        let found = self.loader().find(name)?;
         let serving = self.index.load().models.get(name).is_some_and(|entry| entry.latest.is_some());
         if !serving {
             // UNAVAILABLE => LOADING
@@ -141,7 +148,7 @@ impl Core {
             });
         }
         let started = trireme_telemetry::clock::now_ns();
-        match self.loader().load(&found, parameters) {
+        match self.loader().load(found, parameters) {
             Ok(loaded) => {
                 self.install(name, loaded, started);
                 Ok(())
@@ -174,18 +181,21 @@ impl Core {
             version.metrics.set_load_duration_secs(seconds);
             model.start(&self.threads);
             tracing::info!(model = name, version = version.version(), "ready after {seconds:.2} s");
-            let entry =
-                VersionEntry { state: ModelState::Ready, reason: String::new(), model: Some(version) };
+            let entry = VersionEntry {
+                state: ModelState::Ready,
+                reason: String::new(),
+                model: Some(Served::new(version)),
+            };
             fresh.insert(entry.model.as_ref().map_or(0, |model| model.version()), entry);
         }
-        let mut old = Vec::new();
+        let mut drained = Vec::new();
         self.change(|index| {
             let entry = index.models.entry(name.to_owned()).or_default();
             entry.reason = None;
             entry.requested = true;
             let previous = std::mem::replace(&mut entry.versions, fresh.clone());
-            for (number, version) in previous {
-                old.extend(version.model);
+            // The old versions end when nobody who has looked them up holds them.
+            for number in previous.into_keys() {
                 entry.versions.entry(number).or_insert(VersionEntry {
                     state: ModelState::Unavailable,
                     reason: UNLOADED.to_owned(),
@@ -195,11 +205,11 @@ impl Core {
             entry.settle();
             // A drain that has begun meanwhile has passed this model by: it ends here.
             if self.is_draining() {
-                old.extend(entry.versions.values_mut().filter_map(|version| version.model.take()));
+                drained.extend(entry.versions.values_mut().filter_map(|version| version.model.take()));
                 entry.latest = None;
             }
         });
-        for model in old {
+        for model in drained {
             model.queue().close();
         }
     }
@@ -343,7 +353,7 @@ impl Core {
     ///
     /// # Errors
     /// NOT_FOUND or UNAVAILABLE with the texts that Triton uses.
-    pub fn model(&self, name: &str, version: Option<i64>) -> Result<Arc<ModelVersion>, ServeError> {
+    pub fn model(&self, name: &str, version: Option<i64>) -> Result<Arc<Served>, ServeError> {
         if self.is_draining() {
             return Err(ServeError::unavailable("the server is shutting down and takes no new requests"));
         }
@@ -357,7 +367,7 @@ impl Core {
     pub fn model_ready(&self, name: &str, version: Option<i64>) -> Result<bool, ServeError> {
         let index = self.index.load();
         match index.find(name, version) {
-            Ok(_) => Ok(!self.is_draining()),
+            Ok(model) => Ok(!self.is_draining() && !model.is_lost()),
             Err(error) if index.models.contains_key(name) && version.is_none() => {
                 tracing::debug!("{error}");
                 Ok(false)
@@ -382,7 +392,7 @@ impl Core {
         version: Option<i64>,
     ) -> Result<Vec<ModelStatistics>, ServeError> {
         let index = self.index.load();
-        let of = |entry: &ModelEntry| -> Vec<Arc<ModelVersion>> {
+        let of = |entry: &ModelEntry| -> Vec<Arc<Served>> {
             let versions = entry.versions.values().filter_map(|one| one.model.clone());
             versions.filter(|model| version.is_none_or(|wanted| wanted == model.version())).collect()
         };

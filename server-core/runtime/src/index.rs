@@ -4,7 +4,7 @@ use std::sync::Arc;
 use trireme_protocol::StatusCode;
 
 use crate::error::ServeError;
-use crate::model::ModelVersion;
+use crate::served::Served;
 use crate::state::{IndexEntry, ModelState};
 
 /// All models that the server knows of; an immutable snapshot, swapped whole.
@@ -22,7 +22,7 @@ pub(crate) struct ModelEntry {
     /// Whether somebody wants it served: strict readiness counts only those.
     pub(crate) requested: bool,
     /// The newest READY version; what a request without a version gets.
-    pub(crate) latest: Option<Arc<ModelVersion>>,
+    pub(crate) latest: Option<Arc<Served>>,
 }
 
 /// One version of a model.
@@ -30,7 +30,25 @@ pub(crate) struct ModelEntry {
 pub(crate) struct VersionEntry {
     pub(crate) state: ModelState,
     pub(crate) reason: String,
-    pub(crate) model: Option<Arc<ModelVersion>>,
+    pub(crate) model: Option<Arc<Served>>,
+}
+
+impl VersionEntry {
+    /// READY only as long as there is an instance.
+    pub(crate) fn state(&self) -> ModelState {
+        match &self.model {
+            Some(model) if self.state == ModelState::Ready && model.is_lost() => ModelState::Unavailable,
+            _ => self.state,
+        }
+    }
+
+    /// Why it is not READY.
+    pub(crate) fn reason(&self) -> String {
+        match &self.model {
+            Some(model) if self.state != self.state() => model.lost_error().message,
+            _ => self.reason.clone(),
+        }
+    }
 }
 
 impl ModelEntry {
@@ -43,7 +61,7 @@ impl ModelEntry {
     fn is_ready(&self) -> bool {
         self.reason.is_none()
             && self.latest.is_some()
-            && self.versions.values().all(|entry| match entry.state {
+            && self.versions.values().all(|entry| match entry.state() {
                 ModelState::Ready => true,
                 // Unloaded on purpose does not count against readiness.
                 ModelState::Unloading => true,
@@ -58,7 +76,7 @@ pub(crate) const UNLOADED: &str = "unloaded";
 
 impl Index {
     /// The READY model version for a request.
-    pub(crate) fn find(&self, name: &str, version: Option<i64>) -> Result<&Arc<ModelVersion>, ServeError> {
+    pub(crate) fn find(&self, name: &str, version: Option<i64>) -> Result<&Arc<Served>, ServeError> {
         let unknown =
             |rest: String| ServeError::not_found(format!("Request for unknown model: '{name}'{rest}"));
         let Some(entry) = self.models.get(name) else { return Err(unknown(" is not found".to_owned())) };
@@ -88,12 +106,13 @@ impl Index {
                 lines.push(IndexEntry { name: name.clone(), version: None, state, reason });
             }
             for (number, version) in &entry.versions {
-                if !ready_only || version.state == ModelState::Ready {
+                let state = version.state();
+                if !ready_only || state == ModelState::Ready {
                     lines.push(IndexEntry {
                         name: name.clone(),
                         version: Some(*number),
-                        state: Some(version.state),
-                        reason: version.reason.clone(),
+                        state: Some(state),
+                        reason: version.reason(),
                     });
                 }
             }
@@ -113,5 +132,69 @@ impl ModelEntry {
             self.versions.values().map(|entry| entry.reason.as_str()).find(|reason| !reason.is_empty())
         });
         reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::model::ModelVersion;
+    use crate::queue::Queue;
+    use trireme_model_config::Draft;
+    use trireme_scheduling::{Direct, Dispatcher, InstanceSlots};
+    use trireme_telemetry::Registry;
+
+    fn model(instances: u32) -> Arc<ModelVersion> {
+        let text = "backend: \"identity\" max_batch_size: 0\n\
+                    input { name: \"X\" data_type: TYPE_FP32 dims: 1 }\n\
+                    output { name: \"Y\" data_type: TYPE_FP32 dims: 1 }";
+        let mut draft = Draft::parse(None, text.to_owned()).unwrap();
+        draft.normalise("m", &[]);
+        let (config, _) = draft.check("m").unwrap();
+        let dispatcher = Dispatcher::new(Direct::new(), InstanceSlots::new(instances, None));
+        let metrics = Registry::new(false).model("m", 1, &[]);
+        Arc::new(ModelVersion::new(
+            1,
+            config,
+            "{}".to_owned(),
+            vec![1],
+            metrics,
+            Queue::new(dispatcher, false),
+        ))
+    }
+
+    fn index(model: &Arc<ModelVersion>) -> Index {
+        let served = Some(Served::new(Arc::clone(model)));
+        let version = VersionEntry { state: ModelState::Ready, reason: String::new(), model: served };
+        let mut entry = ModelEntry { requested: true, ..ModelEntry::default() };
+        entry.versions.insert(1, version);
+        entry.settle();
+        Index { models: BTreeMap::from([("m".to_owned(), entry)]) }
+    }
+
+    #[test]
+    fn a_model_is_ready_as_long_as_one_instance_is_left() {
+        let model = model(2);
+        let index = index(&model);
+        model.instance_lost();
+        assert!(index.all_ready() && index.list(true).len() == 1);
+        model.instance_lost();
+        assert!(!index.all_ready());
+        assert!(index.list(true).is_empty());
+        let [line]: [IndexEntry; 1] = index.list(false).try_into().unwrap();
+        assert_eq!(line.state, Some(ModelState::Unavailable));
+        assert!(line.reason.contains("has lost all its instances"), "{}", line.reason);
+    }
+
+    #[test]
+    fn what_was_looked_up_takes_requests_until_it_is_let_go() {
+        let model = model(1);
+        let index = index(&model);
+        let looked_up = Arc::clone(index.find("m", None).unwrap());
+        drop(index);
+        assert!(!model.queue().wait_closed(std::time::Duration::ZERO), "still held");
+        drop(looked_up);
+        assert!(model.queue().wait_closed(std::time::Duration::ZERO));
     }
 }

@@ -290,7 +290,14 @@ impl ResponseSink for Journey {
                 return self.verdict(false);
             }
             drop(progress);
-            return match self.convert(response) {
+            let converted = if self.mailbox.is_full() {
+                Err(ServeError::unavailable(
+                    "the client reads too slowly, and the backend sends on although it was asked to pause",
+                ))
+            } else {
+                self.convert(response)
+            };
+            return match converted {
                 Ok(response) => {
                     let letter = StreamItem { response: Some(response), is_final: false };
                     self.verdict(self.mailbox.push(Ok(letter)))

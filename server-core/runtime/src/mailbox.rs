@@ -11,6 +11,9 @@ const HIGH_WATER: usize = 64;
 /// At how many unread answers a paused backend may go on.
 const LOW_WATER: usize = 16;
 
+/// How many there may be at all: a backend that does not pause must not fill the memory.
+const LIMIT: usize = 1 << 16;
+
 type Writable = Box<dyn FnOnce() + Send>;
 
 /// A queue with one reader. `T` is an answer.
@@ -32,6 +35,11 @@ impl<T> Mailbox<T> {
         let state =
             State { letters: VecDeque::new(), waker: None, writable: None, paused: false, abandoned: false };
         Self { state: Mutex::new(state) }
+    }
+
+    /// Whether the writer has gone on for so long after it was asked to pause that no more is taken.
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.state).letters.len() >= LIMIT
     }
 
     /// Adds a letter; true if the writer should pause.

@@ -1,6 +1,6 @@
 use std::hash::RandomState;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use trireme_model_config::CheckedConfig;
 use trireme_protocol::proto::ModelMetadataResponse;
@@ -32,6 +32,8 @@ pub struct ModelVersion {
     queue: Queue,
     hasher: RandomState,
     generation: u64,
+    /// The last instance is gone and cannot be made again.
+    lost: AtomicBool,
     input_metas: Vec<TensorMeta>,
 }
 
@@ -65,6 +67,7 @@ impl ModelVersion {
             queue,
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
+            lost: AtomicBool::new(false),
             input_metas,
         }
     }
@@ -106,10 +109,22 @@ impl ModelVersion {
 
     /// An instance is gone for good; without the last one, what waits is refused.
     pub(crate) fn instance_lost(&self) {
-        self.queue.instance_lost(&ServeError::unavailable(format!(
+        if self.queue.instance_lost(&self.lost_error()) {
+            self.lost.store(true, Relaxed);
+        }
+    }
+
+    /// Whether no instance is left.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Relaxed)
+    }
+
+    /// What is said once no instance is left.
+    pub(crate) fn lost_error(&self) -> ServeError {
+        ServeError::unavailable(format!(
             "model '{}' version {} has lost all its instances and cannot make new ones: see the log, then load it again",
             self.name, self.version
-        )));
+        ))
     }
 
     pub(crate) fn generation(&self) -> u64 {

@@ -217,15 +217,16 @@ impl Queue {
         self.closed.notify_all();
     }
 
-    /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails.
-    pub(crate) fn instance_lost(&self, error: &ServeError) {
+    /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails; `true`
+    /// says that it was the last.
+    pub(crate) fn instance_lost(&self, error: &ServeError) -> bool {
         let mut state = lock(&self.state);
         state.alive = state.alive.saturating_sub(1);
         if state.alive > 0 {
             // It may have been woken for a request that another one has to take now.
             drop(state);
             self.work.notify_all();
-            return;
+            return false;
         }
         state.dispatcher.close();
         state.lost = Some(error.clone());
@@ -238,6 +239,7 @@ impl Queue {
             leave(&journey);
             journey.fail(error.clone(), FailureReason::Other);
         }
+        true
     }
 }
 

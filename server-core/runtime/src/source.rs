@@ -3,12 +3,35 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use trireme_model_config::{CheckedConfig, Draft, Finding, Scheduling, Severity, VersionPolicy, config_json};
+use trireme_model_config::{
+    Capabilities, CheckedConfig, Draft, Finding, Scheduling, Severity, VersionPolicy, config_json,
+};
 use trireme_repository::{BackendPlaces, FoundModel, FoundVersion};
 use trireme_scheduling::{Direct, Dispatcher, Dynamic, DynamicConfig, InstanceSlots};
 
 use crate::error::ServeError;
 use crate::options::CoreOptions;
+
+/// What models can use here beyond the bare minimum; `trireme check` asks for the same.
+pub const CAPABILITIES: Capabilities = Capabilities {
+    sequence_batching: false,
+    ensemble_scheduling: false,
+    preserve_ordering: false,
+    priority_levels: false,
+    queue_policies: false,
+    response_cache: false,
+    model_warmup: false,
+    batch_input_output: false,
+    shape_tensors: false,
+    labels: false,
+    rate_limiter: false,
+    host_policies: false,
+    secondary_devices: false,
+    repository_agents: false,
+    model_operations: false,
+    model_metrics: false,
+    runtime: true,
+};
 
 /// All models of the repositories.
 pub(crate) fn scan(options: &CoreOptions) -> Result<Vec<FoundModel>, ServeError> {
@@ -24,8 +47,10 @@ pub(crate) fn read(model: &FoundModel, given: Option<&str>) -> Result<Draft, Ser
         (None, Some(path)) => Draft::read(path).map_err(|finding| all(&[finding]))?,
         (None, None) => Draft::default(),
     };
-    let files = model.versions.last().map(|version| file_names(&version.dir)).unwrap_or_default();
-    draft.normalise(&model.name, &files);
+    for warning in &model.warnings {
+        tracing::warn!(model = model.name, "{warning}");
+    }
+    draft.normalise(&model.name, &model.files());
     if model.config.is_none() && given.is_none() && draft.proto.backend.is_empty() {
         return Err(ServeError::invalid(format!(
             "model '{}' has no config.pbtxt, and no file in its version directory tells which backend it needs",
@@ -35,30 +60,15 @@ pub(crate) fn read(model: &FoundModel, given: Option<&str>) -> Result<Draft, Ser
     Ok(draft)
 }
 
-fn file_names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
 /// The versions that the policy wants, of those that are there.
 pub(crate) fn versions(draft: &Draft, model: &FoundModel) -> Result<Vec<FoundVersion>, ServeError> {
-    let available: Vec<i64> = model.versions.iter().map(|version| version.number).collect();
-    let policy = VersionPolicy::of(&draft.proto);
-    if let VersionPolicy::Specific(wanted) = &policy {
-        for version in wanted.iter().filter(|version| !available.contains(version)) {
-            tracing::error!(model = model.name, "version {version} of the version policy has no directory");
-        }
+    let selection = model
+        .select(&VersionPolicy::of(&draft.proto))
+        .map_err(|error| ServeError::invalid(error.to_string()))?;
+    for version in selection.missing {
+        tracing::error!(model = model.name, "version {version} of the version policy has no directory");
     }
-    let chosen = policy.select(&available);
-    let versions: Vec<_> =
-        model.versions.iter().filter(|version| chosen.contains(&version.number)).cloned().collect();
-    if versions.is_empty() {
-        return Err(ServeError::invalid(format!(
-            "at least one version must be available under the version policy of model '{}'",
-            model.name
-        )));
-    }
-    Ok(versions)
+    Ok(selection.versions)
 }
 
 /// The library and the name of the backend that runs a model. `--backend-fallback` may name another one.
@@ -75,7 +85,11 @@ pub(crate) fn backend(
         version_dir,
         allow_model_backends: options.allow_model_backends,
     };
-    let missing = match trireme_repository::find_backend(wanted, &places) {
+    let own = match draft.proto.runtime.as_str() {
+        "" => trireme_repository::find_backend(wanted, &places),
+        runtime => trireme_repository::find_runtime(wanted, runtime, &places),
+    };
+    let missing = match own {
         Ok(path) => return Ok((path, wanted.to_owned())),
         Err(missing) => missing,
     };
@@ -106,7 +120,8 @@ pub(crate) fn complete(draft: &mut Draft, patch: &str, model: &FoundModel) -> Re
 
 /// Holds the configuration against every rule; warnings are logged.
 pub(crate) fn check(draft: &Draft, model: &FoundModel) -> Result<CheckedConfig, ServeError> {
-    let (config, warnings) = draft.check(&model.name).map_err(|findings| all(&findings))?;
+    let (config, warnings) =
+        draft.check_for(&model.name, &CAPABILITIES).map_err(|findings| all(&findings))?;
     for warning in warnings {
         tracing::warn!(model = model.name, "{warning}");
     }

@@ -64,7 +64,8 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("no threads for the front ends")?;
-    let code = runtime.block_on(serve_until_signal(&core, listeners, &log, io_threads(flags), exit_timeout))?;
+    let code =
+        runtime.block_on(serve_until_signal(&core, listeners, &log, io_threads(flags), exit_timeout))?;
     runtime.shutdown_background();
     Ok(code)
 }

@@ -28,6 +28,9 @@ pub struct Check {
     /// Where the backends are; the default is `backends` beside the program.
     #[arg(long, value_name = "DIR")]
     pub backend_directory: Option<PathBuf>,
+    /// Count backend libraries in the models' own directories.
+    #[arg(long)]
+    pub allow_model_backends: bool,
 }
 
 /// Who decides which models are loaded.

@@ -1,0 +1,61 @@
+//! One backend, built with interfaces that have a function fewer, a function more, or a field of another type.
+
+use std::path::Path;
+
+use trireme_host::abi::DType;
+use trireme_host::{Library, LoadOptions};
+
+use crate::support::{Edit, compat_library, input, instance, request, run};
+
+const LAST_FUNCTION: &str = r#"
+    /// `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
+    pub extension: unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void,
+"#;
+const EXPORTED: &str = "load: load::<B>,\n        extension: no_extension,";
+
+fn doubles(library: &Path) {
+    let mut instance = instance(library, "compat", "{}");
+    let numbers: Vec<u8> = [1i32, -2, 3, i32::MAX / 2].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let doubled: Vec<u8> = [2i32, -4, 6, i32::MAX - 1].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let answers =
+        run(&mut instance, vec![request("", &["X"], vec![input(0, DType::INT32, &[2, 2], &[&numbers])])]);
+    let [response]: [_; 1] = answers[0].take().try_into().unwrap();
+    assert_eq!(response.error, None);
+    let [output] = response.outputs.as_slice() else { panic!("{response:?}") };
+    assert_eq!((output.name.as_str(), output.shape.as_slice()), ("Y", &[2i64, 2][..]));
+    assert_eq!(output.data.as_ref(), doubled);
+    instance.drain();
+}
+
+#[test]
+fn a_backend_with_one_function_fewer_is_served() {
+    let edits: [Edit<'_>; 2] =
+        [("abi/src/object.rs", LAST_FUNCTION, "\n"), ("sdk/src/export.rs", EXPORTED, "load: load::<B>,")];
+    doubles(&compat_library("fewer", &edits));
+}
+
+#[test]
+fn a_backend_with_one_function_more_is_served() {
+    let grown = format!(
+        "{LAST_FUNCTION}    pub measure: unsafe extern \"C\" fn(backend: *mut c_void, what: StrView) -> u64,\n"
+    );
+    let exported = format!(
+        "{EXPORTED}\n        measure: {{\n            unsafe extern \"C\" fn measure(_: *mut c_void, _: StrView) -> u64 {{\n                7\n            }}\n            measure\n        }},"
+    );
+    let edits: [Edit<'_>; 2] =
+        [("abi/src/object.rs", LAST_FUNCTION, &grown), ("sdk/src/export.rs", EXPORTED, &exported)];
+    doubles(&compat_library("more", &edits));
+}
+
+#[test]
+fn a_backend_with_another_field_type_is_refused_in_one_line() {
+    let library = compat_library(
+        "changed",
+        &[("abi/src/request.rs", "pub buffer_count: u32,", "pub buffer_count: i32,")],
+    );
+    let error = Library::open(&library, "compat", &LoadOptions::default()).err().unwrap().to_string();
+    let (before, difference) = error.split_once(" was built against another ABI: ").unwrap();
+    assert!(before.ends_with("libtrireme_changed.so'"), "{error}");
+    assert!(difference.contains("buffer_count") && !error.contains('\n'), "{error}");
+    assert!(difference.ends_with("expected u32, found i32"), "{error}");
+}
