@@ -181,7 +181,7 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
-        let admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
+        let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
         let journey = Journey::new(
@@ -191,6 +191,10 @@ impl ModelVersion {
             admitted.request.batch_size,
             admitted.empty_final,
         );
+        if admitted.timeout_us > 0 {
+            let timeout_ns = admitted.timeout_us.saturating_mul(1000);
+            admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
+        }
         self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?;
         Ok(ResponseStream::new(journey))
     }
