@@ -42,6 +42,9 @@ pub enum Refusal {
     TooLarge { size: u32, max: u32 },
     #[error("a request with this id is queued already")]
     DuplicateId,
+    /// As many as `max_queue_size` wait in the request's level. The words are the protocol's.
+    #[error("Exceeds maximum queue size")]
+    QueueFull { max: u32 },
 }
 
 /// A queue and the rule by which batches are cut from it. One for each model version; the unit that later schedulers

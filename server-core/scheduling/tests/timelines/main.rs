@@ -5,4 +5,5 @@ mod cutting;
 mod delay;
 mod instances;
 mod leaving;
+mod policies;
 mod script;

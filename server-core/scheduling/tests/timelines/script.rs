@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! dynamic max=8 preferred=4,8 delay=100ms instances=1     or: direct instances=3 in_flight=2
+//! dynamic max=8 levels=3 level=2 queue=delay,50ms,override,max=9 queue1=reject,20ms      queue1 is the policy of level 1
 //! 0ms   arrive A B C size=2 shape=x deadline=50ms         R1..R9 stands for nine names
+//! 0ms   arrive D priority=1 timeout=20ms
 //! 5ms   cancel A
 //! 20ms  free 0                                            execute returned on instance 0
 //! 20ms  finish 0                                          a request of instance 0 had its last answer
@@ -18,8 +20,8 @@ use std::num::NonZeroU32;
 
 use expect_test::Expect;
 use trireme_scheduling::{
-    Actions, Direct, Dispatcher, Dynamic, DynamicConfig, InstanceId, InstanceSlots, RequestId, RequestInfo,
-    ShapeKey, Time,
+    Actions, Direct, Dispatcher, Dynamic, DynamicConfig, InstanceId, InstanceSlots, Policies, QueuePolicy,
+    RequestId, RequestInfo, ShapeKey, Time, TimeoutAction,
 };
 
 /// Runs the script and compares its log.
@@ -61,7 +63,8 @@ impl Stage {
                 });
                 let delay_us = fields.get("delay").map_or(0, |delay| parse_ms(delay).0 / 1_000);
                 let config = DynamicConfig::new(number("max").expect("max="), &preferred, delay_us);
-                Dispatcher::new(Dynamic::new(config.expect("a valid configuration")), slots)
+                let config = config.expect("a valid configuration").with_policies(policies(&fields));
+                Dispatcher::new(Dynamic::new(config), slots)
             }
             other => panic!("unknown scheduler {other:?}"),
         };
@@ -124,6 +127,8 @@ impl Stage {
         let shape = fields.get("shape").map_or(0, |shape| shape.bytes().map(u128::from).sum());
         let mut info = RequestInfo::new(id, ShapeKey(shape), time);
         info.size = fields.get("size").map_or(1, |size| size.parse().expect("a size"));
+        info.priority = fields.get("priority").map_or(0, |level| level.parse().expect("a level"));
+        info.timeout_us = fields.get("timeout").map(|timeout| parse_ms(timeout).0 / 1_000);
         info.deadline = fields.get("deadline").map(|deadline| parse_ms(deadline));
         if let Err(refusal) = self.dispatcher.on_arrival(info) {
             self.say(time, &format!("{name} refused: {refusal}"));
@@ -167,6 +172,34 @@ impl Stage {
     fn say(&mut self, time: Time, what: &str) {
         let _ = writeln!(self.log, "{:<7} {what}", time.to_string());
     }
+}
+
+/// `levels`, `level` and the `queue` policies.
+fn policies(fields: &HashMap<String, String>) -> Policies {
+    let number = |name: &str| fields.get(name).map_or(0, |value| value.parse().expect("a number"));
+    let default = fields.get("queue").map(|text| policy(text)).unwrap_or_default();
+    let by_level = fields.iter().filter_map(|(name, text)| {
+        let level = name.strip_prefix("queue").filter(|level| !level.is_empty())?;
+        Some((level.parse().expect("a level"), policy(text)))
+    });
+    Policies::new(number("levels"), number("level"), default, by_level).expect("valid policies")
+}
+
+/// Such as `delay,50ms,override,max=9`.
+fn policy(text: &str) -> QueuePolicy {
+    let mut policy = QueuePolicy::default();
+    for word in text.split(',') {
+        match word {
+            "reject" => policy.timeout_action = TimeoutAction::Reject,
+            "delay" => policy.timeout_action = TimeoutAction::Delay,
+            "override" => policy.allow_timeout_override = true,
+            word => match word.strip_prefix("max=") {
+                Some(max) => policy.max_queue_size = max.parse().expect("a size"),
+                None => policy.default_timeout_microseconds = parse_ms(word).0 / 1_000,
+            },
+        }
+    }
+    policy
 }
 
 /// The plain words and the `key=value` words.
