@@ -1,5 +1,6 @@
 //! The scheduler of a model without `dynamic_batching`.
 
+use crate::instances::InstanceId;
 use crate::queue::{Due, Pending};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
@@ -46,7 +47,13 @@ impl Scheduler for Direct {
     }
 
     // queued -> batch of one
-    fn take_batch(&mut self, _now: Time, _room: Room, batch: &mut Vec<RequestId>) -> Ask {
+    fn take_batch(
+        &mut self,
+        _instance: InstanceId,
+        _now: Time,
+        _room: Room,
+        batch: &mut Vec<RequestId>,
+    ) -> Ask {
         match self.queue.pop_front() {
             Some(entry) => {
                 batch.push(entry.info.id);

@@ -49,6 +49,7 @@ mod policy;
 mod queue;
 mod request;
 mod scheduler;
+mod sequence;
 mod time;
 
 pub use answers::{AnswerOrder, Turn};
@@ -59,4 +60,8 @@ pub use instances::{InstanceId, InstanceSlots};
 pub use policy::{Policies, PolicyError, QueuePolicy, TimeoutAction};
 pub use request::{RequestId, RequestInfo, ShapeKey};
 pub use scheduler::{Ask, Refusal, Room, Scheduler};
+pub use sequence::{
+    CorrelationId, DirectSequenceConfig, DirectSequences, DropReason, MAX_CORRELATION_ID_LEN,
+    OldestSequenceConfig, OldestSequences, Row, SequenceConfigError, SequenceStep,
+};
 pub use time::Time;

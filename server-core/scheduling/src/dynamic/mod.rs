@@ -5,6 +5,7 @@ mod walk;
 
 pub use config::{DynamicConfig, DynamicConfigError};
 
+use crate::instances::InstanceId;
 use crate::queue::{Due, Pending};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
@@ -30,6 +31,8 @@ pub struct Dynamic {
     config: DynamicConfig,
     queue: Pending,
     walk: Walk,
+    /// Nobody is kept for company any more.
+    hurries: bool,
 }
 
 enum Verdict {
@@ -41,11 +44,16 @@ enum Verdict {
 impl Dynamic {
     pub fn new(config: DynamicConfig) -> Self {
         let queue = Pending::new(config.policies().clone());
-        Self { config, queue, walk: Walk::default() }
+        Self { config, queue, walk: Walk::default(), hurries: false }
     }
 
     pub fn config(&self) -> &DynamicConfig {
         &self.config
+    }
+
+    /// From now on rule 5 does not wait, as after a close, but requests are still taken.
+    pub(crate) fn wait_no_more(&mut self) {
+        self.hurries = true;
     }
 
     fn judge(&mut self, now: Time, room: Room) -> Verdict {
@@ -70,7 +78,7 @@ impl Dynamic {
             return Verdict::Send(cut);
         }
         // waiting -> batch of all that was walked: it cannot grow, or is large enough, or may not wait (any more)
-        let may_wait = delay != 0 && !delay_over && !self.queue.is_closed();
+        let may_wait = delay != 0 && !delay_over && !self.hurries;
         if self.walk.closed || self.walk.is_full(&self.config) || !may_wait {
             return Verdict::Send(self.walk.count);
         }
@@ -103,6 +111,7 @@ impl Scheduler for Dynamic {
     // open -> closed
     fn close(&mut self) {
         self.queue.close();
+        self.hurries = true;
     }
 
     fn is_closed(&self) -> bool {
@@ -127,7 +136,13 @@ impl Scheduler for Dynamic {
     }
 
     // queued -> batch
-    fn take_batch(&mut self, now: Time, room: Room, batch: &mut Vec<RequestId>) -> Ask {
+    fn take_batch(
+        &mut self,
+        _instance: InstanceId,
+        now: Time,
+        room: Room,
+        batch: &mut Vec<RequestId>,
+    ) -> Ask {
         let count = match self.judge(now, Room(room.0.max(1))) {
             Verdict::Nothing => return Ask::empty(self.queue.is_closed()),
             Verdict::Send(count) => count,

@@ -81,6 +81,10 @@ impl Pending {
         Ok(place)
     }
 
+    pub(crate) fn get(&self, id: RequestId) -> Option<&RequestInfo> {
+        self.line.get(*self.ids.get(&id)?).map(|entry| &entry.info)
+    }
+
     /// Takes out the request of this id, if it waits.
     pub(crate) fn remove(&mut self, id: RequestId) -> Option<Entry> {
         let key = self.ids.remove(&id)?;

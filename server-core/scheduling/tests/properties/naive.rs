@@ -1,7 +1,9 @@
 //! The batching rules written down plainly: a list, walked whole at every question. Slow, and easy to check by eye.
 
 use crate::world::{end, rank};
-use trireme_scheduling::{Ask, DynamicConfig, Refusal, RequestId, RequestInfo, Room, Scheduler, Time};
+use trireme_scheduling::{
+    Ask, DynamicConfig, InstanceId, Refusal, RequestId, RequestInfo, Room, Scheduler, Time,
+};
 
 #[derive(Debug)]
 pub(crate) struct Naive {
@@ -97,7 +99,13 @@ impl Scheduler for Naive {
         self.queue.sort_by_key(|(number, r)| rank(policies, r, *number, now));
     }
 
-    fn take_batch(&mut self, now: Time, room: Room, batch: &mut Vec<RequestId>) -> Ask {
+    fn take_batch(
+        &mut self,
+        _instance: InstanceId,
+        now: Time,
+        room: Room,
+        batch: &mut Vec<RequestId>,
+    ) -> Ask {
         if self.queue.is_empty() {
             return Ask::empty(self.closed);
         }

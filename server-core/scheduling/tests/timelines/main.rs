@@ -7,3 +7,6 @@ mod instances;
 mod leaving;
 mod policies;
 mod script;
+mod sequence_ends;
+mod sequences_direct;
+mod sequences_oldest;
