@@ -2,7 +2,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use trireme_model_config::CheckedConfig;
+use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
@@ -10,6 +10,7 @@ use trireme_telemetry::{FailureReason, ModelMetrics};
 
 use crate::error::ServeError;
 use crate::journey::Journey;
+use crate::ordering::Ordering;
 use crate::queue::Queue;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
@@ -30,6 +31,8 @@ pub struct ModelVersion {
     pub(crate) statistics: Statistics,
     pub(crate) metrics: Arc<ModelMetrics>,
     queue: Queue,
+    /// Absent unless the configuration asks for the order of arrival.
+    ordering: Option<Ordering>,
     hasher: RandomState,
     generation: u64,
     /// The last instance is gone and cannot be made again.
@@ -46,6 +49,8 @@ impl ModelVersion {
         metrics: Arc<ModelMetrics>,
         queue: Queue,
     ) -> Self {
+        let preserves =
+            matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering);
         let table = crate::load::tensor_table(&config);
         let batches = table.batches();
         let meta = |spec: &crate::table::TensorSpec| TensorMeta {
@@ -65,6 +70,7 @@ impl ModelVersion {
             statistics: Statistics::default(),
             metrics,
             queue,
+            ordering: preserves.then(Ordering::default),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
             lost: AtomicBool::new(false),
@@ -129,6 +135,10 @@ impl ModelVersion {
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    pub(crate) fn ordering(&self) -> Option<&Ordering> {
+        self.ordering.as_ref()
     }
 
     pub(crate) fn queue(&self) -> &Queue {
