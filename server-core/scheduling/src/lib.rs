@@ -45,6 +45,7 @@ mod direct;
 mod dispatcher;
 mod dynamic;
 mod instances;
+pub mod invariants;
 mod policy;
 mod queue;
 mod request;

@@ -147,6 +147,8 @@ impl Book {
     // (new) -> waiting in a slot or in the backlog; else (new) -> refused
     pub(super) fn on_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
         let SequenceStep { correlation, start, end } = step;
+        let now = info.arrival;
+        self.settle(now);
         if info.size > 1 {
             return Err(Refusal::NotBatchOne { size: info.size });
         }
@@ -160,8 +162,6 @@ impl Book {
         if self.closed && start {
             return Err(Refusal::Closed);
         }
-        let now = info.arrival;
-        self.settle(now);
         let known = self.open.get(&correlation).copied();
         if known.is_none() && !start {
             return Err(Refusal::NotStarted);

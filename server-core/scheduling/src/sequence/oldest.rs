@@ -40,7 +40,6 @@ impl OldestSequences {
                 batcher.queue.on_cancel(recalled.step.id);
             }
         }
-        // A slot that becomes free may be given away here and stir again.
         while !self.book.stirred.is_empty() {
             for (since, at) in std::mem::take(&mut self.book.stirred) {
                 // waiting in a slot -> waiting in the batcher
@@ -51,8 +50,11 @@ impl OldestSequences {
                     // It cannot refuse: it is never closed, and has neither levels nor limits.
                     let _ = batcher.queue.on_arrival(handed);
                 }
+                // END: slot -> free -> the next sequence, which stirs again
+                if step.end {
+                    self.book.settle(now);
+                }
             }
-            self.book.settle(now);
         }
     }
 }
@@ -63,6 +65,9 @@ impl Scheduler for OldestSequences {
     }
 
     fn on_sequence_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
+        // What was to be done before it came is done before.
+        self.book.settle(info.arrival);
+        self.hand_on(info.arrival);
         let answer = self.book.on_arrival(info, step);
         self.hand_on(info.arrival);
         answer
