@@ -112,8 +112,8 @@ pub(super) struct Book {
     /// The next time for each run at which it may be idle or have waited too long; wrong ones are known by the run.
     alarms: BinaryHeap<Reverse<(Time, RunId)>>,
     handed_on: HashMap<RequestId, HandedOn, FixedState>,
-    /// Slots of which a request may be handed on, and since when; None: since the next question.
-    pub(super) stirred: Vec<(Option<Time>, SlotRef)>,
+    /// Slots of which a request may be handed on, in the order in which they became so.
+    pub(super) stirred: Vec<SlotRef>,
     /// Requests that left after they were handed on.
     pub(super) recalled: Vec<HandedOn>,
     expired: Vec<RequestId>,
@@ -181,7 +181,7 @@ impl Book {
             self.open.remove(&run.correlation);
         }
         if let Some(at) = run.at {
-            self.stirred.push((Some(now), at));
+            self.stirred.push(at);
             self.refresh(at);
         }
         self.promote(now);
@@ -219,21 +219,25 @@ impl Book {
 
     /// Does all that time has done up to `now`, in the order in which it was due.
     pub(super) fn settle(&mut self, now: Time) {
-        loop {
-            let (deadline, alarm) = (self.waiting.next_deadline(), self.next_alarm());
-            let Some(due) = deadline.into_iter().chain(alarm).min().filter(|&due| due <= now) else { break };
-            if deadline == Some(due) {
-                // waiting -> expired
-                if let Some(Due::Expired(entry)) = self.waiting.pop_due(due) {
-                    self.expired.push(entry.info.id);
-                    self.cut(entry.info.id, DropReason::SequenceExpired);
-                }
-            } else if let Some(Reverse((_, id))) = self.alarms.pop() {
-                self.on_alarm(id);
-            }
-            self.promote(due);
-        }
+        while self.settle_one(now).is_some() {}
         self.promote(now);
+    }
+
+    /// Does the first thing that was due at `now` or before; when it was due.
+    pub(super) fn settle_one(&mut self, now: Time) -> Option<Time> {
+        let (deadline, alarm) = (self.waiting.next_deadline(), self.next_alarm());
+        let due = deadline.into_iter().chain(alarm).min().filter(|&due| due <= now)?;
+        if deadline == Some(due) {
+            // waiting -> expired
+            if let Some(Due::Expired(entry)) = self.waiting.pop_due(due) {
+                self.expired.push(entry.info.id);
+                self.cut(entry.info.id, DropReason::SequenceExpired);
+            }
+        } else if let Some(Reverse((_, id))) = self.alarms.pop() {
+            self.on_alarm(id);
+        }
+        self.promote(due);
+        Some(due)
     }
 
     /// As [`crate::Scheduler::next_deadline`].
@@ -368,7 +372,7 @@ impl Book {
     }
 
     // backlog -> slot, as long as there are free slots: the sequence that waits longest to the lowest slot
-    fn promote(&mut self, now: Time) {
+    pub(super) fn promote(&mut self, now: Time) {
         while let (Some(&at), Some(&id)) = (self.free.first(), self.backlog.first()) {
             self.backlog.remove(&id);
             let Some(run) = alive(&mut self.runs, id) else { continue };
@@ -380,7 +384,7 @@ impl Book {
             if let Some(slot) = slot_of(&mut self.benches, at) {
                 slot.run = Some(id);
             }
-            self.stirred.push((Some(now), at));
+            self.stirred.push(at);
             self.refresh(at);
             self.arm(id);
         }
@@ -478,7 +482,7 @@ impl Book {
         if let Some(slot) = slot_of(&mut self.benches, at) {
             slot.held = None;
         }
-        self.stirred.push((None, at));
+        self.stirred.push(at);
         self.refresh(at);
     }
 

@@ -33,6 +33,14 @@ impl OldestSequences {
         Self { config, book, batchers: BTreeMap::new() }
     }
 
+    fn settle(&mut self, now: Time) {
+        while let Some(due) = self.book.settle_one(now) {
+            self.hand_on(due);
+        }
+        self.book.promote(now);
+        self.hand_on(now);
+    }
+
     /// Keeps the batchers in step with the book.
     fn hand_on(&mut self, now: Time) {
         for recalled in std::mem::take(&mut self.book.recalled) {
@@ -41,18 +49,18 @@ impl OldestSequences {
             }
         }
         while !self.book.stirred.is_empty() {
-            for (since, at) in std::mem::take(&mut self.book.stirred) {
+            for at in std::mem::take(&mut self.book.stirred) {
                 // waiting in a slot -> waiting in the batcher
                 let Some(step) = self.book.pop(at, true) else { continue };
                 let Some(info) = self.book.info(step.id) else { continue };
-                let handed = RequestInfo::new(info.id, info.shape_key, since.unwrap_or(now));
+                let handed = RequestInfo::new(info.id, info.shape_key, now);
                 if let Some(batcher) = self.batchers.get_mut(&at.instance) {
                     // It cannot refuse: it is never closed, and has neither levels nor limits.
                     let _ = batcher.queue.on_arrival(handed);
                 }
                 // END: slot -> free -> the next sequence, which stirs again
                 if step.end {
-                    self.book.settle(now);
+                    self.book.promote(now);
                 }
             }
         }
@@ -66,8 +74,7 @@ impl Scheduler for OldestSequences {
 
     fn on_sequence_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
         // What was to be done before it came is done before.
-        self.book.settle(info.arrival);
-        self.hand_on(info.arrival);
+        self.settle(info.arrival);
         let answer = self.book.on_arrival(info, step);
         self.hand_on(info.arrival);
         answer
@@ -91,8 +98,7 @@ impl Scheduler for OldestSequences {
     }
 
     fn expire(&mut self, now: Time, expired: &mut Vec<RequestId>) {
-        self.book.settle(now);
-        self.hand_on(now);
+        self.settle(now);
         self.book.take_expired(expired);
     }
 
