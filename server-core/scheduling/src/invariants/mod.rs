@@ -170,7 +170,8 @@ impl Witness {
         let level = self.rules.policies.level_of(info.priority);
         let policy = *self.rules.policies.policy_of(level);
         if let Err(refusal) = answer {
-            let full = self.line.len_of(level) >= policy.max_queue_size as usize;
+            let max = policy.max_queue_size as usize;
+            let full = max > 0 && self.line.len_of(level) >= max;
             let room = matches!(refusal, Refusal::QueueFull { .. }) && !full;
             return if room { Err(Violation::RefusedInSpiteOfRoom(id)) } else { Ok(()) };
         }

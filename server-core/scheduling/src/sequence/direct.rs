@@ -1,6 +1,7 @@
 //! The direct strategy: a sequence has its row in every batch of its instance.
 
-use super::book::{Book, SlotRef};
+use super::book::Book;
+use super::run::SlotRef;
 use super::{DirectSequenceConfig, DropReason, Row, SequenceStep};
 use crate::instances::InstanceId;
 use crate::request::{RequestId, RequestInfo};

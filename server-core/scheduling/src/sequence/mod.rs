@@ -20,10 +20,12 @@
 //! After its end the id is free again: a request without START is refused, and one with START begins a sequence, perhaps in
 //! another slot while the last requests of the old one still run.
 
+mod benches;
 mod book;
 mod config;
 mod direct;
 mod oldest;
+mod run;
 
 pub use config::{DirectSequenceConfig, OldestSequenceConfig, SequenceConfigError};
 pub use direct::DirectSequences;
