@@ -17,8 +17,8 @@
 //! | `sequence_batching { direct }` | [`DirectSequences`] |
 //! | `sequence_batching { oldest }` | [`OldestSequences`] |
 //!
-//! [`AnswerOrder`] stands at the other end and holds answers back for `preserve_ordering`; [`invariants`] checks from outside
-//! that a dispatcher keeps what is promised here.
+//! [`AnswerOrder`] stands at the other end and holds answers back for `preserve_ordering`; [`invariants`]
+//! checks from outside that a dispatcher keeps what is promised here.
 //!
 //! [`Dispatcher`] is what a runtime holds, one for each model version, behind its own lock: report one or more events,
 //! call [`Dispatcher::poll`], carry out the [`Actions`], and poll again at [`Actions::wake`] if nothing happens before.

@@ -11,8 +11,8 @@ use crate::sequence::{CorrelationId, SequenceStep};
 
 type SlotName = (InstanceId, u32);
 
-/// What belongs together from one START to the next of the same id. A scheduler may go on with the next chain in the same
-/// slot or in another.
+/// What belongs together from one START to the next of the same id. A scheduler may go on with the next chain
+/// in the same slot or in another.
 #[derive(Debug, Default)]
 struct Chain {
     waiting: VecDeque<RequestId>,

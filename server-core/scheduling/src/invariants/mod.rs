@@ -1,17 +1,20 @@
 //! What every scheduler promises, checked from outside: for simulations and tests.
 //!
-//! A [`Witness`] is told what was reported to a dispatcher and what it answered, and says what is wrong. It shares no code
-//! with the schedulers but the reading of the configuration, and knows nothing of how they came to their answers:
+//! A [`Witness`] is told what was reported to a dispatcher and what it answered, and says what is wrong. It
+//! shares no code with the schedulers but the reading of the configuration, and knows nothing of how they
+//! came to their answers:
 //!
-//! * every request that was taken leaves exactly once: cancelled, expired, dropped with its sequence, or in a batch;
+//! * every request that was taken leaves exactly once: cancelled, expired, dropped with its sequence, or in a
+//!   batch;
 //! * a batch is not empty, not over the limit, of one shape, and not more than its instance can hold;
-//! * nobody is overtaken: a batch is the head of the queue, by level, on time before late, then by arrival. So a level
-//!   starves only behind those above it, as its policy says;
+//! * nobody is overtaken: a batch is the head of the queue, by level, on time before late, then by arrival.
+//!   So a level starves only behind those above it, as its policy says;
 //! * no request runs after its end, expires before it, or is kept beyond it;
-//! * the requests of a sequence run in their order, from START on, in one slot, which they share with nobody; with the
-//!   oldest strategy one at a time.
+//! * the requests of a sequence run in their order, from START on, in one slot, which they share with nobody;
+//!   with the oldest strategy one at a time.
 //!
-//! The cost of an event is a few operations on maps and sorted sets: around a million of events a second and core.
+//! The cost of an event is a few operations on maps and sorted sets: around a million of events a second and
+//! core.
 
 mod chains;
 mod line;

@@ -5,7 +5,8 @@
 //!   Up ◀────────────▶ Down   any ────────▶ Retiring
 //!           is back
 //! ```
-//! Only an instance that is up gets new sequences. One that is retiring ends those it has; one that fails loses them.
+//! Only an instance that is up gets new sequences. One that is retiring ends those it has; one that fails
+//! loses them.
 
 use std::collections::BTreeSet;
 

@@ -6,8 +6,8 @@
 //!                 │            idle, END arrived, cut
 //!                 └─▶ (gone) cut, timeout
 //! ```
-//! *Open* means that further requests of this id belong here. A sequence that is *over* keeps its slot until what waits
-//! of it has run.
+//! *Open* means that further requests of this id belong here. A sequence that is *over* keeps its slot until
+//! what waits of it has run.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -40,7 +40,8 @@ pub(super) struct Book {
     backlog: BTreeSet<RunId>,
     pub(super) free: BTreeSet<SlotRef>,
     pub(super) benches: BTreeMap<InstanceId, Bench>,
-    /// The next time for each run at which it may be idle or have waited too long; wrong ones are known by the run.
+    /// The next time for each run at which it may be idle or have waited too long; wrong ones are known by
+    /// the run.
     alarms: BinaryHeap<Reverse<(Time, RunId)>>,
     pub(super) handed_on: HashMap<RequestId, HandedOn, FixedState>,
     /// Slots of which a request may be handed on, in the order in which they became so.
@@ -333,7 +334,8 @@ impl Book {
         }
     }
 
-    /// A request left while it waited: its sequence is over, what was behind it leaves, in the backlog all of it.
+    /// A request left while it waited: its sequence is over, what was behind it leaves, in the backlog all of
+    /// it.
     fn cut(&mut self, id: RequestId, reason: DropReason) {
         let Some(run_id) = self.owners.remove(&id) else { return };
         let recalled = self.handed_on.remove(&id);
@@ -391,7 +393,8 @@ impl Book {
         self.forget_run(id);
     }
 
-    /// Sets the alarm of a run if it has to ring earlier than it is set. A later one is set when the earlier rings.
+    /// Sets the alarm of a run if it has to ring earlier than it is set. A later one is set when the earlier
+    /// rings.
     fn arm(&mut self, id: RunId) {
         let idle_ns = self.idle_ns;
         let Some(run) = alive(&mut self.runs, id) else { return };

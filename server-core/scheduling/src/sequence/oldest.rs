@@ -10,9 +10,9 @@ use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
 use crate::time::Time;
 
-/// Of each sequence that has a slot, at most one request at a time is handed on to its instance's batcher, which follows
-/// the rules of [`Dynamic`]; the next one follows when that request is done. The batcher's delay counts from there.
-/// A slot is given to the next sequence when the END is handed on.
+/// Of each sequence that has a slot, at most one request at a time is handed on to its instance's batcher,
+/// which follows the rules of [`Dynamic`]; the next one follows when that request is done. The batcher's
+/// delay counts from there. A slot is given to the next sequence when the END is handed on.
 #[derive(Debug)]
 pub struct OldestSequences {
     config: OldestSequenceConfig,

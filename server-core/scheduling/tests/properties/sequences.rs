@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use proptest::prelude::{Strategy as Gen, *};
 use trireme_scheduling::invariants::{Rules, Strategy, Witness};
 use trireme_scheduling::{
-    Actions, CorrelationId, DirectSequenceConfig, DirectSequences, Dispatcher, DynamicConfig, InstanceId,
-    InstanceSlots, OldestSequenceConfig, OldestSequences, Policies, RequestId, RequestInfo, Scheduler,
-    SequenceStep, ShapeKey, Time,
+    Actions, Ask, CorrelationId, DirectSequenceConfig, DirectSequences, Dispatcher, DynamicConfig,
+    InstanceId, InstanceSlots, OldestSequenceConfig, OldestSequences, Policies, RequestId, RequestInfo,
+    Scheduler, SequenceStep, ShapeKey, Time,
 };
 
 use crate::naive_sequences::{Kind, NaiveSequences, Plan};
@@ -144,9 +144,12 @@ struct World {
     arrivals: u64,
     running: Vec<(InstanceId, RequestId)>,
     actions: Actions,
-    /// It is polled before time passes and whenever it asked to be woken. What time does to a sequence and what happens to it
-    /// without a time of its own can then be told apart, so that two schedulers must agree.
+    /// It is polled before time passes and whenever it asked to be woken. What time does to a sequence and
+    /// what happens to it without a time of its own can then be told apart, so that two schedulers must
+    /// agree.
     prompt: bool,
+    /// For a single instance: it asks by itself whenever it is free. `None`: the dispatcher is polled.
+    asks_while_free: Option<bool>,
 }
 
 impl World {
@@ -166,6 +169,7 @@ impl World {
             running: Vec::new(),
             actions: Actions::new(),
             prompt: false,
+            asks_while_free: None,
         }
     }
 
@@ -200,7 +204,10 @@ impl World {
                 }
                 return format!("{cancelled}");
             }
-            Event::Free(n) => self.dispatcher.on_instance_free(self.instance(n)),
+            Event::Free(n) => {
+                self.dispatcher.on_instance_free(self.instance(n));
+                self.asks_while_free = self.asks_while_free.map(|_| true);
+            }
             Event::Done(n) => {
                 if n < self.running.len() {
                     let (instance, id) = self.running.remove(n);
@@ -212,6 +219,7 @@ impl World {
                 let instance = self.instance(n);
                 self.dispatcher.on_instance_down(instance);
                 self.witness.on_instance_down(instance);
+                self.asks_while_free = self.asks_while_free.map(|_| false);
             }
             Event::Retire(n) => self.dispatcher.retire_instance(self.instance(n)),
             Event::Add => drop(self.dispatcher.add_instance(self.setup.in_flight())),
@@ -238,7 +246,10 @@ impl World {
 
     fn poll(&mut self) -> String {
         let mut actions = std::mem::take(&mut self.actions);
-        self.dispatcher.poll(self.now, &mut actions);
+        let asked = self.asks_while_free.map(|free| self.ask(free, &mut actions));
+        if asked.is_none() {
+            self.dispatcher.poll(self.now, &mut actions);
+        }
         for &id in &actions.expired {
             kept(self.witness.on_expired(id, self.now));
         }
@@ -246,7 +257,9 @@ impl World {
             kept(self.witness.on_dropped(*id));
         }
         let mut said = String::new();
-        for (instance, batch) in actions.batches() {
+        let taken = asked.iter().filter(|batch| !batch.is_empty());
+        let batches = taken.map(|batch| (InstanceId(0), batch.as_slice()));
+        for (instance, batch) in batches.chain(actions.batches()) {
             let rows = self.dispatcher.rows(instance);
             kept(self.witness.on_batch(instance, batch, rows, self.now));
             self.running.extend(batch.iter().map(|id| (instance, *id)));
@@ -270,7 +283,31 @@ impl World {
         said
     }
 
-    /// Frees every instance again and again, sleeping as told, until nothing waits and every sequence is over.
+    /// What a poll does, done by an instance that asks; its batch is returned, all else is put into `actions`.
+    fn ask(&mut self, free: bool, actions: &mut Actions) -> Vec<RequestId> {
+        *actions = Actions::new();
+        let mut batch = Vec::new();
+        let ask = if free {
+            self.dispatcher.take_batch(InstanceId(0), self.now, &mut batch, &mut actions.expired)
+        } else {
+            self.dispatcher.expire(self.now, &mut actions.expired);
+            Ask::Idle
+        };
+        self.dispatcher.take_dropped(&mut actions.dropped);
+        actions.wake = match ask {
+            Ask::WakeAt(time) => Some(time),
+            Ask::Batch(_) | Ask::Idle => self.dispatcher.next_deadline(),
+            Ask::Closed => None,
+        };
+        if ask == Ask::Closed {
+            assert!(self.dispatcher.pending() == 0 && self.dispatcher.open_sequences() == 0);
+        }
+        self.asks_while_free = Some(free && batch.is_empty());
+        batch
+    }
+
+    /// Frees every instance again and again, sleeping as told, until nothing waits and every sequence is
+    /// over.
     fn drain(&mut self) {
         self.apply(&Event::Add);
         self.apply(&Event::Close);
@@ -328,6 +365,25 @@ proptest! {
         (fast.prompt, plain.prompt) = (true, true);
         for (step, event) in events.iter().enumerate() {
             prop_assert_eq!(fast.apply(event), plain.apply(event), "step {}: {:?}", step, event);
+        }
+    }
+
+    #[test]
+    fn an_instance_that_asks_is_told_what_a_poll_says_of_sequences(
+        mut setup in setup(),
+        events in events(),
+        oldest in any::<bool>(),
+    ) {
+        setup.instances = 1;
+        let world = || match oldest {
+            true => World::new(&setup, Strategy::OldestSequences, setup.oldest()),
+            false => World::new(&setup, Strategy::DirectSequences, setup.direct()),
+        };
+        let (mut push, mut pull) = (world(), world());
+        pull.asks_while_free = Some(true);
+        let one = |event: &&Event| !matches!(event, Event::Add | Event::Retire(_));
+        for (step, event) in events.iter().filter(one).enumerate() {
+            prop_assert_eq!(push.apply(event), pull.apply(event), "step {}: {:?}", step, event);
         }
     }
 }

@@ -325,8 +325,8 @@ impl World {
         }
         assert!(infos.iter().all(|info| info.shape_key == infos[0].shape_key), "shapes are mixed");
         assert!(infos.iter().all(|info| self.end(info).is_none_or(|end| end > self.now)), "run too late");
-        // By level, on time before late, then first come, first served: nobody who stands before the last of the batch
-        // is left behind.
+        // By level, on time before late, then first come, first served: nobody who stands before the last of
+        // the batch is left behind.
         let ranks: Vec<_> = infos.iter().map(|info| self.rank(info)).collect();
         assert!(ranks.is_sorted(), "order within the batch");
         let queued = self.requests.iter().filter(|(_, fate)| *fate == Fate::Queued);

@@ -518,3 +518,14 @@ fn an_instance_that_asks_is_told_to_go_when_it_is_retired_and_empty() {
     assert_eq!(model.take_batch(InstanceId(0), Time(5), &mut batch, &mut expired), Ask::Batch(1));
     assert_eq!(model.take_batch(InstanceId(0), Time(6), &mut batch, &mut expired), Ask::Closed);
 }
+
+#[test]
+fn an_instance_that_is_back_and_asks_gets_what_waits_in_the_backlog() {
+    let config = DirectSequenceConfig::new(1, 0, 0, 0.0).unwrap();
+    let mut model = Dispatcher::new(DirectSequences::new(config), InstanceSlots::new(1, None));
+    let (mut batch, mut expired) = (Vec::new(), Vec::new());
+    let step = SequenceStep { correlation: CorrelationId::Number(1), start: true, end: false };
+    model.on_instance_down(InstanceId(0));
+    assert_eq!(model.on_sequence_arrival(RequestInfo::new(RequestId(1), ShapeKey(0), Time(1)), step), Ok(()));
+    assert_eq!(model.take_batch(InstanceId(0), Time(2), &mut batch, &mut expired), Ask::Batch(1));
+}

@@ -1,4 +1,5 @@
-//! The witness says what is wrong with a history that breaks a promise, and nothing about one that keeps them.
+//! The witness says what is wrong with a history that breaks a promise, and nothing about one that keeps
+//! them.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use trireme_scheduling::invariants::{Rules, Strategy, Violation, Witness};
