@@ -19,6 +19,7 @@ mod options;
 mod ordering;
 mod queue;
 mod report;
+mod sequence;
 mod served;
 mod services;
 mod source;

@@ -12,6 +12,7 @@ use crate::error::ServeError;
 use crate::journey::Journey;
 use crate::ordering::Ordering;
 use crate::queue::Queue;
+use crate::sequence::{self, Sequences};
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
 use crate::table::TensorTable;
@@ -31,6 +32,7 @@ pub struct ModelVersion {
     pub(crate) statistics: Statistics,
     pub(crate) metrics: Arc<ModelMetrics>,
     queue: Queue,
+    sequences: Option<Sequences>,
     /// Absent unless the configuration asks for the order of arrival.
     ordering: Option<Ordering>,
     hasher: RandomState,
@@ -48,9 +50,10 @@ impl ModelVersion {
         versions: Vec<i64>,
         metrics: Arc<ModelMetrics>,
         queue: Queue,
+        sequences: Option<Sequences>,
     ) -> Self {
-        let preserves =
-            matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering);
+        let preserves = matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering)
+            || config.sequence().is_some_and(sequence::preserves_ordering);
         let table = crate::load::tensor_table(&config);
         let batches = table.batches();
         let meta = |spec: &crate::table::TensorSpec| TensorMeta {
@@ -70,6 +73,7 @@ impl ModelVersion {
             statistics: Statistics::default(),
             metrics,
             queue,
+            sequences,
             ordering: preserves.then(Ordering::default),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
@@ -141,6 +145,11 @@ impl ModelVersion {
         self.ordering.as_ref()
     }
 
+    /// Present if the model is one of sequences.
+    pub(crate) fn sequences(&self) -> Option<&Sequences> {
+        self.sequences.as_ref()
+    }
+
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -191,9 +200,13 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
+        let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
         let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
+        if let Some(sequences) = &self.sequences {
+            sequences.check(&admitted.request.correlation, &self.name)?;
+        }
         let journey = Journey::new(
             Arc::clone(self),
             admitted.request.id.clone(),
@@ -205,7 +218,7 @@ impl ModelVersion {
             let timeout_ns = admitted.timeout_us.saturating_mul(1000);
             admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
         }
-        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?;
+        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?;
         Ok(ResponseStream::new(journey))
     }
 
