@@ -31,7 +31,9 @@ impl Core {
     ) -> Result<(), ServeError> {
         // The unload waits for this turn, so that what it counted is seen here.
         if self.life.records.epoch(name) != target.epoch {
-            return Err(self.load_failed(name, ServeError::unavailable(OUT_DATED).into()));
+            let versions = built.fresh.iter().map(|loaded| loaded.version.version()).collect();
+            let error = ServeError::unavailable(OUT_DATED);
+            return Err(self.load_failed(name, LoadFailure { error, versions, version: None }));
         }
         let seconds = trireme_telemetry::clock::now_ns().saturating_sub(started) as f64 / 1e9;
         let Built { draft, fresh, kept } = built;
