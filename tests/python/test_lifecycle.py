@@ -247,7 +247,9 @@ def _load_message(model, key):
 
 def test_files_in_the_load_call(tmp_path):
     write_model(tmp_path, "m", identity("m"), versions=(3,), files=[("3/weights", b"x")])
-    with Server(tmp_path, EXPLICIT, "--load-model=m") as server:
+    temporary = tmp_path / ".tmp"
+    temporary.mkdir()
+    with Server(tmp_path, EXPLICIT, "--load-model=m", env={"TMPDIR": str(temporary)}) as server:
         with httpclient.InferenceServerClient(f"127.0.0.1:{server.http}") as client:
             with pytest.raises(Exception, match="Load parameter 'config' must be specified for model file override"):
                 client.load_model("m", files={"file:1/weights": b"y"})
@@ -265,13 +267,18 @@ def test_files_in_the_load_call(tmp_path):
             for path in ("../x", "/tmp/x", "1/../../x", "1/../../../../tmp/x"):
                 with pytest.raises(Exception, match="inside the model's directory"):
                     client.load_model("m", config=json_config(), files={f"file:{path}": b"y"})
+            assert len(list(temporary.iterdir())) == 2
             client.load_model("m")
             assert (state(server, "m", "1"), state(server, "m", "3")) == ("UNAVAILABLE", "READY")
             unload(server, "other")
             eventually(lambda: state(server, "other") == "UNAVAILABLE")
+            eventually(lambda: not list(temporary.iterdir()))
             with pytest.raises(Exception, match="failed to load 'other', failed to poll from model repository"):
                 client.load_model("other")
+            client.load_model("m", config=json_config(), files={"file:1/weights": b"y"})
         server.alive()
+        assert len(list(temporary.iterdir())) == 1 and server.stop() == 0
+        assert not list(temporary.iterdir()), "the directory goes with the model"
 
 
 def test_names_that_leave_the_repository(tmp_path):

@@ -273,6 +273,7 @@ impl Core {
         for model in models {
             model.queue().close();
         }
+        self.life.records.clear();
         self.threads.wait_all(timeout)
     }
 }

@@ -40,12 +40,12 @@ impl Core {
             return Err(ServeError::unavailable("the server is shutting down"));
         }
         if let Some(problem) = &target.found.problem {
-            let failure = ServeError::invalid(problem.clone()).into();
+            let failure: LoadFailure = ServeError::invalid(problem.clone()).into();
             if problem != trireme_repository::IN_TWO {
                 return Err(self.load_failed(name, failure));
             }
             // Nobody knows which of the two is meant, so that the one that serves has to go, too.
-            self.withdraw(name, problem);
+            self.withdraw(name, &failure);
             return Err(load_error(name, &failure));
         }
         let fingerprint = Fingerprint::of(&target.found).map_err(|error| {
@@ -53,6 +53,10 @@ impl Core {
             let error = ServeError::invalid(format!("the directory '{dir}' cannot be read: {error}"));
             self.load_failed(name, error.into())
         })?;
+        if target.seen.as_ref().is_some_and(|seen| *seen != fingerprint) {
+            tracing::info!(model = name, "its directory is being written: left until it is still");
+            return Ok(Outcome::Unchanged);
+        }
         let record = self.life.records.get(name);
         let (serving, complete) = self.serving(name);
         let current = record.origin.as_ref().is_some_and(|origin| {
@@ -75,7 +79,7 @@ impl Core {
                 Ok(Outcome::Changed)
             }
             Err(failure) if target.again => {
-                self.withdraw(name, &failure.error.message);
+                self.withdraw(name, &failure);
                 Err(load_error(name, &failure))
             }
             Err(failure) => {
@@ -168,7 +172,7 @@ impl Core {
         let record = self.life.records.get(&target.found.name);
         let fleet = record
             .origin
-            .and_then(|mut origin| origin.versions.remove(&served.version())?.fleet)
+            .and_then(|origin| origin.versions.get(&served.version())?.fleet.clone())
             .ok_or_else(|| ServeError::internal("a version without instances cannot be changed in place"))?;
         let change = fleet.prepare(&config, served)?;
         let json = trireme_model_config::config_json(&config.proto);

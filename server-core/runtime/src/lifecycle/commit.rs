@@ -47,11 +47,11 @@ impl Core {
             served.insert(number, Served::new(loaded.start(&self.threads)));
             tracing::info!(model = name, version = number, "ready after {seconds:.2} s");
         }
-        let before = self.life.records.get(name).origin.map(|origin| origin.versions).unwrap_or_default();
+        let before = self.life.records.get(name).origin;
         for one in kept {
             let number = one.served.version();
-            let mut origin =
-                before.get(&number).cloned().unwrap_or(VersionOrigin { fleet: None, library: None });
+            let origin = before.as_ref().and_then(|origin| origin.versions.get(&number));
+            let mut origin = origin.cloned().unwrap_or_default();
             let model = match one.revised {
                 None => one.served,
                 Some((model, change)) => {
@@ -66,7 +66,7 @@ impl Core {
         self.life.records.change(name, |record| {
             let found = target.found.clone();
             let given = target.given.clone();
-            record.origin = Some(Origin { found, fingerprint, draft, given, versions: origins });
+            record.origin = Some(Arc::new(Origin { found, fingerprint, draft, given, versions: origins }));
         });
         self.swap_in(name, served);
         Ok(())
@@ -140,7 +140,8 @@ impl Core {
     }
 }
 
-fn mark_failed(entry: &mut ModelEntry, failure: &LoadFailure) {
+/// Any => UNAVAILABLE: nothing of it is left but the reason.
+pub(super) fn mark_failed(entry: &mut ModelEntry, failure: &LoadFailure) {
     let reason = failure.error.message.clone();
     entry.versions.clear();
     if failure.versions.is_empty() {

@@ -48,9 +48,10 @@ impl Core {
             let epoch = self.life.records.epoch(name);
             let target = match record.origin {
                 Some(origin) => Target {
-                    found: origin.found,
-                    given: origin.given,
-                    draft: Some(origin.draft),
+                    found: origin.found.clone(),
+                    given: origin.given.clone(),
+                    seen: None,
+                    draft: Some(origin.draft.clone()),
                     asked: record.asked,
                     again: true,
                     steps: record.steps,

@@ -11,7 +11,6 @@ use super::target::Override;
 use crate::load::VersionFleet;
 
 /// What the versions that serve were made of.
-#[derive(Clone)]
 pub(crate) struct Origin {
     pub(crate) found: FoundModel,
     /// The state of the directory just before it was read.
@@ -24,7 +23,7 @@ pub(crate) struct Origin {
 }
 
 /// What one version was made of.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct VersionOrigin {
     pub(crate) fleet: Option<VersionFleet>,
     pub(crate) library: Option<LibraryOrigin>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use trireme_repository::{Fingerprint, FoundModel};
 
-use super::target::Targets;
+use super::target::{Target, Targets};
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::source;
@@ -54,7 +54,7 @@ type Look = BTreeMap<String, Seen>;
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
     /// They have changed, and are still.
-    load: Vec<FoundModel>,
+    load: Vec<Seen>,
     /// Their directories are gone.
     unload: BTreeSet<String>,
     /// They have changed, and change on.
@@ -70,7 +70,7 @@ fn plan(changed: &BTreeSet<String>, first: &Look, second: &Look) -> Plan {
             (Some(one), Some(two))
                 if one == two && (one.fingerprint.is_some() || one.found.problem.is_some()) =>
             {
-                plan.load.push(two.found.clone());
+                plan.load.push(two.clone());
             }
             _ => drop(plan.moving.insert(name.clone())),
         }
@@ -147,9 +147,10 @@ impl Core {
         }
         if !load.is_empty() {
             let seeds = || -> Result<Targets, ServeError> {
-                let target = |found: &FoundModel| {
+                let target = |Seen { found, fingerprint }: &Seen| {
                     let epoch = self.life.records.epoch(&found.name);
-                    (found.name.clone(), self.target(found.clone(), None, epoch))
+                    let target = self.target(found.clone(), None, epoch);
+                    (found.name.clone(), Target { seen: fingerprint.clone(), ..target })
                 };
                 Ok(load.iter().map(target).collect())
             };
@@ -206,7 +207,7 @@ mod tests {
         let second = look(dir.path());
         let changed = names(&["still", "copied", "new", "gone"]);
         let made = plan(&changed, &first, &second);
-        assert_eq!(made.load.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), ["still"]);
+        assert_eq!(made.load.iter().map(|seen| seen.found.name.as_str()).collect::<Vec<_>>(), ["still"]);
         assert_eq!((made.unload, made.moving), (names(&["gone"]), names(&["copied", "new"])));
 
         let third = look(dir.path());

@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use super::graph::Needs;
 use super::origin::Origin;
@@ -17,7 +17,7 @@ pub(crate) struct Record {
     /// The steps of an ensemble that somebody wants, whether it could be loaded or not: model and version.
     pub(crate) steps: Vec<(String, i64)>,
     /// What serves was made of.
-    pub(crate) origin: Option<Origin>,
+    pub(crate) origin: Option<Arc<Origin>>,
     /// Counts the unloads: a load that began before the last one is out-dated.
     epoch: u64,
 }
@@ -45,6 +45,11 @@ impl Records {
         if let Some(record) = lock(&self.0).get_mut(name) {
             *record = Record { epoch: record.epoch, ..Record::default() };
         }
+    }
+
+    /// The server ends: nothing keeps the files of load requests any more.
+    pub(crate) fn clear(&self) {
+        lock(&self.0).clear();
     }
 
     /// Who needs whom, of all that somebody wants.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use trireme_model_config::Draft;
 use trireme_protocol::repository::LoadRequest;
-use trireme_repository::FoundModel;
+use trireme_repository::{Fingerprint, FoundModel};
 
 use super::graph::{self, Needs};
 use crate::core::Core;
@@ -28,6 +28,8 @@ pub(crate) struct Override {
 pub(crate) struct Target {
     pub(crate) found: FoundModel,
     pub(crate) given: Option<Override>,
+    /// The state in which the directory was found to be still; in any other it is left.
+    pub(crate) seen: Option<Fingerprint>,
     /// The configuration, if it is not to be read.
     pub(crate) draft: Option<Draft>,
     /// Asked for by its name, not only on behalf of an ensemble.
@@ -71,7 +73,7 @@ impl Core {
             let config = given.as_ref().map(|given| given.config.as_str());
             source::draft(&found, config).map(|draft| source::steps(&draft)).unwrap_or_default()
         };
-        Target { found, given, draft: None, asked: true, again: false, steps, epoch }
+        Target { found, given, seen: None, draft: None, asked: true, again: false, steps, epoch }
     }
 
     /// The targets with the steps of their ensembles. Where models are loaded one by one, those that an ensemble needs

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::commit::mark_failed;
 use super::graph;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::index::UNLOADED;
+use crate::load::LoadFailure;
 use crate::served::Served;
 use crate::source;
 use crate::state::ModelState;
@@ -128,19 +130,18 @@ impl Core {
     }
 
     /// A model that somebody wants cannot be served any more: nothing of it is kept but the reason.
-    pub(crate) fn withdraw(&self, name: &str, reason: &str) {
+    pub(crate) fn withdraw(&self, name: &str, failure: &LoadFailure) {
         let mut leaving = Vec::new();
         self.change(|index| {
             let entry = index.models.entry(name.to_owned()).or_default();
             entry.requested = true;
             leaving.extend(entry.versions.values_mut().filter_map(|version| version.model.take()));
-            entry.versions.clear();
-            entry.reason = Some(reason.to_owned());
-            entry.latest = None;
+            mark_failed(entry, failure);
+            entry.settle();
         });
         self.life.records.change(name, |record| record.origin = None);
         for model in leaving {
-            tracing::warn!(model = name, version = model.version(), "unloaded: {reason}");
+            tracing::warn!(model = name, version = model.version(), "unloaded: {}", failure.error.message);
             model.queue().close();
         }
     }
