@@ -2,7 +2,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use trireme_model_config::CheckedConfig;
+use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
@@ -12,6 +12,7 @@ use trireme_telemetry::{FailureReason, ModelMetrics};
 use crate::error::ServeError;
 use crate::journey::Journey;
 use crate::labels::Labels;
+use crate::ordering::Ordering;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
 use crate::statistics::Statistics;
@@ -34,6 +35,8 @@ pub struct ModelVersion {
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) metrics: Arc<ModelMetrics>,
     queue: Arc<Queue>,
+    /// Absent unless the configuration asks for the order of arrival.
+    ordering: Option<Arc<Ordering>>,
     hasher: RandomState,
     generation: u64,
     /// The last instance is gone and cannot be made again.
@@ -52,6 +55,8 @@ impl ModelVersion {
         metrics: Arc<ModelMetrics>,
         queue: Queue,
     ) -> Self {
+        let preserves =
+            matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering);
         let table = crate::load::tensor_table(&config);
         let batches = table.batches();
         let meta = |spec: &crate::table::TensorSpec| TensorMeta {
@@ -72,6 +77,7 @@ impl ModelVersion {
             statistics: Arc::default(),
             metrics,
             queue: Arc::new(queue),
+            ordering: preserves.then(Arc::default),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
             lost: Arc::default(),
@@ -94,6 +100,7 @@ impl ModelVersion {
             statistics: Arc::clone(&self.statistics),
             metrics: Arc::clone(&self.metrics),
             queue: Arc::clone(&self.queue),
+            ordering: self.ordering.clone(),
             hasher: self.hasher.clone(),
             generation: self.generation,
             lost: Arc::clone(&self.lost),
@@ -166,6 +173,10 @@ impl ModelVersion {
         self.generation
     }
 
+    pub(crate) fn ordering(&self) -> Option<&Ordering> {
+        self.ordering.as_deref()
+    }
+
     /// The versions that are served beside this one, and it.
     pub(crate) fn versions(&self) -> &[i64] {
         &self.versions
@@ -221,7 +232,7 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
-        let admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
+        let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
         let journey = Journey::new(
@@ -231,6 +242,10 @@ impl ModelVersion {
             admitted.request.batch_size,
             admitted.empty_final,
         );
+        if admitted.timeout_us > 0 {
+            let timeout_ns = admitted.timeout_us.saturating_mul(1000);
+            admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
+        }
         self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?;
         Ok(ResponseStream::new(journey))
     }

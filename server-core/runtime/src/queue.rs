@@ -13,6 +13,7 @@ use trireme_scheduling::{Ask, Dispatcher, InstanceId, Refusal, RequestId, Reques
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
+use crate::alarm;
 use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
@@ -34,10 +35,10 @@ struct State {
     idle_instances: usize,
     /// By instance: whether it is neither given up nor taken out.
     alive: Vec<bool>,
-    /// Instances that are to end after what they do now.
-    retired: Vec<InstanceId>,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
+    /// When an alarm is set for this queue.
+    alarm: Option<Time>,
     /// Reused from batch to batch.
     ids: Vec<RequestId>,
     expired: Vec<RequestId>,
@@ -56,13 +57,25 @@ pub(crate) enum Work {
     End,
 }
 
+impl State {
+    /// When an alarm is to be set, unless one comes early enough.
+    fn next_alarm(&mut self) -> Option<Time> {
+        let next = self.dispatcher.next_deadline()?;
+        if self.alarm.is_some_and(|set| set <= next) {
+            return None;
+        }
+        self.alarm = Some(next);
+        Some(next)
+    }
+}
+
 impl Queue {
     /// `bounded`: an instance may hold only so many requests in flight, so their ends must be told.
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
             alive: vec![true; dispatcher.instances().len()],
-            retired: Vec::new(),
             lost: None,
+            alarm: None,
             dispatcher,
             waiting: SlotMap::new(),
             idle_instances: 0,
@@ -97,12 +110,38 @@ impl Queue {
         }
         journey.ticket.store(id.0, SeqCst);
         journey.model.metrics.pending_request_count.fetch_add(1, Relaxed);
+        if let Some(ordering) = journey.model.ordering() {
+            ordering.enter(journey);
+        }
         let wake = state.idle_instances > 0;
+        let alarm = state.next_alarm();
         drop(state);
         if wake {
             self.wake();
         }
+        if let Some(at) = alarm {
+            alarm::set(at.0, Arc::downgrade(journey.model.queue()));
+        }
         Ok(())
+    }
+
+    /// A request may have waited too long while every instance was busy.
+    pub(crate) fn on_alarm(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        state.alarm = None;
+        let State { dispatcher, waiting, expired, .. } = &mut *state;
+        dispatcher.expire(Time(now_ns()), expired);
+        let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
+        let alarm = state.next_alarm();
+        let closed = state.dispatcher.is_closed();
+        drop(state);
+        refuse_late(late);
+        if closed {
+            self.work.notify_all();
+        }
+        if let Some(at) = alarm {
+            alarm::set(at.0, Arc::downgrade(self));
+        }
     }
 
     /// For one more request. Bounded instances that are full sleep beside those with room, so only waking all of them is
@@ -144,15 +183,6 @@ impl Queue {
     pub(crate) fn next(&self, instance: InstanceId, batch: &mut Vec<Item>) -> Work {
         let mut state = lock(&self.state);
         loop {
-            if state.retired.contains(&instance) {
-                let more = !state.waiting.is_empty();
-                drop(state);
-                if more {
-                    // It may have been woken for a request that another one has to take now.
-                    self.work.notify_all();
-                }
-                return Work::End;
-            }
             let State { dispatcher, waiting, ids, expired, .. } = &mut *state;
             let ask = dispatcher.take_batch(instance, Time(now_ns()), ids, expired);
             let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
@@ -168,7 +198,7 @@ impl Queue {
                     }
                     Some(Work::Run)
                 }
-                // closed and empty => the instance may go
+                // closed and empty, or retired => the instance may go
                 Ask::Closed => Some(Work::End),
                 Ask::Idle | Ask::WakeAt(_) => None,
             };
@@ -235,8 +265,8 @@ impl Queue {
         u32::try_from(lock(&self.state).alive.len()).unwrap_or(u32::MAX)
     }
 
-    /// Takes in `count` instances more, which bear the next numbers, and lets `retired` end after what they do now.
-    /// What waits is for those that are left.
+    /// Takes in `count` instances more, which bear the next numbers, and lets `retired` end after what they do now and
+    /// the sequences that they hold. What else waits is for those that are left.
     pub(crate) fn change_instances(
         &self,
         count: usize,
@@ -249,12 +279,11 @@ impl Queue {
             state.alive.push(true);
         }
         for instance in retired {
-            state.dispatcher.on_instance_down(*instance);
+            state.dispatcher.retire_instance(*instance);
             if let Some(alive) = state.alive.get_mut(instance.0 as usize) {
                 *alive = false;
             }
         }
-        state.retired.extend_from_slice(retired);
         drop(state);
         self.work.notify_all();
     }
@@ -300,7 +329,9 @@ fn refused(journey: &Journey, refusal: &Refusal) -> ServeError {
         Refusal::TooLarge { max, .. } => {
             ServeError::invalid(format!("inference request batch-size must be <= {max} for '{name}'"))
         }
+        Refusal::QueueFull { .. } => ServeError::unavailable(refusal.to_string()),
         Refusal::DuplicateId => ServeError::internal("two requests with one ticket"),
+        other => ServeError::invalid(other.words(name, None)),
     }
 }
 

@@ -72,9 +72,8 @@ impl Origin {
             && self.fingerprint.other == fingerprint.other
             && essence(&self.draft.proto) == essence(&draft.proto);
         let same = |(number, version): &(&i64, &VersionOrigin)| {
-            // Ensembles have no instances to keep, and those of a sequence batcher hold sequences of their own.
+            // Ensembles have no instances to keep.
             version.fleet.is_some()
-                && draft_is_plain(draft)
                 && !version.library_has_changed()
                 && self.fingerprint.versions.get(number) == fingerprint.versions.get(number)
         };
@@ -92,12 +91,6 @@ impl VersionOrigin {
 /// A configuration without what can change while the model serves.
 fn essence(config: &ModelConfig) -> ModelConfig {
     ModelConfig { instance_group: Vec::new(), version_policy: None, ..config.clone() }
-}
-
-/// Whether instances can come and go: a sequence batcher binds sequences to instances.
-fn draft_is_plain(draft: &Draft) -> bool {
-    use trireme_protocol::proto::model_config::SchedulingChoice;
-    !matches!(draft.proto.scheduling_choice, Some(SchedulingChoice::SequenceBatching(_)))
 }
 
 #[cfg(test)]
