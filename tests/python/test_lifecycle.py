@@ -319,6 +319,16 @@ def test_independent_models_load_at_once(tmp_path):
         assert time.monotonic() - start < 6
 
 
+def test_the_versions_of_a_model_load_at_once(tmp_path):
+    extra = "version_policy { all { } }\n"
+    write_model(tmp_path, "m", identity("m", extra=extra, parameters={"creation_delay_sec": 1}), versions=(1, 2, 3, 4))
+    with Server(tmp_path, EXPLICIT) as server:
+        start = time.monotonic()
+        assert load(server, "m") == (200, "")
+        assert 1 <= time.monotonic() - start < 3
+        assert [state(server, "m", version) for version in "1234"] == ["READY"] * 4
+
+
 def test_an_unload_overtakes_a_load(tmp_path):
     write_model(tmp_path, "m", identity("m", parameters={"creation_delay_sec": 2}))
     with Server(tmp_path, EXPLICIT) as server:

@@ -1,7 +1,7 @@
 //! One model: what is to be done, and the doing of it up to the swap.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use trireme_model_config::Draft;
 use trireme_repository::{Fingerprint, FoundVersion};
@@ -15,6 +15,7 @@ use crate::load::{LoadFailure, LoadedModel};
 use crate::model::ModelVersion;
 use crate::served::Served;
 use crate::source;
+use crate::statistics::lock;
 
 /// All versions of a model, ready to be swapped in.
 pub(crate) struct Built {
@@ -134,19 +135,20 @@ impl Core {
             let kept = reusable.as_ref().is_some_and(|all| all.contains(&version.number));
             serving.get(&version.number).filter(|_| kept)
         };
-        let permit = self.life.permits.take();
         let files = target.given.as_ref().and_then(|given| given.files.as_ref());
-        let mut fresh = Vec::new();
-        for version in versions.iter().filter(|version| reuse(version).is_none()) {
+        let missing: Vec<&FoundVersion> =
+            versions.iter().filter(|version| reuse(version).is_none()).collect();
+        let load = |version: &&FoundVersion| {
+            let _permit = self.life.permits.take();
             let loaded = self.loader().load_version(found, &draft, version, &numbers, files);
-            fresh.push(loaded.map_err(failed(Some(version.number)))?);
-        }
+            loaded.map_err(failed(Some(version.number)))
+        };
+        let fresh = at_once(&missing, self.options.load_threads, load)?;
         let mut kept = Vec::new();
         for (version, served) in versions.iter().filter_map(|version| Some((version, reuse(version)?))) {
             let one = self.keep(target, &draft, served, &numbers);
             kept.push(one.map_err(failed(Some(version.number)))?);
         }
-        drop(permit);
         Ok(Built { draft, fresh, kept })
     }
 
@@ -199,9 +201,62 @@ impl Core {
     }
 }
 
+/// Does `work` for all items, on so many threads at most; after a failure nothing more is begun.
+fn at_once<T: Sync, R: Send, E: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    let next = Mutex::new(items.iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    let run = || {
+        while let Some((number, item)) = { lock(&next).next() } {
+            let result = work(item);
+            if result.is_err() {
+                lock(&next).by_ref().for_each(drop);
+            }
+            lock(&done).push((number, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(items.len()) {
+            let spawned = std::thread::Builder::new().name("load".to_owned()).spawn_scoped(scope, run);
+            if let Err(error) = spawned {
+                tracing::warn!("no further thread to load versions: {error}");
+                break;
+            }
+        }
+        run();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 /// What a caller is told of a load that failed.
 pub(crate) fn load_error(name: &str, failure: &LoadFailure) -> ServeError {
     let version = failure.version.map(|version| format!("version {version} is at UNAVAILABLE state: "));
     let (version, reason) = (version.unwrap_or_default(), &failure.error.message);
     ServeError::invalid(format!("load failed for model '{name}': {version}{reason};"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order_and_a_failure_is_the_last_begun() {
+        let items: Vec<u32> = (0..50).collect();
+        assert_eq!(
+            at_once(&items, 4, |item| Ok::<_, ()>(item * 2)),
+            Ok((0..50).map(|item| item * 2).collect())
+        );
+        let begun = Mutex::new(0);
+        let result = at_once(&items, 1, |item| {
+            *lock(&begun) += 1;
+            if *item == 3 { Err(*item) } else { Ok(*item) }
+        });
+        assert_eq!((result, *lock(&begun)), (Err(3), 4));
+        assert_eq!(at_once(&[], 4, |(): &()| Ok::<_, ()>(())), Ok(Vec::new()));
+    }
 }
