@@ -5,9 +5,9 @@
 //!   answers:   a        ·        e f#      # is the last answer of its request
 //!   released:  a        (3 is held until 2 is done)
 //! ```
-//! A request's place is taken when it arrives, not when it is answered: whoever takes it later releases in the order of
-//! completion, which is no order at all. The whole stream of a request of a decoupled model comes before the first
-//! answer of the next; the stream of the first in line is not held up.
+//! A request's place is taken when it arrives, not when it is answered: whoever takes it later releases in
+//! the order of completion, which is no order at all. The whole stream of a request of a decoupled model
+//! comes before the first answer of the next; the stream of the first in line is not held up.
 
 use std::collections::VecDeque;
 
@@ -23,8 +23,9 @@ struct Stream<A> {
 
 /// Holds answers back until it is their turn.
 ///
-/// What a call appends to `released` must be sent before what a later call appends. A caller with threads therefore
-/// sends under the lock that guards this, or hands over to a single sender in the order of the calls.
+/// What a call appends to `released` must be sent before what a later call appends. A caller with threads
+/// therefore sends under the lock that guards this, or hands over to a single sender in the order of the
+/// calls.
 #[derive(Debug)]
 pub struct AnswerOrder<A> {
     /// From the first request that is not done; the number of the front is `first`.
@@ -51,8 +52,8 @@ impl<A> AnswerOrder<A> {
         turn
     }
 
-    /// An answer is there, the request's last one if `last`. Appends to `released` what may leave now. False: the request
-    /// is done already, and the answer is dropped.
+    /// An answer is there, the request's last one if `last`. Appends to `released` what may leave now. False:
+    /// the request is done already, and the answer is dropped.
     pub fn on_answer(&mut self, turn: Turn, answer: A, last: bool, released: &mut Vec<(Turn, A)>) -> bool {
         let is_first = turn.0 == self.first;
         let Some(stream) = self.stream(turn) else { return false };
@@ -67,8 +68,8 @@ impl<A> AnswerOrder<A> {
         true
     }
 
-    /// The request has no answer to wait for any more: it was cancelled, or its refusal is sent at once. Answers of it
-    /// that are held still leave in their turn. False: it was done already.
+    /// The request has no answer to wait for any more: it was cancelled, or its refusal is sent at once.
+    /// Answers of it that are held still leave in their turn. False: it was done already.
     pub fn on_done(&mut self, turn: Turn, released: &mut Vec<(Turn, A)>) -> bool {
         let Some(stream) = self.stream(turn) else { return false };
         stream.done = true;
@@ -124,8 +125,8 @@ impl<A> AnswerOrder<A> {
 mod tests {
     use super::{AnswerOrder, Turn};
 
-    /// `1a` is an answer of request 1, `1a#` its last one, `1#` says that it is done; `1+` is its arrival. The answers
-    /// that each step releases, steps separated by bars.
+    /// `1a` is an answer of request 1, `1a#` its last one, `1#` says that it is done; `1+` is its arrival.
+    /// The answers that each step releases, steps separated by bars.
     fn check(steps: &str, expect: &str) {
         let mut order = AnswerOrder::new();
         let mut log = Vec::new();

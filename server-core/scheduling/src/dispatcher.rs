@@ -55,10 +55,11 @@ impl Actions {
 ///   wakes one of those that wait. While every instance is busy nobody asks, so somebody has to call
 ///   [`expire`](Self::expire) at [`next_deadline`](Self::next_deadline).
 ///
-/// With sequences ([`is_bound`](Self::is_bound)) three things are different: a request may be for one particular instance,
-/// so with pull every event wakes all that wait; requests can leave with their sequence, and are listed in
-/// [`Actions::dropped`] or by [`take_dropped`](Self::take_dropped); and the end of a request may let the next one of its
-/// sequence go, so it is reported by [`on_request_done`](Self::on_request_done).
+/// With sequences ([`is_bound`](Self::is_bound)) three things are different: a request may be for one
+/// particular instance, so with pull every event wakes all that wait; requests can leave with their sequence,
+/// and are listed in [`Actions::dropped`] or by [`take_dropped`](Self::take_dropped); and the end of a
+/// request may let the next one of its sequence go, so it is reported by
+/// [`on_request_done`](Self::on_request_done).
 #[derive(Debug)]
 pub struct Dispatcher {
     scheduler: Box<dyn Scheduler>,
@@ -88,7 +89,8 @@ impl Dispatcher {
         self.scheduler.on_sequence_arrival(info, step)
     }
 
-    /// As [`Scheduler::on_cancel`]: true means that the request has left as cancelled. Others may have left with it.
+    /// As [`Scheduler::on_cancel`]: true means that the request has left as cancelled. Others may have left
+    /// with it.
     pub fn on_cancel(&mut self, id: RequestId) -> bool {
         self.scheduler.on_cancel(id)
     }
@@ -113,7 +115,8 @@ impl Dispatcher {
         self.slots.on_request_finished(instance)
     }
 
-    /// As [`Self::on_request_finished`], with the request: needed with sequences, where the next one may follow.
+    /// As [`Self::on_request_finished`], with the request: needed with sequences, where the next one may
+    /// follow.
     pub fn on_request_done(&mut self, instance: InstanceId, id: RequestId) -> bool {
         self.scheduler.on_request_done(id);
         self.slots.on_request_finished(instance)
@@ -139,8 +142,8 @@ impl Dispatcher {
         self.scheduler.take_dropped(dropped);
     }
 
-    /// This instance is to be removed: it gets nothing new, but what sequences that it holds still send. When nothing of
-    /// these is left it is told [`Ask::Closed`] and [`Self::is_retired`].
+    /// This instance is to be removed: it gets nothing new, but what sequences that it holds still send. When
+    /// nothing of these is left it is told [`Ask::Closed`] and [`Self::is_retired`]. With pull, wake it.
     pub fn retire_instance(&mut self, instance: InstanceId) {
         self.slots.retire(instance);
         self.scheduler.on_instance_retired(instance);
@@ -155,7 +158,8 @@ impl Dispatcher {
         self.slots.is_retiring(instance) && !self.scheduler.holds(instance)
     }
 
-    /// Takes no request from now on; those queued still run, without waiting for company. Sequences that have begun go on.
+    /// Takes no request from now on; those queued still run, without waiting for company. Sequences that have
+    /// begun go on.
     pub fn close(&mut self) {
         self.scheduler.close();
     }
@@ -201,10 +205,10 @@ impl Dispatcher {
         batch: &mut Vec<RequestId>,
         expired: &mut Vec<RequestId>,
     ) -> Ask {
+        // any -> Free; first, so that one that is back can get what waits
+        self.on_instance_free(instance);
         // queued -> expired
         self.scheduler.expire(now, expired);
-        // any -> Free
-        self.on_instance_free(instance);
         if self.may_go(instance) {
             return Ask::Closed;
         }

@@ -18,7 +18,8 @@ pub struct QueuePolicy {
     pub timeout_action: TimeoutAction,
     /// How long a request may wait, in microseconds; 0: for ever.
     pub default_timeout_microseconds: u64,
-    /// Whether a request's own timeout counts. It can only shorten the default, so without a default it has no effect.
+    /// Whether a request's own timeout counts. It can only shorten the default, so without a default it has
+    /// no effect.
     pub allow_timeout_override: bool,
     /// Requests that may wait in one level, late ones among them; 0: any number.
     pub max_queue_size: u32,
@@ -44,8 +45,8 @@ pub enum PolicyError {
     UnknownLevel { level: u64, levels: u64 },
 }
 
-/// The levels of a queue and the policy of each, checked. Level 1 is served first. The default is one level without
-/// limits.
+/// The levels of a queue and the policy of each, checked. Level 1 is served first. The default is one level
+/// without limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policies {
     levels: u64,
@@ -55,8 +56,8 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// From the model configuration's fields. With `priority_levels` of 0 there is one level, which has the default
-    /// policy; the other fields then have no effect.
+    /// From the model configuration's fields. With `priority_levels` of 0 there is one level, which has the
+    /// default policy; the other fields then have no effect.
     ///
     /// # Errors
     /// A default level or a level with a policy that is not one of the levels.

@@ -90,7 +90,8 @@ impl Refusal {
 
 /// A queue and the rule by which batches are cut from it. One for each model version.
 ///
-/// The first part is for all; the second, with defaults, is for schedulers that bind work to instances, as sequences do.
+/// The first part is for all; the second, with defaults, is for schedulers that bind work to instances, as
+/// sequences do.
 pub trait Scheduler: Debug + Send {
     /// A request enters the queue, or leaves at once with the refusal. Arrivals must be reported in the order in which
     /// they are to be served; [`RequestInfo::arrival`] is the time of this event.
@@ -105,7 +106,8 @@ pub trait Scheduler: Debug + Send {
 
     fn is_closed(&self) -> bool;
 
-    /// Takes out every request whose deadline is at `now` or before, and appends its id. Does all else that was due.
+    /// Takes out every request whose deadline is at `now` or before, and appends its id. Does all else that
+    /// was due.
     fn expire(&mut self, now: Time, expired: &mut Vec<RequestId>);
 
     /// A free instance asks for work: forms one batch by this scheduler's rule and appends its ids. Call

@@ -14,12 +14,13 @@ use walk::{Reach, Walk};
 
 /// Forms a batch when an instance asks, by these rules:
 ///
-/// 1. The batch is a piece of the queue from its head; the queue is in the order of levels, in a level those on time
-///    before those whose timeout has passed, and then of arrival. A request of another shape, or one that would exceed
-///    `max_batch_size`, closes it; nobody behind that request is looked at.
+/// 1. The batch is a piece of the queue from its head; the queue is in the order of levels, in a level those
+///    on time before those whose timeout has passed, and then of arrival. A request of another shape, or one
+///    that would exceed `max_batch_size`, closes it; nobody behind that request is looked at.
 /// 2. The best cut is the largest preferred size met exactly; if none is met before the largest preferred size would be
 ///    exceeded, it is the point just before that.
-/// 3. While the delay of the oldest request walked is not over, a best cut goes at once. A delay of 0 is never over.
+/// 3. While the delay of the oldest request walked is not over, a best cut goes at once. A delay of 0 is
+///    never over.
 /// 4. Otherwise everything walked goes if the batch is closed, has reached the largest preferred size, the delay is
 ///    over or the delay is 0. So preferred sizes are no limit once the delay is over.
 /// 5. Otherwise the requests wait until the delay of the oldest is over.

@@ -6,9 +6,9 @@
 //!                            ▲              ▲
 //!                            best cut       cursor: the walk goes on from here when more requests have arrived
 //! ```
-//! The walk is kept between questions, so a request is looked at once while a batch grows. It starts again when a
-//! batch was cut or when the line changed before the point that it had reached; it never looks at more than `max_batch_size`
-//! requests and one.
+//! The walk is kept between questions, so a request is looked at once while a batch grows. It starts again
+//! when a batch was cut or when the line changed before the point that it had reached; it never looks at more
+//! than `max_batch_size` requests and one.
 
 use super::config::DynamicConfig;
 use crate::queue::{Key, Pending, Place};
@@ -21,8 +21,8 @@ use crate::time::Time;
 pub(super) enum Reach {
     /// To the largest preferred size: what lies behind it cannot matter while the delay runs.
     Preferred,
-    /// To `max_batch_size`: the delay is over and everything that fits goes, or the delay of one that is served late
-    /// may be over.
+    /// To `max_batch_size`: the delay is over and everything that fits goes, or the delay of one that is
+    /// served late may be over.
     Max,
 }
 

@@ -1,5 +1,5 @@
-//! Requests in the order in which they are served: lanes of doubly linked lists in one slab, so that an entry leaves
-//! from the middle as cheaply as from the head.
+//! Requests in the order in which they are served: lanes of doubly linked lists in one slab, so that an entry
+//! leaves from the middle as cheaply as from the head.
 //!
 //! ```text
 //!   lane (1, on time): A ⇄ D          served first

@@ -5,8 +5,8 @@
 //!   line:  Key ⇄ Key ⇄ Key           order of service: by level, on time before late, then by arrival
 //!   deadlines: heap of (Time, Key)   entries that left or moved are recognised by their place and skipped
 //! ```
-//! An entry has at most one valid deadline in the heap: the time at which it becomes late or its end, whichever is
-//! first. What became late gets its end as the next one.
+//! An entry has at most one valid deadline in the heap: the time at which it becomes late or its end,
+//! whichever is first. What became late gets its end as the next one.
 
 mod deadlines;
 mod line;

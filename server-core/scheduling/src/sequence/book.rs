@@ -6,8 +6,8 @@
 //!                 │            idle, END arrived, cut
 //!                 └─▶ (gone) cut, timeout
 //! ```
-//! *Open* means that further requests of this id belong here. A sequence that is *over* keeps its slot until what waits
-//! of it has run.
+//! *Open* means that further requests of this id belong here. A sequence that is *over* keeps its slot until
+//! what waits of it has run.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use foldhash::fast::FixedState;
 use slab::Slab;
 
+use super::run::{Bench, HandedOn, Run, RunId, SlotRef, State, Step, alive, slot_of};
 use super::{CorrelationId, DropReason, SequenceStep};
 use crate::instances::InstanceId;
 use crate::queue::{Due, Pending};
@@ -25,99 +26,30 @@ use crate::time::Time;
 /// A sweep of the alarms costs their number, so few are left alone.
 const SWEEP_FROM: usize = 64;
 
-/// A slot of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SlotRef {
-    // The slot first: free slots are taken in this order.
-    pub(super) slot: u32,
-    pub(super) instance: InstanceId,
-}
-
-/// One sequence from its START to its end. The serial is never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RunId {
-    serial: u64,
-    key: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) id: RequestId,
-    pub(super) start: bool,
-    pub(super) end: bool,
-}
-
-#[derive(Debug)]
-struct Run {
-    serial: u64,
-    correlation: CorrelationId,
-    /// Further requests of this id belong to it.
-    open: bool,
-    queue: VecDeque<Step>,
-    /// None: in the backlog.
-    at: Option<SlotRef>,
-    /// The idle time counts from here.
-    last: Time,
-    /// When it leaves the backlog.
-    timeout: Option<Time>,
-    /// The time of its valid alarm.
-    alarm: Option<Time>,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    run: Option<RunId>,
-    /// The request handed on of this slot, if the strategy allows one at a time.
-    held: Option<RequestId>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Up,
-    Down,
-    /// It ends what it has begun.
-    Retiring,
-}
-
-/// The slots of one instance.
-#[derive(Debug)]
-struct Bench {
-    state: State,
-    slots: Vec<Slot>,
-    /// Slots in which a request waits.
-    ready: BTreeSet<u32>,
-}
-
-/// A request that was handed on of its slot and is not done.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct HandedOn {
-    pub(super) at: SlotRef,
-    pub(super) step: Step,
-}
-
 #[derive(Debug)]
 pub(super) struct Book {
-    slots_per_instance: u32,
+    pub(super) slots_per_instance: u32,
     idle_ns: u64,
     /// Every request that no instance has, in the order of arrival.
     pub(super) waiting: Pending,
-    owners: HashMap<RequestId, RunId, FixedState>,
-    runs: Slab<Run>,
+    pub(super) owners: HashMap<RequestId, RunId, FixedState>,
+    pub(super) runs: Slab<Run>,
     next_serial: u64,
     /// The open run of each id. Ids are made by clients, so the hash is keyed.
     open: HashMap<CorrelationId, RunId>,
     backlog: BTreeSet<RunId>,
-    free: BTreeSet<SlotRef>,
-    benches: BTreeMap<InstanceId, Bench>,
-    /// The next time for each run at which it may be idle or have waited too long; wrong ones are known by the run.
+    pub(super) free: BTreeSet<SlotRef>,
+    pub(super) benches: BTreeMap<InstanceId, Bench>,
+    /// The next time for each run at which it may be idle or have waited too long; wrong ones are known by
+    /// the run.
     alarms: BinaryHeap<Reverse<(Time, RunId)>>,
-    handed_on: HashMap<RequestId, HandedOn, FixedState>,
-    /// Slots of which a request may be handed on, and since when; None: since the next question.
-    pub(super) stirred: Vec<(Option<Time>, SlotRef)>,
+    pub(super) handed_on: HashMap<RequestId, HandedOn, FixedState>,
+    /// Slots of which a request may be handed on, in the order in which they became so.
+    pub(super) stirred: Vec<SlotRef>,
     /// Requests that left after they were handed on.
     pub(super) recalled: Vec<HandedOn>,
     expired: Vec<RequestId>,
-    dropped: Vec<(RequestId, DropReason)>,
+    pub(super) dropped: Vec<(RequestId, DropReason)>,
     closed: bool,
 }
 
@@ -147,6 +79,8 @@ impl Book {
     // (new) -> waiting in a slot or in the backlog; else (new) -> refused
     pub(super) fn on_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
         let SequenceStep { correlation, start, end } = step;
+        let now = info.arrival;
+        self.settle(now);
         if info.size > 1 {
             return Err(Refusal::NotBatchOne { size: info.size });
         }
@@ -160,8 +94,6 @@ impl Book {
         if self.closed && start {
             return Err(Refusal::Closed);
         }
-        let now = info.arrival;
-        self.settle(now);
         let known = self.open.get(&correlation).copied();
         if known.is_none() && !start {
             return Err(Refusal::NotStarted);
@@ -181,7 +113,7 @@ impl Book {
             self.open.remove(&run.correlation);
         }
         if let Some(at) = run.at {
-            self.stirred.push((Some(now), at));
+            self.stirred.push(at);
             self.refresh(at);
         }
         self.promote(now);
@@ -219,21 +151,25 @@ impl Book {
 
     /// Does all that time has done up to `now`, in the order in which it was due.
     pub(super) fn settle(&mut self, now: Time) {
-        loop {
-            let (deadline, alarm) = (self.waiting.next_deadline(), self.next_alarm());
-            let Some(due) = deadline.into_iter().chain(alarm).min().filter(|&due| due <= now) else { break };
-            if deadline == Some(due) {
-                // waiting -> expired
-                if let Some(Due::Expired(entry)) = self.waiting.pop_due(due) {
-                    self.expired.push(entry.info.id);
-                    self.cut(entry.info.id, DropReason::SequenceExpired);
-                }
-            } else if let Some(Reverse((_, id))) = self.alarms.pop() {
-                self.on_alarm(id);
-            }
-            self.promote(due);
-        }
+        while self.settle_one(now).is_some() {}
         self.promote(now);
+    }
+
+    /// Does the first thing that was due at `now` or before; when it was due.
+    pub(super) fn settle_one(&mut self, now: Time) -> Option<Time> {
+        let (deadline, alarm) = (self.waiting.next_deadline(), self.next_alarm());
+        let due = deadline.into_iter().chain(alarm).min().filter(|&due| due <= now)?;
+        if deadline == Some(due) {
+            // waiting -> expired
+            if let Some(Due::Expired(entry)) = self.waiting.pop_due(due) {
+                self.expired.push(entry.info.id);
+                self.cut(entry.info.id, DropReason::SequenceExpired);
+            }
+        } else if let Some(Reverse((_, id))) = self.alarms.pop() {
+            self.on_alarm(id);
+        }
+        self.promote(due);
+        Some(due)
     }
 
     /// As [`crate::Scheduler::next_deadline`].
@@ -304,48 +240,6 @@ impl Book {
         }
     }
 
-    // (new) -> up
-    pub(super) fn on_instance_added(&mut self, instance: InstanceId) {
-        let slots = (0..self.slots_per_instance).map(|_| Slot::default()).collect();
-        self.benches.insert(instance, Bench { state: State::Up, slots, ready: BTreeSet::new() });
-        self.free.extend((0..self.slots_per_instance).map(|slot| SlotRef { slot, instance }));
-    }
-
-    // down -> up
-    pub(super) fn on_instance_up(&mut self, instance: InstanceId) {
-        if let Some(bench) = self.benches.get_mut(&instance).filter(|bench| bench.state == State::Down) {
-            bench.state = State::Up;
-            self.free.extend((0..self.slots_per_instance).map(|slot| SlotRef { slot, instance }));
-        }
-    }
-
-    /// Its sequences are lost.
-    // up -> down; retiring -> retiring
-    pub(super) fn on_instance_down(&mut self, instance: InstanceId) {
-        let Some(bench) = self.benches.get_mut(&instance) else { return };
-        if bench.state == State::Up {
-            bench.state = State::Down;
-        }
-        self.free.retain(|free| free.instance != instance);
-        for slot in 0..self.slots_per_instance {
-            self.lose(SlotRef { slot, instance });
-        }
-    }
-
-    // up, down -> retiring
-    pub(super) fn on_instance_retired(&mut self, instance: InstanceId) {
-        if let Some(bench) = self.benches.get_mut(&instance) {
-            bench.state = State::Retiring;
-        }
-        self.free.retain(|free| free.instance != instance);
-    }
-
-    /// Whether a slot of this instance has a sequence.
-    pub(super) fn holds(&self, instance: InstanceId) -> bool {
-        let holds = |slot: &Slot| slot.run.is_some() || slot.held.is_some();
-        self.benches.get(&instance).is_some_and(|bench| bench.slots.iter().any(holds))
-    }
-
     // (new) -> backlog, open
     fn begin(&mut self, correlation: CorrelationId, now: Time) -> RunId {
         let serial = self.next_serial;
@@ -368,7 +262,7 @@ impl Book {
     }
 
     // backlog -> slot, as long as there are free slots: the sequence that waits longest to the lowest slot
-    fn promote(&mut self, now: Time) {
+    pub(super) fn promote(&mut self, now: Time) {
         while let (Some(&at), Some(&id)) = (self.free.first(), self.backlog.first()) {
             self.backlog.remove(&id);
             let Some(run) = alive(&mut self.runs, id) else { continue };
@@ -380,7 +274,7 @@ impl Book {
             if let Some(slot) = slot_of(&mut self.benches, at) {
                 slot.run = Some(id);
             }
-            self.stirred.push((Some(now), at));
+            self.stirred.push(at);
             self.refresh(at);
             self.arm(id);
         }
@@ -405,7 +299,7 @@ impl Book {
     }
 
     /// The run of this slot is gone.
-    fn release(&mut self, at: SlotRef) {
+    pub(super) fn release(&mut self, at: SlotRef) {
         let Some(bench) = self.benches.get_mut(&at.instance) else { return };
         let Some(slot) = bench.slots.get_mut(at.slot as usize) else { return };
         if let Some(id) = slot.run.take() {
@@ -440,7 +334,8 @@ impl Book {
         }
     }
 
-    /// A request left while it waited: its sequence is over, what was behind it leaves, in the backlog all of it.
+    /// A request left while it waited: its sequence is over, what was behind it leaves, in the backlog all of
+    /// it.
     fn cut(&mut self, id: RequestId, reason: DropReason) {
         let Some(run_id) = self.owners.remove(&id) else { return };
         let recalled = self.handed_on.remove(&id);
@@ -478,31 +373,8 @@ impl Book {
         if let Some(slot) = slot_of(&mut self.benches, at) {
             slot.held = None;
         }
-        self.stirred.push((None, at));
+        self.stirred.push(at);
         self.refresh(at);
-    }
-
-    /// The sequence of this slot is lost with its instance.
-    fn lose(&mut self, at: SlotRef) {
-        let Some(slot) = slot_of(&mut self.benches, at) else { return };
-        // What an instance has is its caller's to report.
-        if let Some(held) = slot.held.filter(|id| self.owners.contains_key(id)) {
-            slot.held = None;
-            self.recalled.extend(self.handed_on.remove(&held));
-            self.drop_waiting(held, DropReason::InstanceLost);
-        }
-        let Some(run) = slot_of(&mut self.benches, at).and_then(|slot| slot.run) else { return };
-        let steps = alive(&mut self.runs, run).map(|run| std::mem::take(&mut run.queue)).unwrap_or_default();
-        for step in steps {
-            self.drop_waiting(step.id, DropReason::InstanceLost);
-        }
-        self.release(at);
-    }
-
-    fn drop_waiting(&mut self, id: RequestId, reason: DropReason) {
-        self.waiting.remove(id);
-        self.owners.remove(&id);
-        self.dropped.push((id, reason));
     }
 
     // slot, open -> over: idle; backlog -> gone: waited too long
@@ -521,7 +393,8 @@ impl Book {
         self.forget_run(id);
     }
 
-    /// Sets the alarm of a run if it has to ring earlier than it is set. A later one is set when the earlier rings.
+    /// Sets the alarm of a run if it has to ring earlier than it is set. A later one is set when the earlier
+    /// rings.
     fn arm(&mut self, id: RunId) {
         let idle_ns = self.idle_ns;
         let Some(run) = alive(&mut self.runs, id) else { return };
@@ -549,22 +422,4 @@ impl Book {
         }
         None
     }
-}
-
-impl Run {
-    /// When it is idle for too long, or has waited too long in the backlog.
-    fn due(&self, idle_ns: u64) -> Option<Time> {
-        match self.at {
-            Some(_) => self.open.then(|| self.last.after_ns(idle_ns)),
-            None => self.timeout,
-        }
-    }
-}
-
-fn alive(runs: &mut Slab<Run>, id: RunId) -> Option<&mut Run> {
-    runs.get_mut(id.key).filter(|run| run.serial == id.serial)
-}
-
-fn slot_of(benches: &mut BTreeMap<InstanceId, Bench>, at: SlotRef) -> Option<&mut Slot> {
-    benches.get_mut(&at.instance)?.slots.get_mut(at.slot as usize)
 }

@@ -3,12 +3,16 @@
 use crate::dynamic::{DynamicConfig, DynamicConfigError};
 
 const DEFAULT_IDLE_US: u64 = 1_000_000;
+/// Every slot has its place in memory from the start.
+const MAX_SLOTS: u32 = 1 << 20;
 
 /// What is wrong with a configuration of sequences.
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum SequenceConfigError {
     #[error("sequence_batching.direct.minimum_slot_utilization is {0}; it must be between 0 and 1")]
     Utilization(f32),
+    #[error("an instance would have slots for {slots} sequences; {MAX_SLOTS} is the most")]
+    TooManySlots { slots: u32 },
     #[error("sequence_batching.oldest.preferred_batch_size must be positive")]
     ZeroPreferred,
     #[error(
@@ -31,7 +35,7 @@ impl DirectSequenceConfig {
     /// From the model configuration's fields. An idle time of 0 is a second.
     ///
     /// # Errors
-    /// A utilization that is not between 0 and 1.
+    /// A utilization that is not between 0 and 1; more than 1,048,576 slots.
     pub fn new(
         max_batch_size: u32,
         max_sequence_idle_microseconds: u64,
@@ -42,7 +46,7 @@ impl DirectSequenceConfig {
         if !(0.0..=1.0).contains(&least) {
             return Err(SequenceConfigError::Utilization(least));
         }
-        let slots = max_batch_size.max(1);
+        let slots = checked_slots(max_batch_size.max(1))?;
         let fills = |ready: u32| f64::from(ready) / f64::from(slots) >= f64::from(least);
         // The share times the slots is within one of the answer, whichever way it is rounded.
         let near = (f64::from(least) * f64::from(slots)) as u32;
@@ -70,11 +74,11 @@ pub struct OldestSequenceConfig {
 }
 
 impl OldestSequenceConfig {
-    /// From the model configuration's fields. An idle time of 0 is a second; `max_candidate_sequences` of 0 is
-    /// `max_batch_size`. `preserve_ordering` is not the batcher's: see [`crate::AnswerOrder`].
+    /// From the model configuration's fields. An idle time of 0 is a second; `max_candidate_sequences` of 0
+    /// is `max_batch_size`. `preserve_ordering` is not the batcher's: see [`crate::AnswerOrder`].
     ///
     /// # Errors
-    /// A preferred size of 0 or above `max_batch_size`.
+    /// A preferred size of 0 or above `max_batch_size`; more than 1,048,576 slots.
     pub fn new(
         max_batch_size: u32,
         max_sequence_idle_microseconds: u64,
@@ -90,6 +94,7 @@ impl OldestSequenceConfig {
                 }
             })?;
         let slots = if max_candidate_sequences > 0 { max_candidate_sequences } else { max_batch_size.max(1) };
+        let slots = checked_slots(slots)?;
         Ok(Self { slots, idle_ns: idle_ns(max_sequence_idle_microseconds), batching })
     }
 
@@ -97,6 +102,10 @@ impl OldestSequenceConfig {
     pub fn slots(&self) -> u32 {
         self.slots
     }
+}
+
+fn checked_slots(slots: u32) -> Result<u32, SequenceConfigError> {
+    if slots > MAX_SLOTS { Err(SequenceConfigError::TooManySlots { slots }) } else { Ok(slots) }
 }
 
 fn idle_ns(us: u64) -> u64 {
@@ -127,6 +136,8 @@ mod tests {
         assert_eq!((direct.slots, direct.idle_ns), (1, 1_000_000_000));
         assert_eq!(OldestSequenceConfig::new(8, 0, 0, &[], 0).unwrap().slots, 8);
         assert_eq!(OldestSequenceConfig::new(8, 0, 300, &[], 0).unwrap().slots, 300);
+        let many = SequenceConfigError::TooManySlots { slots: u32::MAX };
+        assert_eq!(OldestSequenceConfig::new(8, 0, u32::MAX, &[], 0), Err(many));
         assert_eq!(OldestSequenceConfig::new(8, 0, 0, &[0], 0), Err(SequenceConfigError::ZeroPreferred));
     }
 }

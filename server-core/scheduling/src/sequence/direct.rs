@@ -1,6 +1,7 @@
 //! The direct strategy: a sequence has its row in every batch of its instance.
 
-use super::book::{Book, SlotRef};
+use super::book::Book;
+use super::run::SlotRef;
 use super::{DirectSequenceConfig, DropReason, Row, SequenceStep};
 use crate::instances::InstanceId;
 use crate::request::{RequestId, RequestInfo};
@@ -10,13 +11,13 @@ use crate::time::Time;
 /// Forms a batch when an instance asks, by these rules:
 ///
 /// 1. The batch has a row for each slot of the instance, from the first to the last in which a request waits.
-/// 2. A row has the next request of its slot if that may run with the request of the lowest row; else, and where none
-///    waits, it is a null request. What is left out waits for the next execution.
-/// 3. If the configuration has both a delay and a least utilization, the batch waits until enough slots have a request,
-///    or the oldest of these requests has waited so long.
+/// 2. A row has the next request of its slot if that may run with the request of the lowest row; else, and
+///    where none waits, it is a null request. What is left out waits for the next execution.
+/// 3. If the configuration has both a delay and a least utilization, the batch waits until enough slots have
+///    a request, or the oldest of these requests has waited so long.
 ///
-/// An instance that can hold only some of the requests takes those of the lowest slots. After [`Scheduler::close`] rule 3
-/// does not wait.
+/// An instance that can hold only some of the requests takes those of the lowest slots. After
+/// [`Scheduler::close`] rule 3 does not wait.
 #[derive(Debug)]
 pub struct DirectSequences {
     config: DirectSequenceConfig,

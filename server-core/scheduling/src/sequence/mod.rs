@@ -1,4 +1,5 @@
-//! Sequences: requests of one client that belong together and must meet the same instance, one after the other.
+//! Sequences: requests of one client that belong together and must meet the same instance, one after the
+//! other.
 //!
 //! ```text
 //!                              ┌ instance 0 ┐
@@ -17,13 +18,15 @@
 //! | expired | the shortest timeout of its requests, in the backlog | leaves |
 //! | lost | its instance failed | leaves |
 //!
-//! After its end the id is free again: a request without START is refused, and one with START begins a sequence, perhaps in
-//! another slot while the last requests of the old one still run.
+//! After its end the id is free again: a request without START is refused, and one with START begins a
+//! sequence, perhaps in another slot while the last requests of the old one still run.
 
+mod benches;
 mod book;
 mod config;
 mod direct;
 mod oldest;
+mod run;
 
 pub use config::{DirectSequenceConfig, OldestSequenceConfig, SequenceConfigError};
 pub use direct::DirectSequences;
@@ -76,13 +79,15 @@ pub struct SequenceStep {
     pub end: bool,
 }
 
-/// One row of a batch of sequences: the facts from which the caller makes the control tensors and finds the state.
+/// One row of a batch of sequences: the facts from which the caller makes the control tensors and finds the
+/// state.
 ///
-/// A row without a request is a *null request*: READY, START and END are false, the correlation id is 0, and the inputs are
-/// a copy of those of any request of the batch, whose content the model ignores.
+/// A row without a request is a *null request*: READY, START and END are false, the correlation id is 0, and
+/// the inputs are a copy of those of any request of the batch, whose content the model ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The slot of this instance to which the row belongs. With the direct strategy it is also the row's index.
+    /// The slot of this instance to which the row belongs. With the direct strategy it is also the row's
+    /// index.
     pub slot: u32,
     /// READY. The CORRID is this request's.
     pub request: Option<RequestId>,
@@ -96,8 +101,8 @@ pub enum DropReason {
     /// A request before it (in the backlog: any other of the sequence) was cancelled.
     #[error("the sequence of this request was cancelled")]
     SequenceCancelled,
-    /// The sequence waited for a slot longer than one of its requests allows, or a request before it expired. The words
-    /// are the protocol's.
+    /// The sequence waited for a slot longer than one of its requests allows, or a request before it expired.
+    /// The words are the protocol's.
     #[error("timeout of the corresponding sequence has been expired")]
     SequenceExpired,
     /// The instance that held the sequence's state failed.

@@ -10,9 +10,9 @@ use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
 use crate::time::Time;
 
-/// Of each sequence that has a slot, at most one request at a time is handed on to its instance's batcher, which follows
-/// the rules of [`Dynamic`]; the next one follows when that request is done. The batcher's delay counts from there.
-/// A slot is given to the next sequence when the END is handed on.
+/// Of each sequence that has a slot, at most one request at a time is handed on to its instance's batcher,
+/// which follows the rules of [`Dynamic`]; the next one follows when that request is done. The batcher's
+/// delay counts from there. A slot is given to the next sequence when the END is handed on.
 #[derive(Debug)]
 pub struct OldestSequences {
     config: OldestSequenceConfig,
@@ -33,6 +33,14 @@ impl OldestSequences {
         Self { config, book, batchers: BTreeMap::new() }
     }
 
+    fn settle(&mut self, now: Time) {
+        while let Some(due) = self.book.settle_one(now) {
+            self.hand_on(due);
+        }
+        self.book.promote(now);
+        self.hand_on(now);
+    }
+
     /// Keeps the batchers in step with the book.
     fn hand_on(&mut self, now: Time) {
         for recalled in std::mem::take(&mut self.book.recalled) {
@@ -40,19 +48,21 @@ impl OldestSequences {
                 batcher.queue.on_cancel(recalled.step.id);
             }
         }
-        // A slot that becomes free may be given away here and stir again.
         while !self.book.stirred.is_empty() {
-            for (since, at) in std::mem::take(&mut self.book.stirred) {
+            for at in std::mem::take(&mut self.book.stirred) {
                 // waiting in a slot -> waiting in the batcher
                 let Some(step) = self.book.pop(at, true) else { continue };
                 let Some(info) = self.book.info(step.id) else { continue };
-                let handed = RequestInfo::new(info.id, info.shape_key, since.unwrap_or(now));
+                let handed = RequestInfo::new(info.id, info.shape_key, now);
                 if let Some(batcher) = self.batchers.get_mut(&at.instance) {
                     // It cannot refuse: it is never closed, and has neither levels nor limits.
                     let _ = batcher.queue.on_arrival(handed);
                 }
+                // END: slot -> free -> the next sequence, which stirs again
+                if step.end {
+                    self.book.promote(now);
+                }
             }
-            self.book.settle(now);
         }
     }
 }
@@ -63,6 +73,8 @@ impl Scheduler for OldestSequences {
     }
 
     fn on_sequence_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
+        // What was to be done before it came is done before.
+        self.settle(info.arrival);
         let answer = self.book.on_arrival(info, step);
         self.hand_on(info.arrival);
         answer
@@ -86,8 +98,7 @@ impl Scheduler for OldestSequences {
     }
 
     fn expire(&mut self, now: Time, expired: &mut Vec<RequestId>) {
-        self.book.settle(now);
-        self.hand_on(now);
+        self.settle(now);
         self.book.take_expired(expired);
     }
 

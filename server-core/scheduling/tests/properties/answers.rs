@@ -6,8 +6,8 @@ use trireme_scheduling::AnswerOrder;
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Every request arrives, gives a number of answers and is done, all interleaved at random: everything is released,
-    /// in the order of arrivals, and as early as possible.
+    /// Every request arrives, gives a number of answers and is done, all interleaved at random: everything is
+    /// released, in the order of arrivals, and as early as possible.
     #[test]
     fn answers_leave_in_the_order_of_arrivals_and_none_waits_longer(
         lengths in prop::collection::vec((0..4usize, any::<bool>()), 0..12),

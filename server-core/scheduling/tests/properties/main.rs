@@ -6,6 +6,8 @@
 mod answers;
 mod closed_loop;
 mod naive;
+mod naive_sequences;
+mod sequences;
 mod world;
 
 use proptest::prelude::*;

@@ -14,11 +14,13 @@ pub(crate) struct Naive {
     /// When it was last asked who is late.
     seen: Time,
     closed: bool,
+    /// Nobody waits for company, though requests are taken.
+    pub(crate) hurries: bool,
 }
 
 impl Naive {
     pub(crate) fn new(config: DynamicConfig) -> Self {
-        Self { config, queue: Vec::new(), arrivals: 0, seen: Time::ZERO, closed: false }
+        Self { config, queue: Vec::new(), arrivals: 0, seen: Time::ZERO, closed: false, hurries: false }
     }
 
     /// How many requests go now.
@@ -47,7 +49,7 @@ impl Naive {
             return Ok(cut);
         }
         let cannot_grow = run < queue.len() || full.is_some();
-        let goes = cannot_grow || over || delay == 0 || self.closed;
+        let goes = cannot_grow || over || delay == 0 || self.closed || self.hurries;
         if goes { Ok(run) } else { Err(oldest.after_ns(delay)) }
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use proptest::prelude::*;
+use proptest::prelude::{Strategy as Gen, *};
+use trireme_scheduling::invariants::{Rules, Strategy, Violation, Witness};
 use trireme_scheduling::{
     Actions, Ask, Dispatcher, DynamicConfig, InstanceId, InstanceSlots, Policies, QueuePolicy, Refusal,
     RequestId, RequestInfo, Scheduler, ShapeKey, Time, TimeoutAction,
@@ -35,7 +36,7 @@ pub(crate) struct Setup {
     pub(crate) max_in_flight: Option<NonZeroU32>,
 }
 
-pub(crate) fn setup() -> impl Strategy<Value = Setup> {
+pub(crate) fn setup() -> impl Gen<Value = Setup> {
     let config = (1..=20u32).prop_flat_map(|max| {
         (Just(max), prop::collection::vec(1..=max, 0..4), prop_oneof![Just(0), 1..40u64])
     });
@@ -49,7 +50,7 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
 }
 
 /// In half of the worlds without effect.
-fn policies() -> impl Strategy<Value = Policies> {
+fn policies() -> impl Gen<Value = Policies> {
     let action = prop_oneof![Just(TimeoutAction::Reject), Just(TimeoutAction::Delay)];
     let policy =
         (action, prop_oneof![Just(0), 1..60u64], any::<bool>(), prop_oneof![2 => Just(0), 1 => 1..9u32]);
@@ -91,7 +92,7 @@ pub(crate) fn end(policies: &Policies, info: &RequestInfo) -> Option<Time> {
     info.deadline.into_iter().chain(timeout).min()
 }
 
-pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
+pub(crate) fn events() -> impl Gen<Value = Vec<Event>> {
     let arrive = || {
         let shape = prop_oneof![6 => Just(0u8), 1 => 1..3u8];
         let deadline = prop::option::weighted(0.3, 0..80_000u64);
@@ -130,6 +131,12 @@ enum Fate {
     Left,
 }
 
+pub(crate) fn kept(checked: Result<(), Violation>) {
+    if let Err(violation) = checked {
+        panic!("{violation}");
+    }
+}
+
 /// What one poll said, for comparison: batches, expired, wake.
 pub(crate) type Said = (Vec<(InstanceId, Vec<RequestId>)>, Vec<RequestId>, Option<Time>);
 
@@ -144,12 +151,19 @@ pub(crate) struct World {
     requests: Vec<(RequestInfo, Fate)>,
     unfinished: BTreeMap<u32, usize>,
     actions: Actions,
+    witness: Witness,
 }
 
 impl World {
     pub(crate) fn new(setup: &Setup, scheduler: impl Scheduler + 'static, direct: bool) -> Self {
         Self {
             dispatcher: Dispatcher::new(scheduler, InstanceSlots::new(setup.instances, setup.max_in_flight)),
+            witness: Witness::new(Rules {
+                strategy: if direct { Strategy::Single } else { Strategy::Dynamic },
+                max_batch_size: setup.config.max_batch_size(),
+                policies: setup.config.policies().clone(),
+                max_in_flight: setup.max_in_flight.map(|max| max.get() as usize),
+            }),
             setup: setup.clone(),
             direct,
             asks_while_free: None,
@@ -170,6 +184,7 @@ impl World {
                 (info.priority, info.timeout_us) = (priority, timeout_us);
                 info.deadline = deadline_in.map(|ns| self.now.after_ns(ns));
                 let answer = self.dispatcher.on_arrival(info);
+                kept(self.witness.on_arrival(&info, None, &answer));
                 let fate = if answer.is_ok() { Fate::Queued } else { Fate::Left };
                 if let Err(Refusal::QueueFull { max }) = answer {
                     assert_eq!(max as usize, self.waiting_beside(&info), "refused in spite of room");
@@ -183,6 +198,9 @@ impl World {
                 let was_queued = self.requests[index].1 == Fate::Queued;
                 assert_eq!(self.dispatcher.on_cancel(RequestId(index as u64)), was_queued);
                 self.requests[index].1 = Fate::Left;
+                if was_queued {
+                    kept(self.witness.on_cancelled(RequestId(index as u64)));
+                }
             }
             Event::Free(_) if self.asks_while_free.is_some() => self.asks_while_free = Some(true),
             Event::Down(_) if self.asks_while_free.is_some() => self.asks_while_free = Some(false),
@@ -196,12 +214,18 @@ impl World {
                 let instance = instance % self.setup.instances;
                 let held = self.unfinished.entry(instance).or_default();
                 assert_eq!(self.dispatcher.on_request_finished(InstanceId(instance)), *held > 0);
+                if *held > 0 {
+                    kept(self.witness.on_done(InstanceId(instance), RequestId(0)));
+                }
                 *held = held.saturating_sub(1);
             }
             Event::Sleep(ns) => self.now = self.now.after_ns(ns),
             Event::Poll if self.asks_while_free.is_some() => return format!("{:?}", self.ask()),
             Event::Poll => return format!("{:?}", self.poll()),
-            Event::Close => self.dispatcher.close(),
+            Event::Close => {
+                self.dispatcher.close();
+                self.witness.on_close();
+            }
         }
         String::new()
     }
@@ -210,15 +234,19 @@ impl World {
         let mut actions = std::mem::take(&mut self.actions);
         self.dispatcher.poll(self.now, &mut actions);
         for &id in &actions.expired {
+            kept(self.witness.on_expired(id, self.now));
             let info = self.leave(id);
             assert!(self.end(&info).is_some_and(|end| end <= self.now), "{id:?} expired too early");
         }
         for (instance, batch) in actions.batches() {
+            kept(self.witness.on_batch(instance, batch, &[], self.now));
             self.check_batch(instance, batch);
         }
         let queued: Vec<&RequestInfo> =
             self.requests.iter().filter(|(_, fate)| *fate == Fate::Queued).map(|(info, _)| info).collect();
         assert_eq!(self.dispatcher.pending(), queued.len());
+        assert_eq!(self.witness.pending(), queued.len());
+        kept(self.witness.check_due(self.now));
         assert!(actions.wake.is_none_or(|wake| wake > self.now), "wake-up storm");
         for deadline in queued.iter().filter_map(|info| self.end(info)) {
             assert!(deadline > self.now, "an expired request is kept");
@@ -256,6 +284,10 @@ impl World {
         for &id in batches.iter().flat_map(|(_, batch)| batch).chain(&expired) {
             self.leave(id);
         }
+        expired.iter().for_each(|&id| kept(self.witness.on_expired(id, self.now)));
+        for (instance, batch) in &batches {
+            kept(self.witness.on_batch(*instance, batch, &[], self.now));
+        }
         *self.unfinished.entry(0).or_default() += batches.iter().map(|(_, batch)| batch.len()).sum::<usize>();
         (batches, expired, wake)
     }
@@ -272,6 +304,7 @@ impl World {
             let (batches, _, wake) = self.poll();
             if self.dispatcher.pending() == 0 {
                 assert!(self.requests.iter().all(|(_, fate)| *fate == Fate::Left), "a request was lost");
+                kept(self.witness.check_empty());
                 return;
             }
             if batches.is_empty() {
@@ -292,8 +325,8 @@ impl World {
         }
         assert!(infos.iter().all(|info| info.shape_key == infos[0].shape_key), "shapes are mixed");
         assert!(infos.iter().all(|info| self.end(info).is_none_or(|end| end > self.now)), "run too late");
-        // By level, on time before late, then first come, first served: nobody who stands before the last of the batch
-        // is left behind.
+        // By level, on time before late, then first come, first served: nobody who stands before the last of
+        // the batch is left behind.
         let ranks: Vec<_> = infos.iter().map(|info| self.rank(info)).collect();
         assert!(ranks.is_sorted(), "order within the batch");
         let queued = self.requests.iter().filter(|(_, fate)| *fate == Fate::Queued);

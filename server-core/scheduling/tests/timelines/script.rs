@@ -18,9 +18,9 @@
 //! 40ms  close
 //! 50ms  look                                              prints the gauges
 //! ```
-//! The dispatcher is polled after every line and whenever it asked to be woken. The log says what it did. A batch of
-//! sequences is written by its rows: `A` with `^` for START, `$` for END, `-` is a null request, and with the oldest
-//! strategy the slot comes first.
+//! The dispatcher is polled after every line and whenever it asked to be woken. The log says what it did. A
+//! batch of sequences is written by its rows: `A` with `^` for START, `$` for END, `-` is a null request, and
+//! with the oldest strategy the slot comes first.
 
 use std::collections::HashMap;
 use std::fmt::Write;

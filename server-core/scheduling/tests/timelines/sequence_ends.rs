@@ -1,6 +1,11 @@
 //! How sequences begin and end, on the direct strategy; the rules are the same for both.
 
 use expect_test::expect;
+use trireme_scheduling::{
+    Ask, CorrelationId, DirectSequenceConfig, DirectSequences, Dispatcher, InstanceId, InstanceSlots,
+    MAX_CORRELATION_ID_LEN, OldestSequenceConfig, OldestSequences, Refusal, RequestId, RequestInfo,
+    SequenceStep, ShapeKey, Time,
+};
 
 use crate::script::check;
 
@@ -473,19 +478,54 @@ fn a_free_slot_of_a_retired_instance_is_gone() {
 }
 
 #[test]
-fn an_id_of_a_request_that_waits_is_refused_and_changes_nothing() {
-    check(
-        "rows max=1 instances=1
-         0ms    arrive A1 seq=1 is=start
-         1ms    arrive A2 seq=1
-         2ms    look",
-        expect![[r#"
-            0ms     #0 runs A1^
-            0ms     sleeps until 1000ms
-            1ms     sleeps until 1001ms
-            2ms     pending 1, oldest 1ms, unfinished 1, drained false
-            2ms     open sequences 1, retired []
-            at the end 1 queued
-        "#]],
-    );
+fn an_id_of_a_request_that_waits_is_refused_and_begins_no_sequence() {
+    let config = DirectSequenceConfig::new(4, 0, 0, 0.0).unwrap();
+    let mut model = Dispatcher::new(DirectSequences::new(config), InstanceSlots::new(1, None));
+    let info = RequestInfo::new(RequestId(3), ShapeKey(0), Time(1));
+    let start = |number| SequenceStep { correlation: CorrelationId::Number(number), start: true, end: false };
+    assert_eq!(model.on_sequence_arrival(info, start(1)), Ok(()));
+    assert_eq!(model.on_sequence_arrival(info, start(2)), Err(Refusal::DuplicateId));
+    assert_eq!((model.pending(), model.open_sequences()), (1, 1));
+}
+
+#[test]
+fn an_id_in_text_has_a_limit() {
+    let config = OldestSequenceConfig::new(4, 0, 0, &[], 0).unwrap();
+    let mut model = Dispatcher::new(OldestSequences::new(config), InstanceSlots::new(1, None));
+    let info = |id| RequestInfo::new(RequestId(id), ShapeKey(0), Time(1));
+    let start = |len| SequenceStep {
+        correlation: CorrelationId::Text("x".repeat(len).into()),
+        start: true,
+        end: false,
+    };
+    assert_eq!(model.on_sequence_arrival(info(1), start(MAX_CORRELATION_ID_LEN)), Ok(()));
+    let refusal = model.on_sequence_arrival(info(2), start(MAX_CORRELATION_ID_LEN + 1));
+    assert_eq!(refusal, Err(Refusal::CorrelationIdTooLong));
+}
+
+#[test]
+fn an_instance_that_asks_is_told_to_go_when_it_is_retired_and_empty() {
+    let config = DirectSequenceConfig::new(1, 0, 0, 0.0).unwrap();
+    let mut model = Dispatcher::new(DirectSequences::new(config), InstanceSlots::new(1, None));
+    let (mut batch, mut expired) = (Vec::new(), Vec::new());
+    let info = |id| RequestInfo::new(RequestId(id), ShapeKey(0), Time(id));
+    let step = |start| SequenceStep { correlation: CorrelationId::Number(1), start, end: !start };
+    assert_eq!(model.on_sequence_arrival(info(1), step(true)), Ok(()));
+    model.retire_instance(InstanceId(0));
+    assert_eq!(model.take_batch(InstanceId(0), Time(2), &mut batch, &mut expired), Ask::Batch(1));
+    assert!(matches!(model.take_batch(InstanceId(0), Time(3), &mut batch, &mut expired), Ask::WakeAt(_)));
+    assert_eq!(model.on_sequence_arrival(info(4), step(false)), Ok(()));
+    assert_eq!(model.take_batch(InstanceId(0), Time(5), &mut batch, &mut expired), Ask::Batch(1));
+    assert_eq!(model.take_batch(InstanceId(0), Time(6), &mut batch, &mut expired), Ask::Closed);
+}
+
+#[test]
+fn an_instance_that_is_back_and_asks_gets_what_waits_in_the_backlog() {
+    let config = DirectSequenceConfig::new(1, 0, 0, 0.0).unwrap();
+    let mut model = Dispatcher::new(DirectSequences::new(config), InstanceSlots::new(1, None));
+    let (mut batch, mut expired) = (Vec::new(), Vec::new());
+    let step = SequenceStep { correlation: CorrelationId::Number(1), start: true, end: false };
+    model.on_instance_down(InstanceId(0));
+    assert_eq!(model.on_sequence_arrival(RequestInfo::new(RequestId(1), ShapeKey(0), Time(1)), step), Ok(()));
+    assert_eq!(model.take_batch(InstanceId(0), Time(2), &mut batch, &mut expired), Ask::Batch(1));
 }
