@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 
+import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
@@ -343,6 +344,43 @@ def test_an_unload_overtakes_a_load(tmp_path):
         assert ready(server) and load(server, "m") == (200, "")
 
 
+def test_many_operations_at_once_leave_a_sound_server(tmp_path):
+    policy = "version_policy { all { } }\n"
+    for name in ("a", "b", "c"):
+        write_model(tmp_path, name, identity(name, batch=8, extra=policy), versions=(1, 2))
+    write_model(tmp_path, "e", ensemble("e", "a", "b"))
+    write_model(tmp_path, "f", ensemble("f", "e", "c"))
+    with Server(tmp_path, EXPLICIT, "--load-model=a") as server:
+        def work(seed):
+            random = np.random.default_rng(seed)
+            for _ in range(60):
+                name = str(random.choice(list("abcef")))
+                action = int(random.integers(6))
+                if action < 2:
+                    load(server, name)
+                elif action == 2:
+                    load(server, "c", config=json_config(version_policy={"latest": {"num_versions": 1}}))
+                elif action == 3:
+                    unload(server, name, dependents=bool(random.integers(2)))
+                elif action == 4:
+                    config = identity("b", batch=8, extra=policy + group(int(random.integers(1, 4))))
+                    write_model(tmp_path, "b", config, versions=(int(random.integers(1, 4)),))
+                    load(server, "b")
+                else:
+                    status, body = infer(server, str(random.choice(list("abc"))))
+                    assert status in (200, 404, 503), body
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            for one in [pool.submit(work, seed) for seed in range(6)]:
+                one.result(timeout=120)
+        for name in ("f", "e", "a", "b", "c"):
+            unload(server, name, dependents=True)
+        eventually(lambda: all_states(server) == {})
+        assert ready(server)
+        for name in ("a", "b", "c"):
+            assert load(server, name) == (200, "") and infer(server, name)[0] == 200
+        assert server.stop() == 0
+
+
 # Instances in place
 
 def test_instances_come_and_go_while_the_model_serves(tmp_path):
@@ -385,6 +423,24 @@ def test_instances_that_cannot_be_made_change_nothing(tmp_path):
         status, error = load(server, "m")
         assert status == 400 and "KIND_GPU" in error
         assert infer(server, "m")[0] == 200 and successes(server, "m") == 2
+
+
+def test_queue_timeouts_hold_after_a_change_in_place(tmp_path):
+    def config(count):
+        policy = "dynamic_batching { default_queue_policy { default_timeout_microseconds: 200000 } }\n"
+        return identity("m", batch=1, parameters={"execute_delay_ms": 1500}, extra=policy + group(count))
+    write_model(tmp_path, "m", config(2))
+    with Server(tmp_path, EXPLICIT, "--load-model=m") as server:
+        assert infer(server, "m")[0] == 200
+        write_model(tmp_path, "m", config(1))
+        assert load(server, "m") == (200, "")
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            running = pool.submit(infer, server, "m")
+            time.sleep(0.3)
+            start = time.monotonic()
+            status, body = infer(server, "m")
+            assert status == 503 and time.monotonic() - start < 1, body
+            assert running.result()[0] == 200
 
 
 def test_changes_in_place_under_load_lose_nothing(tmp_path):
