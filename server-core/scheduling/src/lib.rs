@@ -43,6 +43,7 @@
 mod direct;
 mod dispatcher;
 mod dynamic;
+pub mod ensemble;
 mod instances;
 mod queue;
 mod request;
