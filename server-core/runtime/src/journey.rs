@@ -8,12 +8,13 @@
 //! Whatever happens, exactly one terminal answer reaches the mailbox.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
 use trireme_host::{Response, ResponseSink, Value, Verdict};
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
+use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
@@ -34,7 +35,7 @@ pub struct StreamItem {
     pub is_final: bool,
 }
 
-type Letter = Result<StreamItem, ServeError>;
+pub(crate) type Letter = Result<StreamItem, ServeError>;
 
 /// The state of a request in flight.
 pub(crate) struct Journey {
@@ -48,6 +49,8 @@ pub(crate) struct Journey {
     /// Where the request waits in the queue, 0 while it does not.
     pub(crate) ticket: AtomicU64,
     progress: Mutex<Progress>,
+    /// Its place in the order of answers, if the model keeps one.
+    turn: OnceLock<Turn>,
     mailbox: Mailbox<Letter>,
 }
 
@@ -79,6 +82,7 @@ impl Journey {
             accepted_ns: now_ns(),
             ticket: AtomicU64::new(0),
             progress: Mutex::default(),
+            turn: OnceLock::new(),
             mailbox: Mailbox::new(),
         })
     }
@@ -103,6 +107,36 @@ impl Journey {
         self.model.queue().cancel(self);
     }
 
+    /// Gives the request its place in the order of answers.
+    pub(crate) fn take_turn(&self, turn: Turn) -> bool {
+        self.turn.set(turn).is_ok()
+    }
+
+    /// Sends a letter, in its turn if the model keeps the order; true if the backend should pause.
+    fn send_letter(&self, letter: Letter) -> bool {
+        match (self.model.ordering(), self.turn.get()) {
+            (Some(ordering), Some(turn)) => {
+                ordering.send(*turn, letter);
+                false
+            }
+            _ => self.deliver(letter),
+        }
+    }
+
+    /// Puts a letter where the client reads; true if the backend should pause.
+    pub(crate) fn deliver(&self, letter: Letter) -> bool {
+        self.mailbox.push(letter)
+    }
+
+    /// Whether so much waits for the client that no more is taken.
+    fn is_full(&self) -> bool {
+        let held = match (self.model.ordering(), self.turn.get()) {
+            (Some(ordering), Some(turn)) => ordering.held(*turn),
+            _ => 0,
+        };
+        held >= crate::mailbox::LIMIT || self.mailbox.is_full()
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Relaxed) != 0
     }
@@ -115,7 +149,7 @@ impl Journey {
         }
         drop(progress);
         self.count_failure(reason);
-        self.mailbox.push(Err(error));
+        self.send_letter(Err(error));
     }
 
     fn count_failure(&self, reason: FailureReason) {
@@ -290,7 +324,7 @@ impl ResponseSink for Journey {
                 return self.verdict(false);
             }
             drop(progress);
-            let converted = if self.mailbox.is_full() {
+            let converted = if self.is_full() {
                 Err(ServeError::unavailable(
                     "the client reads too slowly, and the backend sends on although it was asked to pause",
                 ))
@@ -300,7 +334,7 @@ impl ResponseSink for Journey {
             return match converted {
                 Ok(response) => {
                     let letter = StreamItem { response: Some(response), is_final: false };
-                    self.verdict(self.mailbox.push(Ok(letter)))
+                    self.verdict(self.send_letter(Ok(letter)))
                 }
                 Err(error) => {
                     let mut progress = lock(&self.progress);
@@ -355,7 +389,7 @@ impl Journey {
             }
             Err(_) => self.count_failure(FailureReason::Backend),
         }
-        self.mailbox.push(letter);
+        self.send_letter(letter);
     }
 
     fn verdict(&self, paused: bool) -> Verdict {

@@ -4,6 +4,7 @@
 //! reads the answers; dropping what it waits on cancels the request.
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod backends;
 mod core;
 mod error;
@@ -15,6 +16,7 @@ mod load;
 mod mailbox;
 mod model;
 mod options;
+mod ordering;
 mod queue;
 mod report;
 mod served;

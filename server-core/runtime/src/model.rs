@@ -2,7 +2,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use trireme_model_config::CheckedConfig;
+use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
@@ -10,6 +10,7 @@ use trireme_telemetry::{FailureReason, ModelMetrics};
 
 use crate::error::ServeError;
 use crate::journey::Journey;
+use crate::ordering::Ordering;
 use crate::queue::Queue;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
@@ -30,6 +31,8 @@ pub struct ModelVersion {
     pub(crate) statistics: Statistics,
     pub(crate) metrics: Arc<ModelMetrics>,
     queue: Queue,
+    /// Absent unless the configuration asks for the order of arrival.
+    ordering: Option<Ordering>,
     hasher: RandomState,
     generation: u64,
     /// The last instance is gone and cannot be made again.
@@ -46,6 +49,8 @@ impl ModelVersion {
         metrics: Arc<ModelMetrics>,
         queue: Queue,
     ) -> Self {
+        let preserves =
+            matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering);
         let table = crate::load::tensor_table(&config);
         let batches = table.batches();
         let meta = |spec: &crate::table::TensorSpec| TensorMeta {
@@ -65,6 +70,7 @@ impl ModelVersion {
             statistics: Statistics::default(),
             metrics,
             queue,
+            ordering: preserves.then(Ordering::default),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
             lost: AtomicBool::new(false),
@@ -131,6 +137,10 @@ impl ModelVersion {
         self.generation
     }
 
+    pub(crate) fn ordering(&self) -> Option<&Ordering> {
+        self.ordering.as_ref()
+    }
+
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -181,7 +191,7 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
-        let admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
+        let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
         let journey = Journey::new(
@@ -191,6 +201,10 @@ impl ModelVersion {
             admitted.request.batch_size,
             admitted.empty_final,
         );
+        if admitted.timeout_us > 0 {
+            let timeout_ns = admitted.timeout_us.saturating_mul(1000);
+            admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
+        }
         self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?;
         Ok(ResponseStream::new(journey))
     }

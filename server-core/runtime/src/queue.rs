@@ -12,9 +12,11 @@ use trireme_scheduling::{Ask, Dispatcher, InstanceId, Refusal, RequestId, Reques
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
+use crate::alarm;
 use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
+use crate::model::ModelVersion;
 use crate::statistics::lock;
 
 /// The queue of one model version.
@@ -35,6 +37,8 @@ struct State {
     alive: usize,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
+    /// When an alarm is set for this queue.
+    alarm: Option<Time>,
     /// Reused from batch to batch.
     ids: Vec<RequestId>,
     expired: Vec<RequestId>,
@@ -53,12 +57,25 @@ pub(crate) enum Work {
     End,
 }
 
+impl State {
+    /// When an alarm is to be set, unless one comes early enough.
+    fn next_alarm(&mut self) -> Option<Time> {
+        let next = self.dispatcher.next_deadline()?;
+        if self.alarm.is_some_and(|set| set <= next) {
+            return None;
+        }
+        self.alarm = Some(next);
+        Some(next)
+    }
+}
+
 impl Queue {
     /// `bounded`: an instance may hold only so many requests in flight, so their ends must be told.
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
             alive: dispatcher.instances().len(),
             lost: None,
+            alarm: None,
             dispatcher,
             waiting: SlotMap::new(),
             idle_instances: 0,
@@ -93,12 +110,38 @@ impl Queue {
         }
         journey.ticket.store(id.0, SeqCst);
         journey.model.metrics.pending_request_count.fetch_add(1, Relaxed);
+        if let Some(ordering) = journey.model.ordering() {
+            ordering.enter(journey);
+        }
         let wake = state.idle_instances > 0;
+        let alarm = state.next_alarm();
         drop(state);
         if wake {
             self.wake();
         }
+        if let Some(at) = alarm {
+            alarm::set(at.0, Arc::downgrade(&journey.model));
+        }
         Ok(())
+    }
+
+    /// A request may have waited too long while every instance was busy.
+    pub(crate) fn on_alarm(&self, model: &Arc<ModelVersion>) {
+        let mut state = lock(&self.state);
+        state.alarm = None;
+        let State { dispatcher, waiting, expired, .. } = &mut *state;
+        dispatcher.expire(Time(now_ns()), expired);
+        let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
+        let alarm = state.next_alarm();
+        let closed = state.dispatcher.is_closed();
+        drop(state);
+        refuse_late(late);
+        if closed {
+            self.work.notify_all();
+        }
+        if let Some(at) = alarm {
+            alarm::set(at.0, Arc::downgrade(model));
+        }
     }
 
     /// For one more request. Bounded instances that are full sleep beside those with room, so only waking all of them is
@@ -256,7 +299,9 @@ fn refused(journey: &Journey, refusal: &Refusal) -> ServeError {
         Refusal::TooLarge { max, .. } => {
             ServeError::invalid(format!("inference request batch-size must be <= {max} for '{name}'"))
         }
+        Refusal::QueueFull { .. } => ServeError::unavailable(refusal.to_string()),
         Refusal::DuplicateId => ServeError::internal("two requests with one ticket"),
+        other => ServeError::invalid(other.words(name, None)),
     }
 }
 

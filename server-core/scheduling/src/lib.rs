@@ -40,20 +40,29 @@
 //! left in between.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod direct;
 mod dispatcher;
 mod dynamic;
 pub mod ensemble;
 mod instances;
+mod policy;
 mod queue;
 mod request;
 mod scheduler;
+mod sequence;
 mod time;
 
+pub use answers::{AnswerOrder, Turn};
 pub use direct::Direct;
 pub use dispatcher::{Actions, Dispatcher};
 pub use dynamic::{Dynamic, DynamicConfig, DynamicConfigError};
 pub use instances::{InstanceId, InstanceSlots};
+pub use policy::{Policies, PolicyError, QueuePolicy, TimeoutAction};
 pub use request::{RequestId, RequestInfo, ShapeKey};
 pub use scheduler::{Ask, Refusal, Room, Scheduler};
+pub use sequence::{
+    CorrelationId, DirectSequenceConfig, DirectSequences, DropReason, MAX_CORRELATION_ID_LEN,
+    OldestSequenceConfig, OldestSequences, Row, SequenceConfigError, SequenceStep,
+};
 pub use time::Time;
