@@ -6,11 +6,14 @@ use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
+use trireme_scheduling::InstanceId;
 use trireme_telemetry::{FailureReason, ModelMetrics};
 
 use crate::error::ServeError;
 use crate::journey::Journey;
+use crate::labels::Labels;
 use crate::ordering::Ordering;
+use crate::overlay::Overlay;
 use crate::queue::Queue;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
@@ -28,16 +31,19 @@ pub struct ModelVersion {
     config_json: String,
     versions: Vec<i64>,
     pub(crate) table: TensorTable,
-    pub(crate) statistics: Statistics,
+    pub(crate) labels: Labels,
+    pub(crate) statistics: Arc<Statistics>,
     pub(crate) metrics: Arc<ModelMetrics>,
-    queue: Queue,
     /// Absent unless the configuration asks for the order of arrival.
-    ordering: Option<Ordering>,
+    ordering: Option<Arc<Ordering>>,
+    queue: Arc<Queue>,
     hasher: RandomState,
     generation: u64,
     /// The last instance is gone and cannot be made again.
-    lost: AtomicBool,
+    lost: Arc<AtomicBool>,
     input_metas: Vec<TensorMeta>,
+    /// The files of a load request; they are there as long as somebody may read them.
+    pub(crate) files: Option<Arc<Overlay>>,
 }
 
 impl ModelVersion {
@@ -67,14 +73,39 @@ impl ModelVersion {
             config_json,
             versions,
             table,
-            statistics: Statistics::default(),
+            labels: Labels::default(),
+            statistics: Arc::default(),
             metrics,
-            queue,
-            ordering: preserves.then(Ordering::default),
+            ordering: preserves.then(Arc::default),
+            queue: Arc::new(queue),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
-            lost: AtomicBool::new(false),
+            lost: Arc::default(),
             input_metas,
+            files: None,
+        }
+    }
+
+    /// The same loaded version under a configuration that differs in its instances and its version policy only: queue,
+    /// instances and counters are shared, so that nothing that waits or runs notices.
+    pub(crate) fn revised(&self, config: CheckedConfig, config_json: String, versions: Vec<i64>) -> Self {
+        Self {
+            name: self.name.clone(),
+            version: self.version,
+            table: crate::load::tensor_table(&config),
+            config,
+            config_json,
+            versions,
+            labels: self.labels.clone(),
+            statistics: Arc::clone(&self.statistics),
+            metrics: Arc::clone(&self.metrics),
+            queue: Arc::clone(&self.queue),
+            ordering: self.ordering.clone(),
+            hasher: self.hasher.clone(),
+            generation: self.generation,
+            lost: Arc::clone(&self.lost),
+            input_metas: self.input_metas.clone(),
+            files: self.files.clone(),
         }
     }
 
@@ -113,9 +144,14 @@ impl ModelVersion {
         self.table.batches()
     }
 
+    /// The names of the classes of an output, by class; `None` if its configuration names no label file.
+    pub fn labels(&self, output: &str) -> Option<&[String]> {
+        self.labels.of(output)
+    }
+
     /// An instance is gone for good; without the last one, what waits is refused.
-    pub(crate) fn instance_lost(&self) {
-        if self.queue.instance_lost(&self.lost_error()) {
+    pub(crate) fn instance_lost(&self, instance: InstanceId) {
+        if self.queue.instance_lost(instance, &self.lost_error()) {
             self.lost.store(true, Relaxed);
         }
     }
@@ -138,10 +174,15 @@ impl ModelVersion {
     }
 
     pub(crate) fn ordering(&self) -> Option<&Ordering> {
-        self.ordering.as_ref()
+        self.ordering.as_deref()
     }
 
-    pub(crate) fn queue(&self) -> &Queue {
+    /// The versions that are served beside this one, and it.
+    pub(crate) fn versions(&self) -> &[i64] {
+        &self.versions
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 

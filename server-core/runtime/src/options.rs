@@ -9,6 +9,11 @@ use trireme_protocol::Limits;
 pub enum ControlMode {
     /// All models of the repositories, once, at start.
     None,
+    /// All models of the repositories, looked at again from time to time.
+    Poll {
+        /// How long from the end of one look to the next.
+        interval: Duration,
+    },
     /// The start list, then the load and unload calls.
     Explicit,
 }
@@ -42,6 +47,8 @@ pub struct CoreOptions {
     pub strict_readiness: bool,
     /// How many models are loaded at once.
     pub load_threads: usize,
+    /// How often a version that cannot be loaded is tried again at once.
+    pub load_retries: u32,
     /// How long a drain may take.
     pub exit_timeout: Duration,
     /// What clients may send.

@@ -1,6 +1,7 @@
 //! The place where requests wait and where a free instance asks for work: the pure scheduler under one lock, with
 //! threads and a clock around it.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -33,8 +34,10 @@ struct State {
     dispatcher: Dispatcher,
     waiting: SlotMap<DefaultKey, Waiting>,
     idle_instances: usize,
-    /// Instances that are not given up.
-    alive: usize,
+    /// By instance: whether it is neither given up nor taken out.
+    alive: Vec<bool>,
+    /// Instances that are to end after what they do now.
+    retired: Vec<InstanceId>,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
     /// When an alarm is set for this queue.
@@ -53,7 +56,7 @@ struct Waiting {
 pub(crate) enum Work {
     /// `batch` holds the requests.
     Run,
-    /// The queue is closed and empty.
+    /// The queue is closed and empty, or the instance was taken out.
     End,
 }
 
@@ -73,7 +76,8 @@ impl Queue {
     /// `bounded`: an instance may hold only so many requests in flight, so their ends must be told.
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
-            alive: dispatcher.instances().len(),
+            alive: vec![true; dispatcher.instances().len()],
+            retired: Vec::new(),
             lost: None,
             alarm: None,
             dispatcher,
@@ -183,6 +187,15 @@ impl Queue {
     pub(crate) fn next(&self, instance: InstanceId, batch: &mut Vec<Item>) -> Work {
         let mut state = lock(&self.state);
         loop {
+            if state.retired.contains(&instance) {
+                let more = !state.waiting.is_empty();
+                drop(state);
+                if more {
+                    // It may have been woken for a request that another one has to take now.
+                    self.work.notify_all();
+                }
+                return Work::End;
+            }
             let State { dispatcher, waiting, ids, expired, .. } = &mut *state;
             let ask = dispatcher.take_batch(instance, Time(now_ns()), ids, expired);
             let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
@@ -260,12 +273,43 @@ impl Queue {
         self.closed.notify_all();
     }
 
+    /// How many instances there are or were: the number of the next one.
+    pub(crate) fn instances(&self) -> u32 {
+        u32::try_from(lock(&self.state).alive.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Takes in `count` instances more, which bear the next numbers, and lets `retired` end after what they do now.
+    /// What waits is for those that are left.
+    pub(crate) fn change_instances(
+        &self,
+        count: usize,
+        max_in_flight: Option<NonZeroU32>,
+        retired: &[InstanceId],
+    ) {
+        let mut state = lock(&self.state);
+        for _ in 0..count {
+            state.dispatcher.add_instance(max_in_flight);
+            state.alive.push(true);
+        }
+        for instance in retired {
+            state.dispatcher.on_instance_down(*instance);
+            if let Some(alive) = state.alive.get_mut(instance.0 as usize) {
+                *alive = false;
+            }
+        }
+        state.retired.extend_from_slice(retired);
+        drop(state);
+        self.work.notify_all();
+    }
+
     /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails; `true`
     /// says that it was the last.
-    pub(crate) fn instance_lost(&self, error: &ServeError) -> bool {
+    pub(crate) fn instance_lost(&self, instance: InstanceId, error: &ServeError) -> bool {
         let mut state = lock(&self.state);
-        state.alive = state.alive.saturating_sub(1);
-        if state.alive > 0 {
+        if let Some(alive) = state.alive.get_mut(instance.0 as usize) {
+            *alive = false;
+        }
+        if state.alive.contains(&true) {
             // It may have been woken for a request that another one has to take now.
             drop(state);
             self.work.notify_all();

@@ -19,7 +19,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         ControlModeFlag::None => ControlMode::None,
         ControlModeFlag::Explicit => ControlMode::Explicit,
         ControlModeFlag::Poll => {
-            bail!("--model-control-mode=poll is not implemented yet: use none or explicit")
+            ControlMode::Poll { interval: Duration::from_secs(flags.repository_poll_secs.into()) }
         }
     };
     if !flags.load_model.is_empty() && control_mode != ControlMode::Explicit {
@@ -42,6 +42,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         auto_complete: !flags.disable_auto_complete_config,
         strict_readiness: flags.strict_readiness,
         load_threads: usize::from(flags.model_load_thread_count),
+        load_retries: flags.model_load_retry_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })

@@ -92,6 +92,9 @@ pub struct Serve {
     /// Who decides which models are loaded.
     #[arg(long, value_enum, default_value = "none", ignore_case = true)]
     pub model_control_mode: ControlModeFlag,
+    /// How long it is from one look at the repositories to the next (poll mode only).
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repository_poll_secs: u32,
     /// A model to load at start (explicit mode only); `*` for all.
     #[arg(long, value_name = "MODEL")]
     pub load_model: Vec<String>,
@@ -105,6 +108,9 @@ pub struct Serve {
     /// How many models are loaded at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub model_load_thread_count: u16,
+    /// How often a model that cannot be loaded is tried again before it counts as failed.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub model_load_retry_count: u32,
     /// Whether the server is ready only if every requested model is.
     #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set)]
     pub strict_readiness: bool,

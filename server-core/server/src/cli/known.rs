@@ -73,10 +73,8 @@ known_flags! {
     allow_vertex_ai "allow-vertex-ai" refuse "the Vertex AI front end is not implemented";
     grpc_infer_response_compression_level "grpc-infer-response-compression-level" refuse "gRPC compression is not implemented";
     strict_model_config "strict-model-config" refuse "deprecated upstream; give --disable-auto-complete-config";
-    model_load_retry_count "model-load-retry-count" refuse "retries of a load are not implemented";
     host_policy "host-policy" warn "host policies are not implemented; instances run on all cores";
     // Tuning of parts that are built differently here.
-    repository_poll_secs "repository-poll-secs" warn "there is no poll mode yet";
     reuse_http_port "reuse-http-port" warn "ports are never shared";
     reuse_grpc_port "reuse-grpc-port" warn "ports are never shared";
     grpc_infer_thread_count "grpc-infer-thread-count" warn "one pool of threads serves all front ends: see --http-thread-count";
