@@ -102,9 +102,8 @@ impl Core {
             return Ok(());
         }
         let generations: Vec<u64> = leaving.iter().map(|model| model.generation()).collect();
-        for model in leaving {
-            model.queue().close();
-        }
+        // Each ends when nobody holds it any more: a running ensemble still needs the models of its steps.
+        drop(leaving);
         let core = Arc::clone(self);
         let watch = move || {
             core.threads.wait_for(&generations);
@@ -141,7 +140,6 @@ impl Core {
         self.life.records.change(name, |record| record.origin = None);
         for model in leaving {
             tracing::warn!(model = name, version = model.version(), "unloaded: {reason}");
-            model.queue().close();
         }
     }
 }

@@ -179,6 +179,11 @@ impl<V: Clone, E> Flow<V, E> {
         state.paused
     }
 
+    /// Whether it goes on: it has neither failed nor ended.
+    pub fn is_on(&self) -> bool {
+        matches!(self.course, Course::On)
+    }
+
     /// Whether the last action was given.
     pub fn is_over(&self) -> bool {
         matches!(self.course, Course::Over)
