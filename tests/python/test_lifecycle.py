@@ -589,6 +589,11 @@ def test_poll_follows_the_steps_of_ensembles(tmp_path):
         assert "depends on 'a' (step 0)" in reason(server, "e")
         write_model(tmp_path, "e", ensemble("e", "b"))
         eventually(lambda: all_states(server) == dict.fromkeys("be", "READY"))
+        # Both change in one poll: the ensemble is not only held against its new step.
+        write_model(tmp_path, "b", identity("b", batch=4))
+        write_model(tmp_path, "e", ensemble("e", "b").replace("max_batch_size: 8", "max_batch_size: 4"))
+        eventually(lambda: json.loads(server.raw("GET", "/v2/models/e/config")[2])["max_batch_size"] == 4)
+        eventually(lambda: all_states(server) == dict.fromkeys("be", "READY"))
         server.alive()
 
 
