@@ -22,6 +22,7 @@ use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::mailbox::Mailbox;
 use crate::model::ModelVersion;
+use crate::sequence::StateSlot;
 use crate::statistics::{ExecutionTimes, lock};
 use crate::table::reshape;
 use crate::validate::OutputChoice;
@@ -48,6 +49,10 @@ pub(crate) struct Journey {
     accepted_ns: u64,
     /// Where the request waits in the queue, 0 while it does not.
     pub(crate) ticket: AtomicU64,
+    /// The same, also after it has left the queue.
+    pub(crate) number: AtomicU64,
+    /// Where the state of its sequence is kept; set when an instance takes it.
+    slot: OnceLock<StateSlot>,
     progress: Mutex<Progress>,
     /// Its place in the order of answers, if the model keeps one.
     turn: OnceLock<Turn>,
@@ -81,6 +86,8 @@ impl Journey {
             cancelled: AtomicU32::new(0),
             accepted_ns: now_ns(),
             ticket: AtomicU64::new(0),
+            number: AtomicU64::new(0),
+            slot: OnceLock::new(),
             progress: Mutex::default(),
             turn: OnceLock::new(),
             mailbox: Mailbox::new(),
@@ -89,6 +96,11 @@ impl Journey {
 
     pub(crate) fn accepted_ns(&self) -> u64 {
         self.accepted_ns
+    }
+
+    /// The request is in the row of this slot.
+    pub(crate) fn take_slot(&self, slot: StateSlot) {
+        let _ = self.slot.set(slot);
     }
 
     /// An instance has taken the request into a batch.
@@ -185,6 +197,12 @@ impl Journey {
         let mut outputs = Vec::with_capacity(response.outputs.len());
         let mut order = Vec::with_capacity(response.outputs.len());
         for output in response.outputs {
+            if let (Some(sequences), Some(slot)) = (self.model.sequences(), self.slot.get())
+                && sequences.keep(*slot, &output)
+                && table.output(&output.name).is_none()
+            {
+                continue;
+            }
             let Some(index) = table.output(&output.name) else {
                 return Err(ServeError::internal(format!(
                     "the backend of model '{}' sent output '{}', which its configuration does not have",
@@ -378,7 +396,7 @@ impl Journey {
     /// The last answer of a request that an instance had: counts it, gives the room back, then lets the answer leave.
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
         let times = match &execution {
-            Some(execution) => execution.request_done(&self.model, self.batch_size, letter.is_ok(), now),
+            Some(execution) => execution.request_done(self, self.batch_size, letter.is_ok(), now),
             None => ExecutionTimes { start: now, compute_start: now, compute_end: now, end: now },
         };
         match &letter {

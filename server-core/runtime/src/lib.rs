@@ -24,6 +24,7 @@ mod ordering;
 mod overlay;
 mod queue;
 mod report;
+mod sequence;
 mod served;
 mod services;
 mod source;

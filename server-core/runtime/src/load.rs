@@ -19,6 +19,7 @@ use crate::model::ModelVersion;
 use crate::options::CoreOptions;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
+use crate::sequence::Sequences;
 use crate::source;
 use crate::table::{TensorSpec, TensorTable};
 use crate::threads::Threads;
@@ -131,23 +132,31 @@ impl Loader<'_> {
         let args = model_args(&found.name, number, &found.dir, dir, &config_json);
         let labels = Labels::read(&config, &found.dir)?;
         let warmup = Warmup::read(&config, &found.dir)?;
+        let sequences = Sequences::new(&config, &found.dir)?;
         let bounded = std::num::NonZeroU32::new(backend.library().info().max_in_flight);
         let queue = Queue::new(source::dispatcher(&config, plans.len(), bounded)?, bounded.is_some());
         let model = backend.load(&args)?;
         let label = format!("{}:{number}", found.name);
         let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
-        let mut version = self.version(number, config, numbers, queue);
+        let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
         let fleet = Some(VersionFleet { fleet, backend });
         Ok(LoadedModel { version, library: Some(library), fleet, instances })
     }
 
-    fn version(&self, number: i64, config: CheckedConfig, numbers: &[i64], queue: Queue) -> ModelVersion {
+    fn version(
+        &self,
+        number: i64,
+        config: CheckedConfig,
+        numbers: &[i64],
+        queue: Queue,
+        sequences: Option<Sequences>,
+    ) -> ModelVersion {
         let tags: Vec<(String, String)> =
             config.metric_tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let metrics = self.registry.model(&config.name, number, &tags);
         let json = trireme_model_config::config_json(&config.proto);
-        ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue)
+        ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue, sequences)
     }
 
     /// A version of an ensemble, which computes nothing itself. Its steps are ready versions by now; whether their
@@ -162,7 +171,7 @@ impl Loader<'_> {
         let config = source::check(draft, found)?;
         let labels = Labels::read(&config, &found.dir)?;
         let queue = Queue::new(source::dispatcher(&config, 0, None)?, false);
-        let mut version = self.version(number, config, numbers, queue);
+        let mut version = self.version(number, config, numbers, queue, None);
         version.labels = labels;
         Ok(LoadedModel { version, library: None, fleet: None, instances: Vec::new() })
     }
@@ -244,5 +253,6 @@ pub(crate) fn tensor_table(config: &CheckedConfig) -> TensorTable {
     };
     let inputs = config.inputs.iter().map(spec).collect();
     let outputs = config.outputs.iter().map(spec).collect();
-    TensorTable::new(inputs, outputs, config.max_batch_size)
+    let added = config.sequence().into_iter().flat_map(Sequences::input_names);
+    TensorTable::new(inputs, outputs, added, config.max_batch_size)
 }

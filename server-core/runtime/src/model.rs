@@ -15,6 +15,7 @@ use crate::labels::Labels;
 use crate::ordering::Ordering;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
+use crate::sequence::{self, Sequences};
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
 use crate::table::TensorTable;
@@ -35,6 +36,7 @@ pub struct ModelVersion {
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) metrics: Arc<ModelMetrics>,
     queue: Arc<Queue>,
+    sequences: Option<Arc<Sequences>>,
     /// Absent unless the configuration asks for the order of arrival.
     ordering: Option<Arc<Ordering>>,
     hasher: RandomState,
@@ -54,9 +56,10 @@ impl ModelVersion {
         versions: Vec<i64>,
         metrics: Arc<ModelMetrics>,
         queue: Queue,
+        sequences: Option<Sequences>,
     ) -> Self {
-        let preserves =
-            matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering);
+        let preserves = matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering)
+            || config.sequence().is_some_and(sequence::preserves_ordering);
         let table = crate::load::tensor_table(&config);
         let batches = table.batches();
         let meta = |spec: &crate::table::TensorSpec| TensorMeta {
@@ -77,6 +80,7 @@ impl ModelVersion {
             statistics: Arc::default(),
             metrics,
             queue: Arc::new(queue),
+            sequences: sequences.map(Arc::new),
             ordering: preserves.then(Arc::default),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
@@ -100,6 +104,7 @@ impl ModelVersion {
             statistics: Arc::clone(&self.statistics),
             metrics: Arc::clone(&self.metrics),
             queue: Arc::clone(&self.queue),
+            sequences: self.sequences.clone(),
             ordering: self.ordering.clone(),
             hasher: self.hasher.clone(),
             generation: self.generation,
@@ -177,6 +182,11 @@ impl ModelVersion {
         self.ordering.as_deref()
     }
 
+    /// Present if the model is one of sequences.
+    pub(crate) fn sequences(&self) -> Option<&Sequences> {
+        self.sequences.as_deref()
+    }
+
     /// The versions that are served beside this one, and it.
     pub(crate) fn versions(&self) -> &[i64] {
         &self.versions
@@ -232,9 +242,13 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
+        let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
         let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
+        if let Some(sequences) = &self.sequences {
+            sequences.check(&admitted.request.correlation, &self.name)?;
+        }
         let journey = Journey::new(
             Arc::clone(self),
             admitted.request.id.clone(),
@@ -246,7 +260,7 @@ impl ModelVersion {
             let timeout_ns = admitted.timeout_us.saturating_mul(1000);
             admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
         }
-        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?;
+        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?;
         Ok(ResponseStream::new(journey))
     }
 

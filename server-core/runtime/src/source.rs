@@ -19,7 +19,7 @@ use crate::options::{ControlMode, CoreOptions};
 
 /// What models can use here beyond the bare minimum; `trireme check` asks for the same.
 pub const CAPABILITIES: Capabilities = Capabilities {
-    sequence_batching: false,
+    sequence_batching: true,
     ensemble_scheduling: false,
     preserve_ordering: true,
     priority_levels: true,
@@ -183,6 +183,9 @@ pub(crate) fn dispatcher(
     max_in_flight: Option<NonZeroU32>,
 ) -> Result<Dispatcher, ServeError> {
     let slots = InstanceSlots::new(u32::try_from(instances).unwrap_or(u32::MAX), max_in_flight);
+    if let Some(sequence) = config.sequence() {
+        return crate::sequence::dispatcher(sequence, config.max_batch_size, slots);
+    }
     Ok(match &config.scheduling {
         Scheduling::Direct => Dispatcher::new(Direct::new(), slots),
         Scheduling::Dynamic(batching) => {
