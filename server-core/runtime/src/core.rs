@@ -36,7 +36,7 @@ pub struct Core {
     pub(crate) options: CoreOptions,
     registry: &'static Registry,
     backends: Backends,
-    pub(crate) index: ArcSwap<Index>,
+    pub(crate) index: Arc<ArcSwap<Index>>,
     /// One change of the index at a time; held for the swap only, never while a backend is called.
     change: Mutex<()>,
     pub(crate) life: Lifecycle,
@@ -59,7 +59,7 @@ impl Core {
         let core = Arc::new(Self {
             backends,
             registry,
-            index: ArcSwap::default(),
+            index: Arc::default(),
             change: Mutex::new(()),
             life: Lifecycle::new(options.load_threads),
             threads: Arc::default(),
@@ -71,7 +71,12 @@ impl Core {
     }
 
     pub(crate) fn loader(&self) -> Loader<'_> {
-        Loader { options: &self.options, backends: &self.backends, registry: self.registry }
+        Loader {
+            options: &self.options,
+            backends: &self.backends,
+            registry: self.registry,
+            index: &self.index,
+        }
     }
 
     /// Loads or reloads a model and returns when it is ready or has failed.
@@ -270,9 +275,8 @@ impl Core {
                 entry.latest = None;
             }
         });
-        for model in models {
-            model.queue().close();
-        }
+        // Each ends when nobody holds it any more: a running ensemble still needs the models of its steps.
+        drop(models);
         self.life.records.clear();
         self.threads.wait_all(timeout)
     }

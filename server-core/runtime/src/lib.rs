@@ -7,6 +7,7 @@
 mod alarm;
 mod backends;
 mod core;
+mod ensemble;
 mod error;
 mod execution;
 mod files;
@@ -16,6 +17,7 @@ mod instance;
 mod journey;
 mod labels;
 mod lifecycle;
+mod lineage;
 mod load;
 mod mailbox;
 mod model;

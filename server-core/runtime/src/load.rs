@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use trireme_host::abi::InstanceKind;
 use trireme_host::{Backend, ModelArgs};
 use trireme_model_config::{CheckedConfig, Draft, InstanceGroup};
@@ -11,8 +12,10 @@ use trireme_repository::{FoundModel, FoundVersion};
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
+use crate::ensemble::Ensemble;
 use crate::error::ServeError;
 use crate::fleet::{Fleet, FleetChange};
+use crate::index::Index;
 use crate::instance::{InstancePlan, Prepared};
 use crate::labels::Labels;
 use crate::model::ModelVersion;
@@ -30,6 +33,7 @@ pub(crate) struct Loader<'a> {
     pub(crate) options: &'a CoreOptions,
     pub(crate) backends: &'a Backends,
     pub(crate) registry: &'static Registry,
+    pub(crate) index: &'a Arc<ArcSwap<Index>>,
 }
 
 /// A version that is ready; its instances wait for the word.
@@ -52,6 +56,9 @@ impl LoadedModel {
     /// Lets the instances take requests.
     pub(crate) fn start(self, threads: &Arc<Threads>) -> Arc<ModelVersion> {
         let version = Arc::new(self.version);
+        if let Some(ensemble) = &version.ensemble {
+            ensemble.set_threads(threads);
+        }
         for instance in self.instances {
             instance.start(Arc::clone(&version), threads.begin(version.generation()));
         }
@@ -168,11 +175,14 @@ impl Loader<'_> {
         number: i64,
         numbers: &[i64],
     ) -> Result<LoadedModel, ServeError> {
-        let config = source::check(draft, found)?;
+        let mut config = source::check(draft, found)?;
         let labels = Labels::read(&config, &found.dir)?;
+        let ensemble = Ensemble::load(draft, &config, self.index)?;
+        source::set_decoupled(&mut config, draft, ensemble.is_decoupled())?;
         let queue = Queue::new(source::dispatcher(&config, 0, None)?, false);
         let mut version = self.version(number, config, numbers, queue, None);
         version.labels = labels;
+        version.ensemble = Some(Arc::new(ensemble));
         Ok(LoadedModel { version, library: None, fleet: None, instances: Vec::new() })
     }
 }

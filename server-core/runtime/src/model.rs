@@ -9,9 +9,11 @@ use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
 use trireme_scheduling::InstanceId;
 use trireme_telemetry::{FailureReason, ModelMetrics};
 
+use crate::ensemble::{Ensemble, Header};
 use crate::error::ServeError;
 use crate::journey::Journey;
 use crate::labels::Labels;
+use crate::lineage::{Lineage, Outlet};
 use crate::ordering::Ordering;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
@@ -44,6 +46,8 @@ pub struct ModelVersion {
     /// The last instance is gone and cannot be made again.
     lost: Arc<AtomicBool>,
     input_metas: Vec<TensorMeta>,
+    /// The steps, if it is an ensemble.
+    pub(crate) ensemble: Option<Arc<Ensemble>>,
     /// The files of a load request; they are there as long as somebody may read them.
     pub(crate) files: Option<Arc<Overlay>>,
 }
@@ -86,6 +90,7 @@ impl ModelVersion {
             generation: GENERATION.fetch_add(1, Relaxed),
             lost: Arc::default(),
             input_metas,
+            ensemble: None,
             files: None,
         }
     }
@@ -110,6 +115,7 @@ impl ModelVersion {
             generation: self.generation,
             lost: Arc::clone(&self.lost),
             input_metas: self.input_metas.clone(),
+            ensemble: self.ensemble.clone(),
             files: self.files.clone(),
         }
     }
@@ -137,6 +143,11 @@ impl ModelVersion {
     /// Whether a request may have any number of answers.
     pub fn is_decoupled(&self) -> bool {
         self.config.decoupled
+    }
+
+    /// Whether other models compute what it answers.
+    pub fn is_ensemble(&self) -> bool {
+        self.ensemble.is_some()
     }
 
     /// The inputs as a client may send them.
@@ -242,26 +253,55 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
+        let journey = self.submit(request, Outlet::mailbox(), Lineage::default())?;
+        Ok(ResponseStream::new(journey))
+    }
+
+    /// Validates a request and sends it on its way. Its answers go to `outlet`.
+    ///
+    /// # Errors
+    /// As [`ModelVersion::infer_stream`]; then nothing comes to `outlet`.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        request: InferRequest,
+        outlet: Outlet,
+        lineage: Lineage,
+    ) -> Result<Arc<Journey>, ServeError> {
         let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
+        let header = self.ensemble.is_some().then(|| Header::of(&request));
         let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
         if let Some(sequences) = &self.sequences {
             sequences.check(&admitted.request.correlation, &self.name)?;
         }
+        admitted.request.deadline_ns = lineage.deadline_ns;
+        admitted.request.trace_parent.clone_from(&lineage.trace_parent);
         let journey = Journey::new(
             Arc::clone(self),
             admitted.request.id.clone(),
             admitted.outputs,
             admitted.request.batch_size,
             admitted.empty_final,
+            (outlet, lineage),
         );
-        if admitted.timeout_us > 0 {
+        if admitted.timeout_us > 0 && admitted.request.deadline_ns == 0 {
             let timeout_ns = admitted.timeout_us.saturating_mul(1000);
-            admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
+            let own = journey.accepted_ns().saturating_add(timeout_ns);
+            let inherited = Some(admitted.request.deadline_ns).filter(|deadline| *deadline > 0);
+            admitted.request.deadline_ns = inherited.map_or(own, |deadline| deadline.min(own));
         }
-        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?;
-        Ok(ResponseStream::new(journey))
+        match (&self.ensemble, header) {
+            (Some(ensemble), Some(header)) => {
+                ensemble
+                    .start(&journey, admitted.request, header)
+                    .inspect_err(|_| self.metrics.count_failure(FailureReason::Other))?;
+            }
+            _ => {
+                self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?
+            }
+        }
+        Ok(journey)
     }
 
     /// Requests that no instance has taken yet.

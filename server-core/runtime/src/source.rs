@@ -7,6 +7,7 @@ use trireme_model_config::{
     Capabilities, CheckedConfig, Draft, DynamicBatching, Finding, Scheduling, Severity, VersionPolicy,
     config_json,
 };
+use trireme_protocol::proto::ModelTransactionPolicy;
 use trireme_protocol::proto::model_config::SchedulingChoice;
 use trireme_repository::{BackendPlaces, FoundModel, FoundVersion, RepositoryError};
 use trireme_scheduling::{
@@ -20,7 +21,7 @@ use crate::options::{ControlMode, CoreOptions};
 /// What models can use here beyond the bare minimum; `trireme check` asks for the same.
 pub const CAPABILITIES: Capabilities = Capabilities {
     sequence_batching: true,
-    ensemble_scheduling: false,
+    ensemble_scheduling: true,
     preserve_ordering: true,
     priority_levels: true,
     queue_policies: true,
@@ -167,6 +168,22 @@ pub(crate) fn check(draft: &Draft, model: &FoundModel) -> Result<CheckedConfig, 
         tracing::warn!(model = model.name, "{warning}");
     }
     Ok(config)
+}
+
+/// A decoupled step makes its ensemble decoupled, whatever the configuration says.
+pub(crate) fn set_decoupled(
+    config: &mut CheckedConfig,
+    draft: &Draft,
+    decoupled: bool,
+) -> Result<(), ServeError> {
+    if decoupled && config.response_cache {
+        let message = "response_cache cannot be used with a decoupled model: a step of this ensemble is one";
+        let finding = draft.finding(Severity::Error, "response_cache", message);
+        return Err(ServeError::invalid(finding.to_string()));
+    }
+    config.decoupled = decoupled;
+    config.proto.model_transaction_policy = Some(ModelTransactionPolicy { decoupled });
+    Ok(())
 }
 
 /// The errors among the findings, one below the other.

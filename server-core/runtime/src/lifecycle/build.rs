@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use trireme_model_config::Draft;
+use trireme_model_config::{Draft, Severity};
 use trireme_repository::{Fingerprint, FoundVersion};
 
 use super::group::Outcome;
@@ -195,9 +195,11 @@ impl Core {
                 Err(error) => error.message,
             };
             let version = if version > 0 { format!(" version {version}") } else { String::new() };
-            return Err(ServeError::invalid(format!(
+            let message = format!(
                 "ensemble '{name}' depends on '{step}'{version} (step {number}), which is not available: {why}"
-            )));
+            );
+            let field = format!("ensemble_scheduling.step.{number}.model_name");
+            return Err(ServeError::invalid(draft.finding(Severity::Error, &field, message).to_string()));
         }
         Ok(())
     }

@@ -104,9 +104,8 @@ impl Core {
             return Ok(());
         }
         let generations: Vec<u64> = leaving.iter().map(|model| model.generation()).collect();
-        for model in leaving {
-            model.queue().close();
-        }
+        // Each ends when nobody holds it any more: a running ensemble still needs the models of its steps.
+        drop(leaving);
         let core = Arc::clone(self);
         let watch = move || {
             core.threads.wait_for(&generations);
@@ -142,7 +141,6 @@ impl Core {
         self.life.records.change(name, |record| record.origin = None);
         for model in leaving {
             tracing::warn!(model = name, version = model.version(), "unloaded: {}", failure.error.message);
-            model.queue().close();
         }
     }
 }
