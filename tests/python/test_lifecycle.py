@@ -553,11 +553,6 @@ def test_an_ensemble_loads_its_steps_first(tmp_path):
         assert (state(server, "a"), state(server, "b"), state(server, "c")) == ("READY", "READY", None)
 
 
-def needs_ensembles(server, model):
-    if "ensembles are not implemented" in reason(server, model):
-        pytest.skip("this build has no ensembles")
-
-
 def all_states(server):
     lines = index(server).items()
     return {name: line["state"] for (name, _), line in lines if line.get("state", "UNAVAILABLE") != "UNAVAILABLE"}
@@ -570,7 +565,6 @@ def test_an_ensemble_follows_its_steps(tmp_path):
     write_model(tmp_path, "top", ensemble("top", "e", "c"))
     with Server(tmp_path, EXPLICIT) as server:
         load(server, "top")
-        needs_ensembles(server, "e")
         everything = dict.fromkeys(("a", "b", "c", "e", "top"), "READY")
         assert all_states(server) == everything and ready(server)
         unload(server, "a")
@@ -604,7 +598,6 @@ def test_steps_that_others_need_stay(tmp_path):
     write_model(tmp_path, "f", ensemble("f", "b"))
     with Server(tmp_path, EXPLICIT) as server:
         load(server, "e")
-        needs_ensembles(server, "e")
         assert load(server, "f") == (200, "")
         unload(server, "e", dependents=True)
         eventually(lambda: all_states(server) == {"b": "READY", "f": "READY"})
@@ -620,7 +613,6 @@ def test_poll_follows_the_steps_of_ensembles(tmp_path):
         assert "depends on 'a' (step 0)" in reason(server, "e")
         write_model(tmp_path, "a", identity("a", batch=8))
         eventually(lambda: state(server, "a") == "READY")
-        needs_ensembles(server, "e")
         eventually(lambda: all_states(server) == dict.fromkeys("abe", "READY"))
         shutil.rmtree(tmp_path / "a")
         eventually(lambda: all_states(server) == {"b": "READY"})
