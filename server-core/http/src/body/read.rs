@@ -41,6 +41,9 @@ where
     }
 }
 
+/// How long the next piece of a body may take.
+const PIECE_TIME: Duration = Duration::from_secs(75);
+
 enum Refusal {
     Limit(Failure),
     Broken(String),
@@ -89,7 +92,12 @@ where
     B::Error: std::fmt::Display,
 {
     loop {
-        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+        let Ok(frame) = tokio::time::timeout(PIECE_TIME, frame).await else {
+            let text = format!("nothing of the request body came for {} s", PIECE_TIME.as_secs());
+            return Err(Refusal::Broken(text));
+        };
+        match frame {
             None => return Ok(None),
             Some(Err(error)) => {
                 return Err(Refusal::Broken(format!("failed to read the request body: {error}")));
@@ -175,10 +183,27 @@ mod tests {
     #[test]
     fn the_end_is_waited_for() {
         let mut body = Given([Bytes::from_static(b"abc"), Bytes::new()].into(), true);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let read = runtime.block_on(collect(&mut body, &Limits::default()));
         assert!(matches!(read, Ok(data) if data == "abc"));
         assert!(body.is_end_stream());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_coming_is_given_up() {
+        struct Silent;
+        impl Body for Silent {
+            type Data = Bytes;
+            type Error = Infallible;
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                Poll::Pending
+            }
+        }
+        let failure = read(Silent, &Limits::default(), false).await.unwrap_err();
+        assert_eq!(failure.message, "nothing of the request body came for 75 s");
     }
 
     #[test]
