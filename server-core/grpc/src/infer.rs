@@ -10,7 +10,9 @@ use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
 use trireme_protocol::proto::ModelInferRequest;
 use trireme_runtime::Core;
 
+use crate::access::forward;
 use crate::message::{read_one, write_answer};
+use crate::options::GrpcOptions;
 use crate::reply::Reply;
 use crate::status::{from_protocol, from_serve};
 
@@ -25,8 +27,12 @@ pub(crate) fn is_plain<B>(request: &Request<B>) -> bool {
 }
 
 /// One message in, one out.
-pub(crate) async fn answer(core: &Core, request: Request<Incoming>, max_message: usize) -> Response<Reply> {
-    match call(core, request.into_body(), max_message).await {
+pub(crate) async fn answer(
+    core: &Core,
+    request: Request<Incoming>,
+    options: &GrpcOptions,
+) -> Response<Reply> {
+    match call(core, request, options).await {
         Ok(reply) => {
             let mut response = Response::new(reply);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -36,11 +42,13 @@ pub(crate) async fn answer(core: &Core, request: Request<Incoming>, max_message:
     }
 }
 
-async fn call(core: &Core, body: Incoming, max_message: usize) -> Result<Reply, Status> {
-    let message = read_one(body, max_message).await?;
+async fn call(core: &Core, request: Request<Incoming>, options: &GrpcOptions) -> Result<Reply, Status> {
+    let (head, body) = request.into_parts();
+    let message = read_one(body, options.max_message).await?;
     let message = ModelInferRequest::decode(message)
         .map_err(|error| Status::internal(format!("the message is no ModelInferRequest: {error}")))?;
-    let request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
+    let mut request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
+    forward(&mut request, &head.headers, options.forward.as_ref())?;
     let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
     let response = model.infer(request).await.map_err(from_serve)?;
     let message = encode_grpc_infer(response).map_err(from_protocol)?;

@@ -4,6 +4,8 @@
 //! stream of its answers; that cancels the request in the core.
 #![forbid(unsafe_code)]
 
+mod access;
+mod connection;
 mod health;
 mod infer;
 mod message;

@@ -11,14 +11,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service as _;
 use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use trireme_protocol::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use trireme_runtime::Core;
 
+use crate::access::permits;
+use crate::connection::{self, Age};
 use crate::health::Readiness;
 use crate::infer;
 use crate::options::GrpcOptions;
@@ -31,9 +33,6 @@ const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const MAX_FRAME: u32 = 1 << 20;
 const MAX_STREAMS: u32 = 4096;
-/// Upstream's defaults: a ping after two hours of silence, answered within 20 s.
-const PING_INTERVAL: Duration = Duration::from_secs(7200);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait when no connection can be accepted, as when all file descriptors are used.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,9 +48,12 @@ pub async fn serve(
 ) -> io::Result<()> {
     listener.local_addr()?;
     let threads = options.threads.clone();
+    let builder = Arc::new(connections(&options));
+    let age = Age { limit: options.max_connection_age, grace: options.max_connection_age_grace };
     let calls = Arc::new(Calls::new(core, options));
-    let builder = Arc::new(connections());
-    let running = GracefulShutdown::new();
+    let (stop, stopped) = watch::channel(false);
+    // Every connection holds a sender; when all are gone, so are the connections.
+    let (running, mut ended) = mpsc::channel::<()>(1);
     let mut threads = threads.iter().cycle();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -59,8 +61,10 @@ pub async fn serve(
             accepted = accept(&listener) => accepted,
             () = &mut shutdown => break,
         };
-        let (calls, builder, watcher) = (Arc::clone(&calls), Arc::clone(&builder), running.watcher());
+        let (calls, builder, running) = (Arc::clone(&calls), Arc::clone(&builder), running.clone());
+        let mut stopped = stopped.clone();
         let connection = async move {
+            let _running = running;
             // Made where it is served, so that its events arrive there.
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
@@ -70,8 +74,11 @@ pub async fn serve(
                 let calls = Arc::clone(&calls);
                 async move { calls.answer(request).await }
             });
-            let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
-            if let Err(error) = connection.await {
+            let told = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection::serve(connection, age, told).await {
                 tracing::debug!("connection ended: {error}");
             }
         };
@@ -80,34 +87,42 @@ pub async fn serve(
             None => drop(tokio::spawn(connection)),
         }
     }
-    drop(listener);
-    running.shutdown().await;
+    drop((listener, running));
+    let _ = stop.send(true);
+    let _ = ended.recv().await;
     Ok(())
 }
 
 /// The services behind the port.
 struct Calls {
     core: Arc<Core>,
-    max_message: usize,
+    options: GrpcOptions,
     inference: GrpcInferenceServiceServer<Service>,
     health: HealthServer<Readiness>,
 }
 
 impl Calls {
     fn new(core: Arc<Core>, options: GrpcOptions) -> Self {
-        let max_message = options.max_message;
         let health = HealthServer::new(Readiness(Arc::clone(&core)));
-        let inference = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&core), options))
-            .max_decoding_message_size(max_message)
+        let mut inference = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&core), options.clone()))
+            .max_decoding_message_size(options.max_message)
             .max_encoding_message_size(usize::MAX)
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Deflate);
-        Self { core, max_message, inference, health }
+        if options.compress {
+            inference = inference
+                .send_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Deflate);
+        }
+        Self { core, options, inference, health }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
-        if infer::is_plain(&request) {
-            return Ok(infer::answer(&self.core, request, self.max_message).await);
+        if let Err(status) = permits(&self.options.restrictions, &request) {
+            return Ok(status.into_http::<tonic::body::Body>().map(Reply::Tonic));
+        }
+        if !self.options.compress && infer::is_plain(&request) {
+            return Ok(infer::answer(&self.core, request, &self.options).await);
         }
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         // What is no call of either service is answered UNIMPLEMENTED by the first.
@@ -119,7 +134,7 @@ impl Calls {
     }
 }
 
-fn connections() -> http2::Builder<TokioExecutor> {
+fn connections(options: &GrpcOptions) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -128,8 +143,8 @@ fn connections() -> http2::Builder<TokioExecutor> {
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buf_size(1 << 20)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .keep_alive_interval(options.keepalive_time)
+        .keep_alive_timeout(options.keepalive_timeout);
     builder
 }
 

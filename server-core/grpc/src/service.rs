@@ -8,6 +8,7 @@ use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceService
 use trireme_protocol::proto::*;
 use trireme_runtime::{Core, Served};
 
+use crate::access::forward;
 use crate::options::GrpcOptions;
 use crate::status::{from_protocol, from_serve};
 use crate::stream::Exchange;
@@ -82,7 +83,9 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
-        let request = decode_grpc_infer(request.into_inner(), self.core.limits()).map_err(from_protocol)?;
+        let (metadata, _, message) = request.into_parts();
+        let mut request = decode_grpc_infer(message, self.core.limits()).map_err(from_protocol)?;
+        forward(&mut request, metadata.as_ref(), self.options.forward.as_ref())?;
         let model = self.core.model(&request.model_name, request.model_version).map_err(from_serve)?;
         let response = model.infer(request).await.map_err(from_serve)?;
         Ok(Response::new(encode_grpc_infer(response).map_err(from_protocol)?))
@@ -97,7 +100,9 @@ impl GrpcInferenceService for Service {
         let asked = request.metadata().get(ERROR_AS_STATUS);
         let error_as_status = asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
         let core = Arc::clone(&self.core);
-        Ok(Response::new(Exchange::new(core, request.into_inner(), error_as_status)))
+        let (metadata, _, requests) = request.into_parts();
+        let forward = self.options.forward.clone().map(|pattern| (pattern, metadata.into_headers()));
+        Ok(Response::new(Exchange::new(core, requests, error_as_status, forward)))
     }
 
     async fn repository_index(

@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::stream::SelectAll;
+use http::HeaderMap;
+use regex::Regex;
 use tonic::Status;
 use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
 use trireme_protocol::proto::infer_parameter::ParameterChoice;
@@ -20,6 +22,7 @@ use trireme_protocol::proto::{
 };
 use trireme_runtime::{Core, ResponseStream, ServeError, StreamItem};
 
+use crate::access;
 use crate::status::{from_protocol, from_serve};
 
 /// The parameter of every answer that says whether it is the last of its request.
@@ -38,7 +41,11 @@ pub(crate) struct Exchange<R> {
     free: SelectAll<Running>,
     /// A failure ends the stream with a status in the place of a message.
     error_as_status: bool,
+    /// Which of the stream's headers become parameters of its requests.
+    forward: Option<Forward>,
 }
+
+type Forward = (Regex, HeaderMap);
 
 type Message = Result<ModelStreamInferResponse, Status>;
 
@@ -46,13 +53,14 @@ impl<R> Exchange<R>
 where
     R: Stream<Item = Result<ModelInferRequest, Status>> + Unpin,
 {
-    pub(crate) fn new(core: Arc<Core>, requests: R, error_as_status: bool) -> Self {
+    pub(crate) fn new(core: Arc<Core>, requests: R, error_as_status: bool, forward: Option<Forward>) -> Self {
         Self {
             core,
             requests: Some(requests),
             ordered: VecDeque::new(),
             free: SelectAll::new(),
             error_as_status,
+            forward,
         }
     }
 
@@ -65,7 +73,7 @@ where
                 Poll::Ready(None) => self.requests = None,
                 Poll::Ready(Some(Err(status))) => return Err(status),
                 Poll::Ready(Some(Ok(request))) => {
-                    let (running, decoupled) = Running::start(&self.core, request);
+                    let (running, decoupled) = Running::start(&self.core, request, self.forward.as_ref());
                     if decoupled { self.free.push(running) } else { self.ordered.push_back(running) }
                 }
             }
@@ -145,16 +153,20 @@ enum Answers {
 
 impl Running {
     /// Decodes and queues a request; says beside whether its model is decoupled.
-    fn start(core: &Core, message: ModelInferRequest) -> (Self, bool) {
+    fn start(core: &Core, message: ModelInferRequest, forward: Option<&Forward>) -> (Self, bool) {
         let id = message.id.clone();
-        let started = decode_grpc_infer(message, core.limits()).map_err(from_protocol).and_then(|request| {
-            let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
-            let empty_final = request
-                .enable_empty_final_response
-                .then(|| (model.name().to_owned(), model.version().to_string()));
-            let stream = model.infer_stream(request).map_err(from_serve)?;
-            Ok((stream, empty_final, model.is_decoupled()))
-        });
+        let started =
+            decode_grpc_infer(message, core.limits()).map_err(from_protocol).and_then(|mut request| {
+                if let Some((pattern, headers)) = forward {
+                    access::forward(&mut request, headers, Some(pattern))?;
+                }
+                let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
+                let empty_final = request
+                    .enable_empty_final_response
+                    .then(|| (model.name().to_owned(), model.version().to_string()));
+                let stream = model.infer_stream(request).map_err(from_serve)?;
+                Ok((stream, empty_final, model.is_decoupled()))
+            });
         match started {
             Ok((stream, empty_final, decoupled)) => {
                 (Self { id, empty_final, answers: Answers::Stream(stream) }, decoupled)

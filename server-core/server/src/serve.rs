@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,9 +13,9 @@ use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
 use trireme_telemetry::{LogFormat, LogOptions, Registry};
 
-use crate::cli::{LogFormatFlag, Serve, review};
+use crate::cli::{LogFormatFlag, Serve};
 use crate::report;
-use crate::settings::core_options;
+use crate::settings::{core_options, restrictions};
 
 /// The drain took longer than `--exit-timeout-secs`.
 const EXIT_DRAIN_TIMEOUT: u8 = 75;
@@ -31,6 +32,13 @@ pub fn serve(flags: &Serve) -> ExitCode {
     }
 }
 
+/// What both front ends are set up with.
+struct FrontEnds {
+    http: HttpOptions,
+    grpc: GrpcOptions,
+    threads: usize,
+}
+
 /// The sockets are bound before the models load, so that a port in use is found at once; they are listened on after.
 struct Listeners {
     http: Option<TcpListener>,
@@ -44,6 +52,7 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     refuse_or_warn(flags)?;
     let options = core_options(flags)?;
     let exit_timeout = options.exit_timeout;
+    let front_ends = front_ends(flags, &log)?;
     if options.control_mode == ControlMode::Explicit {
         warn_open_control(flags);
     }
@@ -64,15 +73,35 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("no threads for the front ends")?;
-    let code =
-        runtime.block_on(serve_until_signal(&core, listeners, &log, io_threads(flags), exit_timeout))?;
+    let code = runtime.block_on(serve_until_signal(&core, listeners, front_ends, exit_timeout))?;
     runtime.shutdown_background();
     Ok(code)
 }
 
-fn io_threads(flags: &Serve) -> usize {
+/// Metadata of gRPC that opens a restricted call has this before its key.
+const GRPC_SECRET: &str = "triton-grpc-protocol-";
+
+fn front_ends(flags: &Serve, log: &LogOptions) -> anyhow::Result<FrontEnds> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    flags.http_thread_count.unwrap_or_else(|| cores.min(8)).clamp(1, 256)
+    let http = HttpOptions {
+        log: log.clone(),
+        restrictions: restrictions("--http-restricted-api", &flags.http_restricted_api, "", "api")?,
+        forward: flags.http_header_forward_pattern.clone(),
+        ..HttpOptions::default()
+    };
+    let protocols = &flags.grpc_restricted_protocol;
+    let grpc = GrpcOptions {
+        log: log.clone(),
+        restrictions: restrictions("--grpc-restricted-protocol", protocols, GRPC_SECRET, "protocol")?,
+        forward: flags.grpc_header_forward_pattern.clone(),
+        compress: flags.grpc_compress_answers,
+        keepalive_time: Duration::from_millis(flags.grpc_keepalive_time),
+        keepalive_timeout: Duration::from_millis(flags.grpc_keepalive_timeout),
+        max_connection_age: flags.grpc_max_connection_age.map(Duration::from_millis),
+        max_connection_age_grace: flags.grpc_max_connection_age_grace.map(Duration::from_millis),
+        ..GrpcOptions::default()
+    };
+    Ok(FrontEnds { http, grpc, threads: flags.http_thread_count.unwrap_or_else(|| cores.min(8)) })
 }
 
 fn start_log(flags: &Serve) -> anyhow::Result<(LogOptions, LogLevel)> {
@@ -95,7 +124,7 @@ fn start_log(flags: &Serve) -> anyhow::Result<(LogOptions, LogLevel)> {
 }
 
 fn refuse_or_warn(flags: &Serve) -> anyhow::Result<()> {
-    for finding in review(&flags.known) {
+    for finding in &flags.findings {
         if finding.refused {
             bail!("{} cannot be given: {}", finding.flag, finding.why);
         }
@@ -126,7 +155,7 @@ struct Reserved {
 
 fn reserve(flags: &Serve) -> anyhow::Result<Reserved> {
     let metrics_address = flags.metrics_address.as_ref().unwrap_or(&flags.http_address);
-    let one = |on: bool, address: &str, port: u16, flag: &'static str| -> anyhow::Result<_> {
+    let one = |on: bool, address: &str, port: u16, share: bool, flag: &'static str| -> anyhow::Result<_> {
         if !on {
             return Ok(None);
         }
@@ -135,6 +164,7 @@ fn reserve(flags: &Serve) -> anyhow::Result<Reserved> {
             let domain = socket2::Domain::for_address(address);
             let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
+            socket.set_reuse_port(share)?;
             socket.bind(&address.into())?;
             Ok(socket)
         };
@@ -144,9 +174,21 @@ fn reserve(flags: &Serve) -> anyhow::Result<Reserved> {
         }
     };
     Ok(Reserved {
-        http: one(flags.allow_http, &flags.http_address, flags.http_port, "--http-port")?,
-        grpc: one(flags.allow_grpc, &flags.grpc_address, flags.grpc_port, "--grpc-port")?,
-        metrics: one(flags.allow_metrics, metrics_address, flags.metrics_port, "--metrics-port")?,
+        http: one(
+            flags.allow_http,
+            &flags.http_address,
+            flags.http_port,
+            flags.reuse_http_port,
+            "--http-port",
+        )?,
+        grpc: one(
+            flags.allow_grpc,
+            &flags.grpc_address,
+            flags.grpc_port,
+            flags.reuse_grpc_port,
+            "--grpc-port",
+        )?,
+        metrics: one(flags.allow_metrics, metrics_address, flags.metrics_port, false, "--metrics-port")?,
     })
 }
 
@@ -174,20 +216,20 @@ impl Reserved {
 async fn serve_until_signal(
     core: &Arc<Core>,
     listeners: Listeners,
-    log: &LogOptions,
-    threads: usize,
-    exit_timeout: std::time::Duration,
+    front_ends: FrontEnds,
+    exit_timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let FrontEnds { http, grpc, threads } = front_ends;
     let io = crate::io_threads::IoThreads::start(threads)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     let told = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let http = HttpOptions { log: log.clone(), threads: io.handles(), ..HttpOptions::default() };
-    let grpc = GrpcOptions { log: log.clone(), threads: io.handles(), ..GrpcOptions::default() };
+    let http = HttpOptions { threads: io.handles(), ..http };
+    let grpc = GrpcOptions { threads: io.handles(), ..grpc };
     let mut lines = String::new();
     let mut base = None;
     if let Some(listener) = listeners.http {

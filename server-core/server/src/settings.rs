@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use trireme_protocol::Limits;
+use trireme_protocol::{Limits, Restrictions};
 use trireme_runtime::{ControlMode, CoreOptions};
 
 use crate::cli::{ControlModeFlag, Serve};
@@ -41,10 +41,28 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         config_name: flags.model_config_name.clone(),
         auto_complete: !flags.disable_auto_complete_config,
         strict_readiness: flags.strict_readiness,
-        load_threads: usize::from(flags.model_load_thread_count),
+        load_threads: flags.model_load_thread_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
+}
+
+/// The restrictions of a door.
+///
+/// # Errors
+/// A value that names no group, or one twice.
+pub(crate) fn restrictions(
+    flag: &str,
+    given: &[String],
+    prefix: &str,
+    what: &str,
+) -> anyhow::Result<Restrictions> {
+    let mut restrictions = Restrictions::default();
+    for text in given {
+        // Without the value: it is a secret.
+        restrictions.add(text, prefix, what).map_err(|error| anyhow::anyhow!("{flag}: {error}"))?;
+    }
+    Ok(restrictions)
 }
 
 /// The directory that was given, or `backends` beside the program.
