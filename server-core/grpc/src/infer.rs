@@ -50,7 +50,9 @@ async fn call(core: &Core, request: Request<Incoming>, options: &GrpcOptions) ->
     let mut request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
     forward(&mut request, &head.headers, options.forward.as_ref())?;
     let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
-    let response = model.infer(request).await.map_err(from_serve)?;
+    let (request, outputs) = core.shared_memory().prepare_async(request).await.map_err(from_serve)?;
+    let mut response = model.infer(request).await.map_err(from_serve)?;
+    outputs.apply(&model, &mut response).map_err(from_serve)?;
     let message = encode_grpc_infer(response).map_err(from_protocol)?;
     Ok(Reply::Message(write_answer(message)?.into_iter()))
 }

@@ -8,6 +8,7 @@ mod access;
 mod connection;
 mod health;
 mod infer;
+mod memory;
 mod message;
 mod options;
 mod reply;

@@ -3,13 +3,13 @@ use std::time::Duration;
 use regex::Regex;
 use tokio::runtime::Handle;
 use trireme_protocol::Restrictions;
-use trireme_telemetry::LogOptions;
+use trireme_telemetry::LogHandle;
 
 /// How the gRPC front end is set up.
 #[derive(Debug, Clone)]
 pub struct GrpcOptions {
-    /// What `LogSettings` answers.
-    pub log: LogOptions,
+    /// What `LogSettings` shows and changes.
+    pub log: LogHandle,
     /// The longest message that is taken, inflated, in bytes; at most 2 GiB less one.
     pub max_message: usize,
     /// Which calls need a secret in their metadata.
@@ -34,7 +34,7 @@ pub struct GrpcOptions {
 impl Default for GrpcOptions {
     fn default() -> Self {
         Self {
-            log: LogOptions::default(),
+            log: LogHandle::default(),
             max_message: i32::MAX as usize,
             restrictions: Restrictions::default(),
             forward: None,

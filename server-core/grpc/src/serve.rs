@@ -118,6 +118,7 @@ impl Calls {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+        tracing::debug!("{}", request.uri().path());
         if let Err(status) = permits(&self.options.restrictions, &request) {
             return Ok(status.into_http::<tonic::body::Body>().map(Reply::Tonic));
         }

@@ -12,7 +12,7 @@ use crate::access::forward;
 use crate::options::GrpcOptions;
 use crate::status::{from_protocol, from_serve};
 use crate::stream::Exchange;
-use crate::{repository, settings};
+use crate::{memory, repository, settings};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -87,7 +87,10 @@ impl GrpcInferenceService for Service {
         let mut request = decode_grpc_infer(message, self.core.limits()).map_err(from_protocol)?;
         forward(&mut request, metadata.as_ref(), self.options.forward.as_ref())?;
         let model = self.core.model(&request.model_name, request.model_version).map_err(from_serve)?;
-        let response = model.infer(request).await.map_err(from_serve)?;
+        let memory = self.core.shared_memory();
+        let (request, outputs) = memory.prepare_async(request).await.map_err(from_serve)?;
+        let mut response = model.infer(request).await.map_err(from_serve)?;
+        outputs.apply(&model, &mut response).map_err(from_serve)?;
         Ok(Response::new(encode_grpc_infer(response).map_err(from_protocol)?))
     }
 
@@ -130,49 +133,49 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Answer<SystemSharedMemoryStatusResponse> {
-        settings::no_region("system", &request.get_ref().name).map(Response::new)
+        memory::status(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn system_shared_memory_register(
         &self,
-        _: Request<SystemSharedMemoryRegisterRequest>,
+        request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Answer<SystemSharedMemoryRegisterResponse> {
-        settings::no_shared_memory()
+        memory::register(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _: Request<SystemSharedMemoryUnregisterRequest>,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Answer<SystemSharedMemoryUnregisterResponse> {
-        settings::no_shared_memory()
+        memory::unregister(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn cuda_shared_memory_status(
         &self,
         request: Request<CudaSharedMemoryStatusRequest>,
     ) -> Answer<CudaSharedMemoryStatusResponse> {
-        settings::no_region("cuda", &request.get_ref().name).map(Response::new)
+        memory::cuda_status(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _: Request<CudaSharedMemoryRegisterRequest>,
+        request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Answer<CudaSharedMemoryRegisterResponse> {
-        settings::no_shared_memory()
+        memory::register_cuda(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         _: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Answer<CudaSharedMemoryUnregisterResponse> {
-        settings::no_shared_memory()
+        memory::unregister_cuda(&self.core).map(Response::new)
     }
 
-    async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
-        settings::trace(&self.core, request.get_ref()).map(Response::new)
+    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
+        settings::trace().map(Response::new)
     }
 
     async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Answer<LogSettingsResponse> {
-        settings::log(&self.options.log, request.get_ref()).map(Response::new)
+        settings::log(&self.core, &self.options.log, request.get_ref()).map(Response::new)
     }
 }

@@ -3,13 +3,13 @@ use std::time::Duration;
 use regex::Regex;
 use tokio::runtime::Handle;
 use trireme_protocol::Restrictions;
-use trireme_telemetry::LogOptions;
+use trireme_telemetry::LogHandle;
 
 /// How the HTTP front end is set up.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// What `GET /v2/logging` answers.
-    pub log: LogOptions,
+    /// What `/v2/logging` shows and changes.
+    pub log: LogHandle,
     /// Which calls need a secret header.
     pub restrictions: Restrictions,
     /// Headers of infer requests with such names become parameters.
@@ -24,7 +24,7 @@ pub struct HttpOptions {
 impl Default for HttpOptions {
     fn default() -> Self {
         Self {
-            log: LogOptions::default(),
+            log: LogHandle::default(),
             restrictions: Restrictions::default(),
             forward: None,
             header_timeout: Duration::from_secs(75),

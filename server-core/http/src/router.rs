@@ -7,7 +7,7 @@ use http::header::{EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
-use trireme_runtime::Core;
+use trireme_runtime::{Core, ServeError};
 
 use crate::answer::{Answer, Failure, method_not_allowed, not_found};
 use crate::body;
@@ -30,6 +30,7 @@ impl Router {
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
+        tracing::debug!("{} {}", head.method, head.uri.path());
         self.call(&head, body).await.unwrap_or_else(Failure::into_answer)
     }
 
@@ -78,9 +79,17 @@ impl Router {
             Route::Unload { repository, model } => {
                 repository::unload(core, repository, &model, &self.inflated(head, body).await?).await
             }
-            Route::Logging => settings::logging(&self.options.log, get),
-            Route::Trace { model } => settings::trace(core, model.as_deref(), get),
-            Route::SharedMemory { kind, region, call } => memory::call(kind, region.as_deref(), call),
+            Route::Logging if get => Ok(settings::log(&self.options.log)),
+            Route::Logging => {
+                settings::change_log(core, &self.options.log, &self.inflated(head, body).await?)
+            }
+            Route::Trace { .. } => {
+                Err(Failure::from(ServeError::unavailable("the server does not support trace")))
+            }
+            Route::SharedMemory { kind, region, call } => {
+                let body = self.inflated(head, body).await?;
+                memory::call(core, kind, region.as_deref(), call, &body)
+            }
         }
     }
 

@@ -125,7 +125,9 @@ mod tests {
     }
 
     fn strings(output: &OutputTensor) -> Vec<String> {
-        bytes_tensor::elements(&output.data).map(|one| String::from_utf8(one.unwrap().to_vec()).unwrap()).collect()
+        bytes_tensor::elements(&output.data)
+            .map(|one| String::from_utf8(one.unwrap().to_vec()).unwrap())
+            .collect()
     }
 
     #[test]

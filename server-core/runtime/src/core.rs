@@ -18,18 +18,22 @@ use crate::load::{LoadedModel, Loader};
 use crate::options::{ControlMode, CoreOptions};
 use crate::served::Served;
 use crate::services::Services;
+use crate::shared_memory::SharedMemory;
 use crate::state::{IndexEntry, ModelState};
 use crate::statistics::lock;
 use crate::threads::Threads;
 
 /// The extensions of the protocol that the server speaks, in the order in which Triton lists them.
 const EXTENSIONS: &[&str] = &[
+    "classification",
     "model_repository",
+    "schedule_policy",
     "model_configuration",
+    "system_shared_memory",
     "binary_tensor_data",
     "parameters",
     "statistics",
-    "schedule_policy",
+    "logging",
 ];
 
 /// The server without its front ends: models, their life cycle and their requests.
@@ -44,6 +48,8 @@ pub struct Core {
     busy: Busy,
     threads: Arc<Threads>,
     draining: AtomicBool,
+    shared_memory: Arc<SharedMemory>,
+    services: &'static Services,
 }
 
 impl Core {
@@ -66,6 +72,8 @@ impl Core {
             busy: Busy::default(),
             threads: Arc::default(),
             draining: AtomicBool::new(false),
+            shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
+            services,
             options,
         });
         core.load_at_start()?;
@@ -347,6 +355,16 @@ impl Core {
     /// What clients may send.
     pub fn limits(&self) -> &Limits {
         &self.options.limits
+    }
+
+    /// The regions that clients have registered.
+    pub fn shared_memory(&self) -> &Arc<SharedMemory> {
+        &self.shared_memory
+    }
+
+    /// How much backends are to log from now on.
+    pub fn set_log_level(&self, level: LogLevel) {
+        self.services.set_log_level(level);
     }
 
     /// The version that a request for `name` runs on.

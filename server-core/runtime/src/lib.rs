@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod backends;
+mod classify;
 mod core;
 mod error;
 mod execution;
@@ -15,10 +16,12 @@ mod load;
 mod mailbox;
 mod model;
 mod options;
+mod outputs;
 mod queue;
 mod report;
 mod served;
 mod services;
+mod shared_memory;
 mod source;
 mod state;
 mod statistics;
@@ -33,7 +36,9 @@ pub use error::ServeError;
 pub use journey::StreamItem;
 pub use model::ModelVersion;
 pub use options::{ControlMode, CoreOptions};
+pub use outputs::OutputPlan;
 pub use served::Served;
+pub use shared_memory::{RegionStatus, SharedMemory};
 pub use source::CAPABILITIES;
 pub use state::{IndexEntry, ModelState};
 pub use stream::ResponseStream;

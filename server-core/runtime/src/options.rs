@@ -42,6 +42,8 @@ pub struct CoreOptions {
     pub strict_readiness: bool,
     /// How many models are loaded at once.
     pub load_threads: usize,
+    /// Whether clients may register shared memory.
+    pub allow_client_shm: bool,
     /// How long a drain may take.
     pub exit_timeout: Duration,
     /// What clients may send.

@@ -133,9 +133,10 @@ impl SharedMemory {
     pub(crate) fn find(&self, part: &SharedMemoryRef) -> Result<Arc<Region>, ServeError> {
         let name = &part.region;
         let regions = lock(&self.regions);
-        let entry = regions.get(name).filter(|entry| !entry.leaving).ok_or_else(|| {
-            ServeError::not_found(format!("Unable to find shared memory region: '{name}'"))
-        })?;
+        let entry = regions
+            .get(name)
+            .filter(|entry| !entry.leaving)
+            .ok_or_else(|| ServeError::not_found(format!("Unable to find shared memory region: '{name}'")))?;
         let length = entry.region.status.byte_size;
         if part.offset >= length {
             return Err(ServeError::invalid(format!("Invalid offset for shared memory region: '{name}'")));
@@ -205,7 +206,9 @@ fn sweep(regions: &mut BTreeMap<String, Entry>) {
 
 fn check_key(name: &str, key: &str) -> Result<(), ServeError> {
     if name.is_empty() {
-        return Err(ServeError::invalid("'region name' is necessary to register system shared memory region"));
+        return Err(ServeError::invalid(
+            "'region name' is necessary to register system shared memory region",
+        ));
     }
     let bare = key.trim_start_matches('/');
     if bare.is_empty() || bare.contains(['/', '\0']) || matches!(bare, "." | "..") {
@@ -365,7 +368,10 @@ mod tests {
         let memory = SharedMemory::new(true);
         for key in ["", "/", "//", "/a/b", "..", "/."] {
             let error = memory.register("r", key, 0, 1).unwrap_err();
-            assert_eq!(error.message, format!("cannot register shared memory region 'r' - invalid shm key '{key}'"));
+            assert_eq!(
+                error.message,
+                format!("cannot register shared memory region 'r' - invalid shm key '{key}'")
+            );
         }
         let reserved = memory.register("r", "//triton_python_backend_shm_region_1", 0, 1).unwrap_err();
         assert!(reserved.message.contains("reserved prefix"), "{reserved}");

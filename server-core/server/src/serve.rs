@@ -11,11 +11,11 @@ use tokio::sync::watch;
 use trireme_grpc::GrpcOptions;
 use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
-use trireme_telemetry::{LogFormat, LogOptions, Registry};
+use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 
 use crate::cli::{LogFormatFlag, Serve};
 use crate::report;
-use crate::settings::{core_options, restrictions};
+use crate::settings::{core_options, metric_options, restrictions};
 
 /// The drain took longer than `--exit-timeout-secs`.
 const EXIT_DRAIN_TIMEOUT: u8 = 75;
@@ -57,7 +57,7 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         warn_open_control(flags);
     }
     let reserved = reserve(flags)?;
-    let registry: &'static Registry = Box::leak(Box::new(Registry::new(flags.allow_cpu_metrics)));
+    let registry: &'static Registry = Box::leak(Box::new(Registry::with_options(metric_options(flags)?)));
     let core = Core::start(options, registry, level).map_err(|error| anyhow::anyhow!(error.message))?;
     let models = core.index(false);
     print_out(&report::table(&models));
@@ -81,7 +81,7 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
 /// Metadata of gRPC that opens a restricted call has this before its key.
 const GRPC_SECRET: &str = "triton-grpc-protocol-";
 
-fn front_ends(flags: &Serve, log: &LogOptions) -> anyhow::Result<FrontEnds> {
+fn front_ends(flags: &Serve, log: &LogHandle) -> anyhow::Result<FrontEnds> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let http = HttpOptions {
         log: log.clone(),
@@ -104,7 +104,7 @@ fn front_ends(flags: &Serve, log: &LogOptions) -> anyhow::Result<FrontEnds> {
     Ok(FrontEnds { http, grpc, threads: flags.http_thread_count.unwrap_or_else(|| cores.min(8)) })
 }
 
-fn start_log(flags: &Serve) -> anyhow::Result<(LogOptions, LogLevel)> {
+fn start_log(flags: &Serve) -> anyhow::Result<(LogHandle, LogLevel)> {
     let format = match flags.log_format {
         LogFormatFlag::Default => LogFormat::Default,
         LogFormatFlag::Iso8601 => LogFormat::Iso8601,
@@ -118,9 +118,9 @@ fn start_log(flags: &Serve) -> anyhow::Result<(LogOptions, LogLevel)> {
         format,
         file: flags.log_file.clone(),
     };
-    trireme_telemetry::init_logging(&options).context("--log-file")?;
+    let log = trireme_telemetry::init_logging(&options).context("--log-file")?;
     let level = if flags.log_verbose > 0 { LogLevel::VERBOSE } else { LogLevel::INFO };
-    Ok((options, level))
+    Ok((log, level))
 }
 
 fn refuse_or_warn(flags: &Serve) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use trireme_protocol::{Limits, Restrictions};
 use trireme_runtime::{ControlMode, CoreOptions};
+use trireme_telemetry::MetricOptions;
 
 use crate::cli::{ControlModeFlag, Serve};
 
@@ -42,6 +43,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         auto_complete: !flags.disable_auto_complete_config,
         strict_readiness: flags.strict_readiness,
         load_threads: flags.model_load_thread_count,
+        allow_client_shm: flags.allow_client_shm,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
@@ -63,6 +65,22 @@ pub(crate) fn restrictions(
         restrictions.add(text, prefix, what).map_err(|error| anyhow::anyhow!("{flag}: {error}"))?;
     }
     Ok(restrictions)
+}
+
+/// Which metrics are kept.
+///
+/// # Errors
+/// A value that its key cannot have.
+pub(crate) fn metric_options(flags: &Serve) -> anyhow::Result<MetricOptions> {
+    let mut options = MetricOptions { cpu: flags.allow_cpu_metrics, ..MetricOptions::default() };
+    for text in &flags.metrics_config {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        let known = options.set(key, value).map_err(|error| anyhow::anyhow!("--metrics-config: {error}"))?;
+        if !known {
+            tracing::warn!("--metrics-config={key} has no effect: there is no such setting");
+        }
+    }
+    Ok(options)
 }
 
 /// The directory that was given, or `backends` beside the program.

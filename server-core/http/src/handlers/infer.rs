@@ -38,7 +38,9 @@ pub(crate) async fn infer(
     if let Some(pattern) = forward {
         forward_headers(&mut request, headers, pattern)?;
     }
-    let response = served.infer(request).await?;
+    let (request, outputs) = core.shared_memory().prepare_async(request).await?;
+    let mut response = served.infer(request).await?;
+    outputs.apply(&served, &mut response)?;
     let body = encode(response).await?;
     answer(body, headers).await
 }
