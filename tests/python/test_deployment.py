@@ -41,7 +41,7 @@ def start_and_end(repository, *flags, name=None):
 def test_the_flags_of_upstream_charts_start_the_server(repository):
     flags = ["--strict-model-config=False", "--log-verbose=0", "--allow-gpu-metrics=True", "--grpc-infer-thread-count=4",
              "--pinned-memory-pool-byte-size=0", "--rate-limit=off", "--cuda-memory-pool-byte-size=0:0",
-             "--allow-sagemaker=false", "--allow-vertex-ai=false", "--grpc-use-ssl=0", "--metrics-interval-ms=2000"]
+             "--allow-sagemaker=false", "--allow-vertex-ai=false", "--grpc-use-ssl=0", "--log-file=", "--metrics-interval-ms=2000"]
     with Server(repository, *flags) as server:
         output = server.output()
         for warned in ("allow-gpu-metrics", "grpc-infer-thread-count", "metrics-interval-ms"):
@@ -51,8 +51,7 @@ def test_the_flags_of_upstream_charts_start_the_server(repository):
         server.alive()
 
 
-@pytest.mark.parametrize("flag", ["--grpc-use-ssl=true", "--grpc-use-ssl-mutual=1", "--rate-limit=execution_count",
-                                  "--model-namespacing=true", "--allow-sagemaker=true", "--allow-vertex-ai=on"])
+@pytest.mark.parametrize("flag", ["--rate-limit=execution_count", "--model-namespacing=true", "--allow-sagemaker=true", "--allow-vertex-ai=on"])
 def test_what_a_deployment_relies_on_is_refused(repository, flag):
     code, output = start_and_end(repository, flag)
     assert code == 1 and f"{flag.split('=')[0]} cannot be given: " in output, output
@@ -267,6 +266,17 @@ def test_grpc_compression(repository, level, algorithm):
         with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
             result = infer(client, grpcclient, array, compression_algorithm=algorithm)
             np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), array)
+
+
+def test_a_grpc_message_is_inflated_up_to_the_limit_of_bodies(repository):
+    with Server(repository, "--http-max-input-size=1000000") as server:
+        with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
+            for algorithm in ("gzip", "deflate"):
+                infer(client, grpcclient, np.zeros((1, 200_000), np.float32), compression_algorithm=algorithm)
+                with pytest.raises(Exception, match="size limit, of 1000000 bytes"):
+                    infer(client, grpcclient, np.zeros((1, 300_000), np.float32), compression_algorithm=algorithm)
+            infer(client, grpcclient, np.zeros((1, 300_000), np.float32))
+        server.alive()
 
 
 @pytest.mark.parametrize("encoding, pack", [("gzip", gzip.compress), ("deflate", zlib.compress)])

@@ -23,7 +23,12 @@ static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Whether a request is one for [`answer`].
 pub(crate) fn is_plain<B>(request: &Request<B>) -> bool {
-    request.uri().path() == PATH && request.headers().get(&ENCODING).is_none_or(|value| value == "identity")
+    request.uri().path() == PATH && !is_compressed(request)
+}
+
+/// Whether the messages of a call are compressed.
+pub(crate) fn is_compressed<B>(request: &Request<B>) -> bool {
+    request.headers().get(&ENCODING).is_some_and(|value| value != "identity")
 }
 
 /// One message in, one out.

@@ -5,6 +5,8 @@ use tokio::runtime::Handle;
 use trireme_protocol::Restrictions;
 use trireme_telemetry::LogHandle;
 
+use crate::tls::Tls;
+
 /// How the gRPC front end is set up.
 #[derive(Debug, Clone)]
 pub struct GrpcOptions {
@@ -12,6 +14,8 @@ pub struct GrpcOptions {
     pub log: LogHandle,
     /// The longest message that is taken, inflated, in bytes; at most 2 GiB less one.
     pub max_message: usize,
+    /// Absent where connections are not encrypted.
+    pub tls: Option<Tls>,
     /// Which calls need a secret in their metadata.
     pub restrictions: Restrictions,
     /// Metadata of infer requests with such keys becomes parameters.
@@ -36,6 +40,7 @@ impl Default for GrpcOptions {
         Self {
             log: LogHandle::default(),
             max_message: i32::MAX as usize,
+            tls: None,
             restrictions: Restrictions::default(),
             forward: None,
             compress: false,

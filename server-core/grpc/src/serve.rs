@@ -11,8 +11,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service as _;
 use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -33,6 +35,8 @@ const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const MAX_FRAME: u32 = 1 << 20;
 const MAX_STREAMS: u32 = 4096;
+/// How long a client may take to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be accepted, as when all file descriptors are used.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,6 +53,7 @@ pub async fn serve(
     listener.local_addr()?;
     let threads = options.threads.clone();
     let builder = Arc::new(connections(&options));
+    let tls = options.tls.clone().map(|tls| TlsAcceptor::from(tls.0));
     let age = Age { limit: options.max_connection_age, grace: options.max_connection_age_grace };
     let calls = Arc::new(Calls::new(core, options));
     let (stop, stopped) = watch::channel(false);
@@ -62,7 +67,7 @@ pub async fn serve(
             () = &mut shutdown => break,
         };
         let (calls, builder, running) = (Arc::clone(&calls), Arc::clone(&builder), running.clone());
-        let mut stopped = stopped.clone();
+        let (mut stopped, tls) = (stopped.clone(), tls.clone());
         let connection = async move {
             let _running = running;
             // Made where it is served, so that its events arrive there.
@@ -70,15 +75,18 @@ pub async fn serve(
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!("a connection cannot be served: {error}"),
             };
-            let service = service_fn(move |request| {
-                let calls = Arc::clone(&calls);
-                async move { calls.answer(request).await }
-            });
             let told = async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
             };
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection::serve(connection, age, told).await {
+            let ended = match tls {
+                None => serve_one(&builder, calls, stream, age, told).await,
+                Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => serve_one(&builder, calls, stream, age, told).await,
+                    Ok(Err(error)) => return tracing::debug!("no TLS with a client: {error}"),
+                    Err(_) => return tracing::debug!("a client took too long for TLS"),
+                },
+            };
+            if let Err(error) = ended {
                 tracing::debug!("connection ended: {error}");
             }
         };
@@ -93,28 +101,56 @@ pub async fn serve(
     Ok(())
 }
 
+/// Serves a connection from its first byte after the handshake, if there was one.
+async fn serve_one<S>(
+    builder: &http2::Builder<TokioExecutor>,
+    calls: Arc<Calls>,
+    stream: S,
+    age: Age,
+    told: impl Future<Output = ()>,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let calls = Arc::clone(&calls);
+        async move { calls.answer(request).await }
+    });
+    connection::serve(builder.serve_connection(TokioIo::new(stream), service), age, told).await
+}
+
 /// The services behind the port.
 struct Calls {
     core: Arc<Core>,
     options: GrpcOptions,
     inference: GrpcInferenceServiceServer<Service>,
+    /// The same for calls whose messages are compressed.
+    inflating: GrpcInferenceServiceServer<Service>,
     health: HealthServer<Readiness>,
 }
 
 impl Calls {
     fn new(core: Arc<Core>, options: GrpcOptions) -> Self {
         let health = HealthServer::new(Readiness(Arc::clone(&core)));
-        let mut inference = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&core), options.clone()))
-            .max_decoding_message_size(options.max_message)
-            .max_encoding_message_size(usize::MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Deflate);
-        if options.compress {
-            inference = inference
-                .send_compressed(CompressionEncoding::Gzip)
-                .send_compressed(CompressionEncoding::Deflate);
-        }
-        Self { core, options, inference, health }
+        let service = Arc::new(Service::new(Arc::clone(&core), options.clone()));
+        let limited = |limit: usize| {
+            let server = GrpcInferenceServiceServer::from_arc(Arc::clone(&service))
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Deflate);
+            if options.compress {
+                server
+                    .send_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Deflate)
+            } else {
+                server
+            }
+        };
+        let inference = limited(options.max_message);
+        // A few bytes can stand for a thousand times as many: what is inflated has the limit of HTTP's bodies.
+        let inflating = limited(options.max_message.min(core.limits().max_body));
+        Self { core, options, inference, inflating, health }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
@@ -129,6 +165,7 @@ impl Calls {
         // What is no call of either service is answered UNIMPLEMENTED by the first.
         let answer = match service {
             Some((HEALTH, _)) => self.health.clone().call(request).await?,
+            _ if infer::is_compressed(&request) => self.inflating.clone().call(request).await?,
             _ => self.inference.clone().call(request).await?,
         };
         Ok(answer.map(Reply::Tonic))

@@ -1,6 +1,6 @@
 //! The Trireme inference server: command line, wiring, signals.
 //!
-//! Exit codes: 0 drained, 1 start-up failure, 2 usage, 75 the drain took too long.
+//! Exit codes: 0 drained, 1 start-up failure, 2 usage (1 under the name `tritonserver`), 75 the drain took too long.
 #![forbid(unsafe_code)]
 
 pub mod cli;

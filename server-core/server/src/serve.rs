@@ -15,7 +15,7 @@ use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 
 use crate::cli::{LogFormatFlag, Serve};
 use crate::report;
-use crate::settings::{core_options, metric_options, restrictions};
+use crate::settings::{core_options, metric_options, restrictions, tls};
 
 /// The drain took longer than `--exit-timeout-secs`.
 const EXIT_DRAIN_TIMEOUT: u8 = 75;
@@ -78,6 +78,8 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+/// More threads than this only wait for each other.
+const MAX_THREADS: usize = 256;
 /// Metadata of gRPC that opens a restricted call has this before its key.
 const GRPC_SECRET: &str = "triton-grpc-protocol-";
 
@@ -92,6 +94,7 @@ fn front_ends(flags: &Serve, log: &LogHandle) -> anyhow::Result<FrontEnds> {
     let protocols = &flags.grpc_restricted_protocol;
     let grpc = GrpcOptions {
         log: log.clone(),
+        tls: tls(flags)?,
         restrictions: restrictions("--grpc-restricted-protocol", protocols, GRPC_SECRET, "protocol")?,
         forward: flags.grpc_header_forward_pattern.clone(),
         compress: flags.grpc_compress_answers,
@@ -101,7 +104,11 @@ fn front_ends(flags: &Serve, log: &LogHandle) -> anyhow::Result<FrontEnds> {
         max_connection_age_grace: flags.grpc_max_connection_age_grace.map(Duration::from_millis),
         ..GrpcOptions::default()
     };
-    Ok(FrontEnds { http, grpc, threads: flags.http_thread_count.unwrap_or_else(|| cores.min(8)) })
+    Ok(FrontEnds {
+        http,
+        grpc,
+        threads: flags.http_thread_count.unwrap_or_else(|| cores.min(8)).min(MAX_THREADS),
+    })
 }
 
 fn start_log(flags: &Serve) -> anyhow::Result<(LogHandle, LogLevel)> {

@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use trireme_grpc::Tls;
 use trireme_protocol::{Limits, Restrictions};
 use trireme_runtime::{ControlMode, CoreOptions};
 use trireme_telemetry::MetricOptions;
 
 use crate::cli::{ControlModeFlag, Serve};
+
+/// More loads at once than this only compete for the disk.
+const MAX_LOADS: usize = 256;
 
 /// The options that the flags stand for.
 ///
@@ -23,6 +27,9 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
             bail!("--model-control-mode=poll is not implemented yet: use none or explicit")
         }
     };
+    if flags.model_repository.is_empty() {
+        bail!("--model-repository is empty: name a directory of models");
+    }
     if !flags.load_model.is_empty() && control_mode != ControlMode::Explicit {
         bail!("--load-model needs --model-control-mode=explicit: in the other modes all models are loaded");
     }
@@ -42,7 +49,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         config_name: flags.model_config_name.clone(),
         auto_complete: !flags.disable_auto_complete_config,
         strict_readiness: flags.strict_readiness,
-        load_threads: flags.model_load_thread_count,
+        load_threads: flags.model_load_thread_count.min(MAX_LOADS),
         allow_client_shm: flags.allow_client_shm,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
@@ -65,6 +72,24 @@ pub(crate) fn restrictions(
         restrictions.add(text, prefix, what).map_err(|error| anyhow::anyhow!("{flag}: {error}"))?;
     }
     Ok(restrictions)
+}
+
+/// The certificates of the gRPC port, if it is encrypted.
+///
+/// # Errors
+/// A file that is not named, or does not hold what it should.
+pub(crate) fn tls(flags: &Serve) -> anyhow::Result<Option<Tls>> {
+    if !flags.grpc_use_ssl {
+        return Ok(None);
+    }
+    let certificate = flags.grpc_server_cert.as_deref().context("--grpc-use-ssl needs --grpc-server-cert")?;
+    let key = flags.grpc_server_key.as_deref().context("--grpc-use-ssl needs --grpc-server-key")?;
+    let roots = match (flags.grpc_use_ssl_mutual, flags.grpc_root_cert.as_deref()) {
+        (true, None) => bail!("--grpc-use-ssl-mutual needs --grpc-root-cert: what clients are checked with"),
+        (true, roots) => roots,
+        (false, _) => None,
+    };
+    Tls::read(certificate, key, roots).map(Some).context("TLS of gRPC")
 }
 
 /// Which metrics are kept.

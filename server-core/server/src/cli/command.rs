@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 
 use super::flag::{Effect, Flag};
@@ -46,12 +47,12 @@ fn arg(flag: &'static Flag) -> Arg {
         .value_name(grammar.placeholder())
         .help(help)
         .action(if flag.repeats { ArgAction::Append } else { ArgAction::Set })
-        .allow_hyphen_values(matches!(grammar, Grammar::Whole(least, _) if least < 0))
+        .allow_hyphen_values(matches!(grammar, Grammar::Whole(i64::MIN..0, _) | Grammar::Level))
         .hide_short_help(flag.effect != Effect::Works)
         .required(flag.name == "model-repository");
     arg = match grammar {
         // The only values that need not be UTF-8.
-        Grammar::Path(_) => arg.value_parser(clap::value_parser!(PathBuf)),
+        Grammar::Path(_) => arg.value_parser(OsStringValueParser::new().map(PathBuf::from)),
         _ => arg.value_parser(move |text: &str| grammar.check(text).map(|()| text.to_owned())),
     };
     if !flag.alias.is_empty() {
@@ -66,12 +67,12 @@ fn arg(flag: &'static Flag) -> Arg {
     arg
 }
 
-/// The values of a command line. They have the forms that the table says, or parsing had failed.
+/// The values of a command line; an empty one counts as not given. They have the forms that the table says, or parsing had failed.
 pub(super) struct Values<'a>(pub(super) &'a ArgMatches);
 
 impl Values<'_> {
     pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.0.get_one::<String>(name).cloned()
+        self.0.get_one::<String>(name).filter(|text| !text.is_empty()).cloned()
     }
 
     /// The value of a flag with a default.
@@ -80,15 +81,17 @@ impl Values<'_> {
     }
 
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
-        self.0.get_many::<String>(name).into_iter().flatten().cloned().collect()
+        let all = self.0.get_many::<String>(name).into_iter().flatten();
+        all.filter(|text| !text.is_empty()).cloned().collect()
     }
 
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
-        self.0.get_one::<PathBuf>(name).cloned()
+        self.0.get_one::<PathBuf>(name).filter(|path| !path.as_os_str().is_empty()).cloned()
     }
 
     pub(super) fn paths(&self, name: &str) -> Vec<PathBuf> {
-        self.0.get_many::<PathBuf>(name).into_iter().flatten().cloned().collect()
+        let all = self.0.get_many::<PathBuf>(name).into_iter().flatten();
+        all.filter(|path| !path.as_os_str().is_empty()).cloned().collect()
     }
 
     pub(super) fn truth(&self, name: &str) -> bool {

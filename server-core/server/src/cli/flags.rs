@@ -88,6 +88,13 @@ pub struct Serve {
     pub grpc_max_connection_age: Option<u64>,
     pub grpc_max_connection_age_grace: Option<u64>,
 
+    /// Also set by `--grpc-use-ssl-mutual`.
+    pub grpc_use_ssl: bool,
+    pub grpc_use_ssl_mutual: bool,
+    pub grpc_server_cert: Option<PathBuf>,
+    pub grpc_server_key: Option<PathBuf>,
+    pub grpc_root_cert: Option<PathBuf>,
+
     pub allow_client_shm: bool,
 
     pub allow_metrics: bool,
@@ -153,6 +160,11 @@ impl Serve {
             grpc_keepalive_timeout: values.number("grpc-keepalive-timeout").unwrap_or(20_000),
             grpc_max_connection_age: values.number("grpc-max-connection-age"),
             grpc_max_connection_age_grace: values.number("grpc-max-connection-age-grace"),
+            grpc_use_ssl: values.truth("grpc-use-ssl") || values.truth("grpc-use-ssl-mutual"),
+            grpc_use_ssl_mutual: values.truth("grpc-use-ssl-mutual"),
+            grpc_server_cert: values.path("grpc-server-cert"),
+            grpc_server_key: values.path("grpc-server-key"),
+            grpc_root_cert: values.path("grpc-root-cert"),
             allow_client_shm: values.truth("allow-client-shm"),
             allow_metrics: values.truth("allow-metrics"),
             allow_cpu_metrics: values.truth("allow-cpu-metrics"),

@@ -15,7 +15,7 @@ pub enum Grammar {
     Level,
     /// One of these words, in any case.
     Word(&'static [&'static str]),
-    /// Any text that is not empty; the word stands for it in the help.
+    /// Any text; the word stands for it in the help.
     Text(&'static str),
     /// A path; the word stands for it in the help.
     Path(&'static str),
@@ -78,7 +78,8 @@ impl Grammar {
             Self::Number => text.parse::<f64>().is_ok_and(f64::is_finite),
             Self::Level => level(text).is_some(),
             Self::Word(words) => words.iter().any(|word| word.eq_ignore_ascii_case(text)),
-            Self::Text(_) | Self::Path(_) => !text.is_empty(),
+            // Charts fill flags from values that may be empty: then the flag counts as not given.
+            Self::Text(_) | Self::Path(_) => true,
             Self::Pattern => return pattern(text).map(drop).map_err(|error| error.to_string()),
             Self::Setting => pair(text, '=').is_some(),
             Self::NamedSetting(_) => named_setting(text).is_some(),
@@ -125,7 +126,8 @@ pub(super) fn truth(text: &str) -> Option<bool> {
 
 /// The level of `--log-verbose`.
 pub(super) fn level(text: &str) -> Option<u32> {
-    text.parse().ok().or_else(|| truth(text).map(u32::from))
+    let number = text.parse::<i64>().ok().and_then(|level| u32::try_from(level.max(0)).ok());
+    number.or_else(|| truth(text).map(u32::from))
 }
 
 /// A pattern of header names, which HTTP compares without regard to case.
@@ -165,7 +167,8 @@ mod tests {
             (Grammar::Truth, &["true", "FALSE", "1", "0", "On", "off"]),
             (INT, &["0", "-1", "2147483647"]),
             (Grammar::Number, &["6.0", "1"]),
-            (Grammar::Level, &["0", "3", "true"]),
+            (Grammar::Level, &["0", "3", "true", "-1"]),
+            (Grammar::Text("NAME"), &["x", ""]),
             (Grammar::Word(&["off", "execution_count"]), &["OFF", "execution_count"]),
             (Grammar::Pattern, &["^x-.*", "(a|b)"]),
             (Grammar::Setting, &["summary_quantiles=0.5:0.05,0.9:0.01"]),
@@ -190,7 +193,6 @@ mod tests {
             (INT, &["1.4", "x", "2147483648", ""]),
             (Grammar::Whole(2, 128), &["1", "129"]),
             (Grammar::Number, &["inf", "x"]),
-            (Grammar::Text("NAME"), &[""]),
             (Grammar::Pattern, &["("]),
             (Grammar::Setting, &["a", "=b", "a="]),
             (Grammar::NamedSetting("CACHE"), &["local", ",a=b", "local,=b"]),

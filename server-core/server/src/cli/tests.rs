@@ -146,10 +146,7 @@ fn every_flag_of_tritonserver_is_parsed() {
     let flags = serve(UPSTREAM).unwrap();
     assert_eq!(flags.model_repository, [std::path::Path::new("/a"), std::path::Path::new("/b")]);
     let refused: Vec<_> = flags.findings.iter().filter(|one| one.refused).map(|one| &one.flag[2..]).collect();
-    assert_eq!(
-        refused,
-        ["grpc-use-ssl", "grpc-use-ssl-mutual", "rate-limit", "allow-sagemaker", "allow-vertex-ai"]
-    );
+    assert_eq!(refused, ["rate-limit", "allow-sagemaker", "allow-vertex-ai"]);
     let names: Vec<_> = UPSTREAM
         .iter()
         .filter_map(|flag| flag.split('=').next()?.strip_prefix("--"))
@@ -190,13 +187,23 @@ fn a_flag_is_spoken_of_once_and_only_where_it_would_change_something() {
         said(&["--trace-config=rate=1", "--trace-config=count=2"]),
         [("trace-config".to_owned(), false)]
     );
-    assert_eq!(said(&["--grpc-use-ssl=on"]), [("grpc-use-ssl".to_owned(), true)]);
+    assert_eq!(said(&["--model-namespacing=on"]), [("model-namespacing".to_owned(), true)]);
 }
 
 #[test]
 fn values_come_with_or_without_an_equals_sign_and_the_last_one_counts() {
     let flags = given(&["--http-port", "1", "--http-port=2", "--strict-readi=false", "--log-verbose"]);
     assert_eq!((flags.http_port, flags.strict_readiness, flags.log_verbose), (2, false, 1));
+}
+
+#[test]
+fn an_empty_value_counts_as_not_given() {
+    let empty =
+        ["--log-file=", "--metrics-address=", "--http-header-forward-pattern=", "--grpc-server-cert="];
+    let flags = given(&[&empty[..], &["--model-repository=", "--load-model="]].concat());
+    assert_eq!((flags.log_file, flags.metrics_address, flags.load_model.len()), (None, None, 0));
+    assert_eq!((flags.model_repository.len(), flags.findings), (1, vec![]));
+    assert!(flags.http_header_forward_pattern.is_none());
 }
 
 #[test]
@@ -215,6 +222,6 @@ fn the_short_help_is_about_what_works() {
     let mut command = command::command();
     let serve = command.find_subcommand_mut("serve").unwrap();
     let (short, long) = (serve.render_help().to_string(), serve.render_long_help().to_string());
-    assert!(short.contains("--http-restricted-api") && !short.contains("--grpc-use-ssl"));
-    assert!(long.contains("--grpc-use-ssl <BOOL>") && long.contains("Refused: TLS is not implemented"));
+    assert!(short.contains("--http-restricted-api") && !short.contains("--model-namespacing"));
+    assert!(long.contains("--model-namespacing <BOOL>") && long.contains("Refused: model namespacing"));
 }

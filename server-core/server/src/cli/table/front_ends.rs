@@ -13,13 +13,14 @@ pub(super) const HTTP: &[Flag] = &[
     .or("false"),
     Flag::works(
         "http-thread-count",
-        Grammar::Whole(1, 256),
-        "Threads for all front ends; the default is the number of cores, at most 8.",
+        Grammar::Whole(1, i32::MAX as i64),
+        "Threads for all front ends, at most 256; the default is the number of cores, at most 8.",
     ),
     Flag::works(
         "http-max-input-size",
         Grammar::Whole(1, i32::MAX as i64),
-        "The largest request body, also once it is inflated, in bytes.",
+        "The largest request body in bytes, also once it is inflated; also the largest compressed message of gRPC, \
+         inflated.",
     )
     .or("67108864"),
     Flag::works(
@@ -37,8 +38,6 @@ pub(super) const HTTP: &[Flag] = &[
     .repeats(),
 ];
 
-const NO_TLS: &str = "TLS is not implemented; end it at a proxy in front of the server";
-const WITHOUT_TLS: &str = "it only has a meaning with --grpc-use-ssl";
 const NOT_POOLED: &str = "requests and answers are not pooled";
 const NO_POLICING: &str = "pings of clients are answered and not counted";
 
@@ -126,12 +125,25 @@ pub(super) const GRPC: &[Flag] = &[
         "How many unsent answers a stream may hold.",
         "at most 64 answers of a request wait for a slow reader; then its model is asked to pause",
     ),
-    Flag::refused("grpc-use-ssl", Grammar::Truth, "Whether gRPC is encrypted.", NO_TLS).fine(&["false"]),
-    Flag::refused("grpc-use-ssl-mutual", Grammar::Truth, "Whether clients must have a certificate.", NO_TLS)
-        .fine(&["false"]),
-    Flag::idle("grpc-server-cert", Grammar::Path("FILE"), "The server's certificate.", WITHOUT_TLS),
-    Flag::idle("grpc-server-key", Grammar::Path("FILE"), "The key of the server's certificate.", WITHOUT_TLS),
-    Flag::idle("grpc-root-cert", Grammar::Path("FILE"), "What certificates of clients are checked with.", WITHOUT_TLS),
+    Flag::works(
+        "grpc-use-ssl",
+        Grammar::Truth,
+        "Whether gRPC is encrypted, with TLS 1.2 or 1.3; needs --grpc-server-cert and --grpc-server-key.",
+    )
+    .or("false"),
+    Flag::works(
+        "grpc-use-ssl-mutual",
+        Grammar::Truth,
+        "Whether gRPC is encrypted and clients must have a certificate; needs --grpc-root-cert too.",
+    )
+    .or("false"),
+    Flag::works("grpc-server-cert", Grammar::Path("FILE"), "The server's certificate with its chain, as PEM."),
+    Flag::works("grpc-server-key", Grammar::Path("FILE"), "The key of the server's certificate, as PEM."),
+    Flag::works(
+        "grpc-root-cert",
+        Grammar::Path("FILE"),
+        "The certificates that those of clients must lead to, as PEM; only used with --grpc-use-ssl-mutual.",
+    ),
 ];
 
 pub(super) const SHARED_MEMORY: &[Flag] = &[Flag::works(

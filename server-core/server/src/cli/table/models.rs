@@ -28,7 +28,12 @@ pub(super) const MODELS: &[Flag] = &[
     Flag::works("disable-auto-complete-config", Grammar::Truth, "Do not let backends complete configurations.")
         .or("false")
         .alone("true"),
-    Flag::works("model-load-thread-count", Grammar::Whole(1, 256), "How many models are loaded at once.").or("4"),
+    Flag::works(
+        "model-load-thread-count",
+        Grammar::Whole(1, i32::MAX as i64),
+        "How many models are loaded at once, at most 256.",
+    )
+    .or("4"),
     Flag::idle(
         "model-load-retry-count",
         COUNT,
