@@ -26,6 +26,7 @@ use crate::threads::Threads;
 /// The extensions of the protocol that the server speaks, in the order in which Triton lists them.
 const EXTENSIONS: &[&str] = &[
     "classification",
+    "sequence",
     "model_repository",
     "schedule_policy",
     "model_configuration",

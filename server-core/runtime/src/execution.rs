@@ -4,7 +4,7 @@ use trireme_host::abi::Stage;
 use trireme_scheduling::InstanceId;
 use trireme_telemetry::clock::now_ns;
 
-use crate::model::ModelVersion;
+use crate::journey::Journey;
 use crate::statistics::ExecutionTimes;
 
 /// One batch as it runs; shared by the journeys of its requests.
@@ -56,7 +56,8 @@ impl Execution {
     }
 
     /// A request of the batch has its last answer. The last one counts the batch, unless all of them failed.
-    pub(crate) fn request_done(&self, model: &ModelVersion, size: u32, ok: bool, now: u64) -> ExecutionTimes {
+    pub(crate) fn request_done(&self, journey: &Journey, size: u32, ok: bool, now: u64) -> ExecutionTimes {
+        let model = &journey.model;
         let times = self.times(now);
         self.batch_size.fetch_add(size, Relaxed);
         if ok {
@@ -66,7 +67,7 @@ impl Execution {
             model.statistics.count_batch(u64::from(self.batch_size.load(Relaxed)), &times);
             model.metrics.count_execution();
         }
-        model.queue().finished(self.instance);
+        model.queue().finished(self.instance, journey);
         times
     }
 }

@@ -161,6 +161,7 @@ mod tests {
             vec![1],
             metrics,
             Queue::new(dispatcher, false),
+            None,
         ))
     }
 

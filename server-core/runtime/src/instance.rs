@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use trireme_host::abi::InstanceKind;
 use trireme_host::{Instance, InstanceArgs, Item, Model, Status};
-use trireme_scheduling::InstanceId;
+use trireme_scheduling::{InstanceId, Row};
 
 use crate::error::ServeError;
 use crate::model::ModelVersion;
@@ -113,16 +113,21 @@ impl Drop for LostByPanic<'_> {
 fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, first: Instance) {
     let mut instance = first;
     let mut batch: Vec<Item> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     let number = InstanceId(plan.index);
     // Grows while one execution after the other fails, so that a model is not made anew at the rate of its requests.
     let mut pause = Duration::ZERO;
-    while let Work::Run = version.queue().next(number, &mut batch) {
+    while let Work::Run = version.queue().next(number, &mut batch, &mut rows) {
+        if let Some(sequences) = version.sequences() {
+            sequences.prepare(number, &rows, &mut batch);
+        }
         let outcome = instance.execute(&mut batch);
         // What a backend left behind is answered by the responder's drop.
         batch.clear();
         if let Err(status) = outcome {
             tracing::error!(model = version.name(), instance = %plan.name, "instance failed: {}", status.message);
             drop(instance);
+            version.queue().instance_failed(number);
             if !pause.is_zero() {
                 version.queue().wait_closed(pause);
             }

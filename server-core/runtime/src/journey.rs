@@ -8,12 +8,13 @@
 //! Whatever happens, exactly one terminal answer reaches the mailbox.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
 use trireme_host::{Response, ResponseSink, Value, Verdict};
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
+use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
@@ -21,6 +22,7 @@ use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::mailbox::Mailbox;
 use crate::model::ModelVersion;
+use crate::sequence::StateSlot;
 use crate::statistics::{ExecutionTimes, lock};
 use crate::table::reshape;
 use crate::validate::OutputChoice;
@@ -34,7 +36,7 @@ pub struct StreamItem {
     pub is_final: bool,
 }
 
-type Letter = Result<StreamItem, ServeError>;
+pub(crate) type Letter = Result<StreamItem, ServeError>;
 
 /// The state of a request in flight.
 pub(crate) struct Journey {
@@ -47,7 +49,13 @@ pub(crate) struct Journey {
     accepted_ns: u64,
     /// Where the request waits in the queue, 0 while it does not.
     pub(crate) ticket: AtomicU64,
+    /// The same, also after it has left the queue.
+    pub(crate) number: AtomicU64,
+    /// Where the state of its sequence is kept; set when an instance takes it.
+    slot: OnceLock<StateSlot>,
     progress: Mutex<Progress>,
+    /// Its place in the order of answers, if the model keeps one.
+    turn: OnceLock<Turn>,
     mailbox: Mailbox<Letter>,
 }
 
@@ -78,13 +86,21 @@ impl Journey {
             cancelled: AtomicU32::new(0),
             accepted_ns: now_ns(),
             ticket: AtomicU64::new(0),
+            number: AtomicU64::new(0),
+            slot: OnceLock::new(),
             progress: Mutex::default(),
+            turn: OnceLock::new(),
             mailbox: Mailbox::new(),
         })
     }
 
     pub(crate) fn accepted_ns(&self) -> u64 {
         self.accepted_ns
+    }
+
+    /// The request is in the row of this slot.
+    pub(crate) fn take_slot(&self, slot: StateSlot) {
+        let _ = self.slot.set(slot);
     }
 
     /// An instance has taken the request into a batch.
@@ -103,6 +119,36 @@ impl Journey {
         self.model.queue().cancel(self);
     }
 
+    /// Gives the request its place in the order of answers.
+    pub(crate) fn take_turn(&self, turn: Turn) -> bool {
+        self.turn.set(turn).is_ok()
+    }
+
+    /// Sends a letter, in its turn if the model keeps the order; true if the backend should pause.
+    fn send_letter(&self, letter: Letter) -> bool {
+        match (self.model.ordering(), self.turn.get()) {
+            (Some(ordering), Some(turn)) => {
+                ordering.send(*turn, letter);
+                false
+            }
+            _ => self.deliver(letter),
+        }
+    }
+
+    /// Puts a letter where the client reads; true if the backend should pause.
+    pub(crate) fn deliver(&self, letter: Letter) -> bool {
+        self.mailbox.push(letter)
+    }
+
+    /// Whether so much waits for the client that no more is taken.
+    fn is_full(&self) -> bool {
+        let held = match (self.model.ordering(), self.turn.get()) {
+            (Some(ordering), Some(turn)) => ordering.held(*turn),
+            _ => 0,
+        };
+        held >= crate::mailbox::LIMIT || self.mailbox.is_full()
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Relaxed) != 0
     }
@@ -115,7 +161,7 @@ impl Journey {
         }
         drop(progress);
         self.count_failure(reason);
-        self.mailbox.push(Err(error));
+        self.send_letter(Err(error));
     }
 
     fn count_failure(&self, reason: FailureReason) {
@@ -151,6 +197,12 @@ impl Journey {
         let mut outputs = Vec::with_capacity(response.outputs.len());
         let mut order = Vec::with_capacity(response.outputs.len());
         for output in response.outputs {
+            if let (Some(sequences), Some(slot)) = (self.model.sequences(), self.slot.get())
+                && sequences.keep(*slot, &output)
+                && table.output(&output.name).is_none()
+            {
+                continue;
+            }
             let Some(index) = table.output(&output.name) else {
                 return Err(ServeError::internal(format!(
                     "the backend of model '{}' sent output '{}', which its configuration does not have",
@@ -293,7 +345,7 @@ impl ResponseSink for Journey {
                 return self.verdict(false);
             }
             drop(progress);
-            let converted = if self.mailbox.is_full() {
+            let converted = if self.is_full() {
                 Err(ServeError::unavailable(
                     "the client reads too slowly, and the backend sends on although it was asked to pause",
                 ))
@@ -303,7 +355,7 @@ impl ResponseSink for Journey {
             return match converted {
                 Ok(response) => {
                     let letter = StreamItem { response: Some(response), is_final: false };
-                    self.verdict(self.mailbox.push(Ok(letter)))
+                    self.verdict(self.send_letter(Ok(letter)))
                 }
                 Err(error) => {
                     let mut progress = lock(&self.progress);
@@ -347,7 +399,7 @@ impl Journey {
     /// The last answer of a request that an instance had: counts it, gives the room back, then lets the answer leave.
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
         let times = match &execution {
-            Some(execution) => execution.request_done(&self.model, self.batch_size, letter.is_ok(), now),
+            Some(execution) => execution.request_done(self, self.batch_size, letter.is_ok(), now),
             None => ExecutionTimes { start: now, compute_start: now, compute_end: now, end: now },
         };
         match &letter {
@@ -358,7 +410,7 @@ impl Journey {
             }
             Err(_) => self.count_failure(FailureReason::Backend),
         }
-        self.mailbox.push(letter);
+        self.send_letter(letter);
     }
 
     fn verdict(&self, paused: bool) -> Verdict {

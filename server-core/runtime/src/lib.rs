@@ -4,6 +4,7 @@
 //! reads the answers; dropping what it waits on cancels the request.
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod backends;
 mod classify;
 mod core;
@@ -16,9 +17,11 @@ mod load;
 mod mailbox;
 mod model;
 mod options;
+mod ordering;
 mod outputs;
 mod queue;
 mod report;
+mod sequence;
 mod served;
 mod services;
 mod shared_memory;

@@ -16,6 +16,7 @@ use crate::instance::{InstancePlan, Prepared};
 use crate::model::ModelVersion;
 use crate::options::CoreOptions;
 use crate::queue::Queue;
+use crate::sequence::Sequences;
 use crate::source;
 use crate::table::{TensorSpec, TensorTable};
 use crate::text::did_you_mean;
@@ -134,7 +135,9 @@ impl Loader<'_> {
         let tags: Vec<(String, String)> =
             config.metric_tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let metrics = self.registry.model(&found.name, number, &tags);
-        let version = ModelVersion::new(number, config, config_json, numbers.to_vec(), metrics, queue);
+        let sequences = Sequences::new(&config, &found.dir)?;
+        let version =
+            ModelVersion::new(number, config, config_json, numbers.to_vec(), metrics, queue, sequences);
         Ok(LoadedModel { version: Arc::new(version), instances })
     }
 }
@@ -215,5 +218,6 @@ pub(crate) fn tensor_table(config: &CheckedConfig) -> TensorTable {
     };
     let inputs = config.inputs.iter().map(spec).collect();
     let outputs = config.outputs.iter().map(spec).collect();
-    TensorTable::new(inputs, outputs, config.max_batch_size)
+    let added = config.sequence().into_iter().flat_map(Sequences::input_names);
+    TensorTable::new(inputs, outputs, added, config.max_batch_size)
 }

@@ -12,7 +12,7 @@ const HIGH_WATER: usize = 64;
 const LOW_WATER: usize = 16;
 
 /// How many there may be at all: a backend that does not pause must not fill the memory.
-const LIMIT: usize = 1 << 16;
+pub(crate) const LIMIT: usize = 1 << 16;
 
 type Writable = Box<dyn FnOnce() + Send>;
 

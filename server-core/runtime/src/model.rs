@@ -2,7 +2,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use trireme_model_config::CheckedConfig;
+use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::proto::model_metrics::metric_control::MetricOptions;
@@ -11,7 +11,9 @@ use trireme_telemetry::{FailureReason, ModelMetrics};
 
 use crate::error::ServeError;
 use crate::journey::Journey;
+use crate::ordering::Ordering;
 use crate::queue::Queue;
+use crate::sequence::{self, Sequences};
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
 use crate::table::TensorTable;
@@ -52,6 +54,9 @@ pub struct ModelVersion {
     pub(crate) statistics: Statistics,
     pub(crate) metrics: Arc<ModelMetrics>,
     queue: Queue,
+    sequences: Option<Sequences>,
+    /// Absent unless the configuration asks for the order of arrival.
+    ordering: Option<Ordering>,
     hasher: RandomState,
     generation: u64,
     /// The last instance is gone and cannot be made again.
@@ -67,7 +72,10 @@ impl ModelVersion {
         versions: Vec<i64>,
         metrics: Arc<ModelMetrics>,
         queue: Queue,
+        sequences: Option<Sequences>,
     ) -> Self {
+        let preserves = matches!(&config.scheduling, Scheduling::Dynamic(dynamic) if dynamic.preserve_ordering)
+            || config.sequence().is_some_and(sequence::preserves_ordering);
         let table = crate::load::tensor_table(&config);
         let batches = table.batches();
         let meta = |spec: &crate::table::TensorSpec| TensorMeta {
@@ -88,6 +96,8 @@ impl ModelVersion {
             statistics: Statistics::default(),
             metrics,
             queue,
+            sequences,
+            ordering: preserves.then(Ordering::default),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
             lost: AtomicBool::new(false),
@@ -160,6 +170,15 @@ impl ModelVersion {
         self.generation
     }
 
+    pub(crate) fn ordering(&self) -> Option<&Ordering> {
+        self.ordering.as_ref()
+    }
+
+    /// Present if the model is one of sequences.
+    pub(crate) fn sequences(&self) -> Option<&Sequences> {
+        self.sequences.as_ref()
+    }
+
     pub(crate) fn queue(&self) -> &Queue {
         &self.queue
     }
@@ -210,9 +229,13 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
-        let admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
+        let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
+        let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
+        if let Some(sequences) = &self.sequences {
+            sequences.check(&admitted.request.correlation, &self.name)?;
+        }
         let journey = Journey::new(
             Arc::clone(self),
             admitted.request.id.clone(),
@@ -220,7 +243,11 @@ impl ModelVersion {
             admitted.request.batch_size,
             admitted.empty_final,
         );
-        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?;
+        if admitted.timeout_us > 0 {
+            let timeout_ns = admitted.timeout_us.saturating_mul(1000);
+            admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
+        }
+        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?;
         Ok(ResponseStream::new(journey))
     }
 

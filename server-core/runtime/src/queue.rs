@@ -8,13 +8,19 @@ use std::time::Duration;
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 use trireme_host::{Item, Request, Responder, ResponseSink};
 use trireme_protocol::StatusCode;
-use trireme_scheduling::{Ask, Dispatcher, InstanceId, Refusal, RequestId, RequestInfo, ShapeKey, Time};
+use trireme_scheduling::{
+    Ask, CorrelationId, Dispatcher, DropReason, InstanceId, Refusal, RequestId, RequestInfo, Row,
+    SequenceStep, ShapeKey, Time,
+};
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
+use crate::alarm;
 use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
+use crate::model::ModelVersion;
+use crate::sequence::StateSlot;
 use crate::statistics::lock;
 
 /// The queue of one model version.
@@ -24,7 +30,10 @@ pub(crate) struct Queue {
     work: Condvar,
     /// Told once, when the queue closes. Not `work`: who waits for this must not take an instance's wake-up.
     closed: Condvar,
+    /// Only some of the instances may be able to take a request.
     bounded: bool,
+    /// Requests are for one particular instance.
+    bound: bool,
 }
 
 struct State {
@@ -35,6 +44,8 @@ struct State {
     alive: usize,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
+    /// When an alarm is set for this queue.
+    alarm: Option<Time>,
     /// Reused from batch to batch.
     ids: Vec<RequestId>,
     expired: Vec<RequestId>,
@@ -53,19 +64,47 @@ pub(crate) enum Work {
     End,
 }
 
+impl State {
+    /// Requests that have left with their sequence, and why.
+    fn take_dropped(&mut self) -> Vec<(Waiting, DropReason)> {
+        let mut ids = Vec::new();
+        self.dispatcher.take_dropped(&mut ids);
+        let taken = ids.into_iter().filter_map(|(id, why)| Some((take(&mut self.waiting, id)?, why)));
+        taken.collect()
+    }
+
+    /// When an alarm is to be set, unless one comes early enough.
+    fn next_alarm(&mut self) -> Option<Time> {
+        let next = self.dispatcher.next_deadline()?;
+        if self.alarm.is_some_and(|set| set <= next) {
+            return None;
+        }
+        self.alarm = Some(next);
+        Some(next)
+    }
+}
+
 impl Queue {
     /// `bounded`: an instance may hold only so many requests in flight, so their ends must be told.
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
             alive: dispatcher.instances().len(),
             lost: None,
+            alarm: None,
             dispatcher,
             waiting: SlotMap::new(),
             idle_instances: 0,
             ids: Vec::new(),
             expired: Vec::new(),
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), closed: Condvar::new(), bounded }
+        let bound = state.dispatcher.is_bound();
+        Self {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            closed: Condvar::new(),
+            bounded: bounded || bound,
+            bound,
+        }
     }
 
     /// Adds a request.
@@ -75,6 +114,7 @@ impl Queue {
         request: Box<Request>,
         shape_key: ShapeKey,
         timeout_us: u64,
+        step: Option<SequenceStep>,
     ) -> Result<(), ServeError> {
         let (size, priority) = (request.batch_size, request.priority);
         let mut state = lock(&self.state);
@@ -83,22 +123,61 @@ impl Queue {
         let timeout_us = (timeout_us > 0).then_some(timeout_us);
         let arrival = Time(journey.accepted_ns());
         let info = RequestInfo { id, size, shape_key, priority, timeout_us, deadline: None, arrival };
-        if let Err(refusal) = state.dispatcher.on_arrival(info) {
+        let correlation = step.as_ref().map(|step| step.correlation.clone());
+        let taken = match step {
+            Some(step) => state.dispatcher.on_sequence_arrival(info, step),
+            None => state.dispatcher.on_arrival(info),
+        };
+        if let Err(refusal) = taken {
             let request = state.waiting.remove(key);
             let lost = state.lost.clone();
+            let dropped = state.take_dropped();
             drop(state);
             drop(request);
+            refuse_dropped(dropped);
             journey.model.metrics.count_failure(FailureReason::Rejected);
-            return Err(lost.unwrap_or_else(|| refused(journey, &refusal)));
+            return Err(lost.unwrap_or_else(|| refused(journey, &refusal, correlation.as_ref())));
         }
         journey.ticket.store(id.0, SeqCst);
+        journey.number.store(id.0, SeqCst);
         journey.model.metrics.pending_request_count.fetch_add(1, Relaxed);
+        if let Some(ordering) = journey.model.ordering() {
+            ordering.enter(journey);
+        }
         let wake = state.idle_instances > 0;
+        let alarm = state.next_alarm();
+        let dropped = state.take_dropped();
         drop(state);
         if wake {
             self.wake();
         }
+        refuse_dropped(dropped);
+        if let Some(at) = alarm {
+            alarm::set(at.0, Arc::downgrade(&journey.model));
+        }
         Ok(())
+    }
+
+    /// A request may have waited too long while every instance was busy.
+    pub(crate) fn on_alarm(&self, model: &Arc<ModelVersion>) {
+        let mut state = lock(&self.state);
+        state.alarm = None;
+        let State { dispatcher, waiting, expired, .. } = &mut *state;
+        dispatcher.expire(Time(now_ns()), expired);
+        let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
+        let alarm = state.next_alarm();
+        let closed = state.dispatcher.is_closed();
+        let dropped = state.take_dropped();
+        drop(state);
+        refuse_late(late);
+        refuse_dropped(dropped);
+        // Time may have given a slot to a sequence that waited for one.
+        if closed || self.bound {
+            self.work.notify_all();
+        }
+        if let Some(at) = alarm {
+            alarm::set(at.0, Arc::downgrade(model));
+        }
     }
 
     /// For one more request. Bounded instances that are full sleep beside those with room, so only waking all of them is
@@ -121,8 +200,10 @@ impl Queue {
         if state.dispatcher.on_cancel(RequestId(ticket)) {
             let waiting = state.waiting.remove(KeyData::from_ffi(ticket).into());
             let closed = state.dispatcher.is_closed();
+            let dropped = state.take_dropped();
             drop(state);
-            if closed {
+            refuse_dropped(dropped);
+            if closed || self.bound {
                 // It may have been the last one: full instances that waited to take it can end.
                 self.work.notify_all();
             }
@@ -137,7 +218,8 @@ impl Queue {
     }
 
     /// Waits until instance `instance` has something to do. The requests of a batch are put into `batch`.
-    pub(crate) fn next(&self, instance: InstanceId, batch: &mut Vec<Item>) -> Work {
+    /// With sequences, `rows` tells the rows of the batch.
+    pub(crate) fn next(&self, instance: InstanceId, batch: &mut Vec<Item>, rows: &mut Vec<Row>) -> Work {
         let mut state = lock(&self.state);
         loop {
             let State { dispatcher, waiting, ids, expired, .. } = &mut *state;
@@ -147,7 +229,13 @@ impl Queue {
                 // queued => running
                 Ask::Batch(_) => {
                     let execution = Arc::new(Execution::start(ids.len(), instance));
+                    rows.clear();
+                    rows.extend_from_slice(dispatcher.rows(instance));
+                    let mut slots = rows.iter().filter(|row| row.request.is_some()).map(|row| row.slot);
                     for Waiting { request, journey } in ids.drain(..).filter_map(|id| take(waiting, id)) {
+                        if let Some(slot) = slots.next() {
+                            journey.take_slot(StateSlot { instance, slot });
+                        }
                         leave(&journey);
                         journey.begin(Arc::clone(&execution));
                         let sink: Arc<dyn ResponseSink> = journey;
@@ -159,7 +247,8 @@ impl Queue {
                 Ask::Closed => Some(Work::End),
                 Ask::Idle | Ask::WakeAt(_) => None,
             };
-            if work.is_some() || !late.is_empty() {
+            let dropped = state.take_dropped();
+            if work.is_some() || !late.is_empty() || !dropped.is_empty() {
                 // An arrival wakes one instance; what that one leaves behind is for the next.
                 let more = state.idle_instances > 0 && !state.waiting.is_empty();
                 drop(state);
@@ -170,6 +259,7 @@ impl Queue {
                     self.wake();
                 }
                 refuse_late(late);
+                refuse_dropped(dropped);
                 match work {
                     Some(work) => return work,
                     None => state = lock(&self.state),
@@ -189,13 +279,13 @@ impl Queue {
     }
 
     /// A request that instance `instance` held has its last answer.
-    pub(crate) fn finished(&self, instance: InstanceId) {
+    pub(crate) fn finished(&self, instance: InstanceId, journey: &Journey) {
         if !self.bounded {
             return;
         }
         let mut state = lock(&self.state);
-        state.dispatcher.on_request_finished(instance);
-        let wake = state.idle_instances > 0 && !state.waiting.is_empty();
+        state.dispatcher.on_request_done(instance, RequestId(journey.number.load(SeqCst)));
+        let wake = state.idle_instances > 0 && (self.bound || !state.waiting.is_empty());
         drop(state);
         if wake {
             // The instance with the room may be any of those that wait.
@@ -215,6 +305,18 @@ impl Queue {
         lock(&self.state).dispatcher.close();
         self.work.notify_all();
         self.closed.notify_all();
+    }
+
+    /// An instance failed: what it knew of its sequences is gone, until it asks for work again.
+    pub(crate) fn instance_failed(&self, instance: InstanceId) {
+        let mut state = lock(&self.state);
+        state.dispatcher.on_instance_down(instance);
+        let dropped = state.take_dropped();
+        drop(state);
+        refuse_dropped(dropped);
+        if self.bound {
+            self.work.notify_all();
+        }
     }
 
     /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails; `true`
@@ -247,7 +349,7 @@ fn take(waiting: &mut SlotMap<DefaultKey, Waiting>, id: RequestId) -> Option<Wai
     waiting.remove(KeyData::from_ffi(id.0).into())
 }
 
-fn refused(journey: &Journey, refusal: &Refusal) -> ServeError {
+fn refused(journey: &Journey, refusal: &Refusal, correlation: Option<&CorrelationId>) -> ServeError {
     let (name, version) = (journey.model.name(), journey.model.version());
     match refusal {
         Refusal::Closed => ServeError::unavailable(format!(
@@ -256,7 +358,9 @@ fn refused(journey: &Journey, refusal: &Refusal) -> ServeError {
         Refusal::TooLarge { max, .. } => {
             ServeError::invalid(format!("inference request batch-size must be <= {max} for '{name}'"))
         }
+        Refusal::QueueFull { .. } => ServeError::unavailable(refusal.to_string()),
         Refusal::DuplicateId => ServeError::internal("two requests with one ticket"),
+        other => ServeError::invalid(other.words(name, correlation)),
     }
 }
 
@@ -264,6 +368,18 @@ fn refused(journey: &Journey, refusal: &Refusal) -> ServeError {
 fn leave(journey: &Journey) {
     journey.ticket.store(0, SeqCst);
     journey.model.metrics.pending_request_count.fetch_sub(1, Relaxed);
+}
+
+fn refuse_dropped(dropped: Vec<(Waiting, DropReason)>) {
+    for (Waiting { journey, .. }, why) in dropped {
+        leave(&journey);
+        let (status, reason) = match why {
+            DropReason::SequenceCancelled => (StatusCode::Cancelled, FailureReason::Canceled),
+            DropReason::SequenceExpired => (StatusCode::Unavailable, FailureReason::Rejected),
+            DropReason::InstanceLost => (StatusCode::Unavailable, FailureReason::Other),
+        };
+        journey.fail(ServeError::new(status, why.to_string()), reason);
+    }
 }
 
 fn refuse_late(late: Vec<Waiting>) {

@@ -4,21 +4,25 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use trireme_model_config::{
-    Capabilities, CheckedConfig, Draft, Finding, Scheduling, Severity, VersionPolicy, config_json,
+    Capabilities, CheckedConfig, Draft, DynamicBatching, Finding, Scheduling, Severity, VersionPolicy,
+    config_json,
 };
 use trireme_repository::{BackendPlaces, FoundModel, FoundVersion};
-use trireme_scheduling::{Direct, Dispatcher, Dynamic, DynamicConfig, InstanceSlots};
+use trireme_scheduling::{
+    Direct, Dispatcher, Dynamic, DynamicConfig, InstanceSlots, Policies, PolicyError, QueuePolicy,
+    TimeoutAction,
+};
 
 use crate::error::ServeError;
 use crate::options::CoreOptions;
 
 /// What models can use here beyond the bare minimum; `trireme check` asks for the same.
 pub const CAPABILITIES: Capabilities = Capabilities {
-    sequence_batching: false,
+    sequence_batching: true,
     ensemble_scheduling: false,
-    preserve_ordering: false,
-    priority_levels: false,
-    queue_policies: false,
+    preserve_ordering: true,
+    priority_levels: true,
+    queue_policies: true,
     response_cache: false,
     model_warmup: false,
     batch_input_output: false,
@@ -142,13 +146,35 @@ pub(crate) fn dispatcher(
     max_in_flight: Option<NonZeroU32>,
 ) -> Result<Dispatcher, ServeError> {
     let slots = InstanceSlots::new(u32::try_from(instances).unwrap_or(u32::MAX), max_in_flight);
+    if let Some(sequence) = config.sequence() {
+        return crate::sequence::dispatcher(sequence, config.max_batch_size, slots);
+    }
     Ok(match &config.scheduling {
         Scheduling::Direct => Dispatcher::new(Direct::new(), slots),
         Scheduling::Dynamic(batching) => {
+            let refuse = |error: String| ServeError::invalid(format!("model '{}': {error}", config.name));
             let dynamic =
                 DynamicConfig::new(config.max_batch_size, &batching.preferred, batching.max_queue_delay_us)
-                    .map_err(|error| ServeError::invalid(format!("model '{}': {error}", config.name)))?;
-            Dispatcher::new(Dynamic::new(dynamic), slots)
+                    .map_err(|error| refuse(error.to_string()))?;
+            let policies = policies(batching).map_err(|error| refuse(error.to_string()))?;
+            Dispatcher::new(Dynamic::new(dynamic.with_policies(policies)), slots)
         }
     })
+}
+
+/// The levels of the queue and what limits each.
+fn policies(batching: &DynamicBatching) -> Result<Policies, PolicyError> {
+    let policy = |policy: &trireme_model_config::QueuePolicy| QueuePolicy {
+        timeout_action: if policy.delay_expired { TimeoutAction::Delay } else { TimeoutAction::Reject },
+        default_timeout_microseconds: policy.default_timeout_us,
+        allow_timeout_override: policy.allow_timeout_override,
+        max_queue_size: policy.max_queue_size,
+    };
+    let levels = batching.priority_queue_policy.iter().map(|(level, own)| (*level, policy(own)));
+    Policies::new(
+        batching.priority_levels,
+        batching.default_priority_level,
+        policy(&batching.default_queue_policy),
+        levels,
+    )
 }

@@ -47,8 +47,14 @@ pub(crate) struct TensorTable {
 }
 
 impl TensorTable {
-    pub(crate) fn new(inputs: Vec<TensorSpec>, outputs: Vec<TensorSpec>, max_batch_size: u32) -> Self {
-        let input_names = inputs.iter().map(|spec| spec.name.clone()).collect();
+    /// `added`: the names of inputs that the server adds to those of a client.
+    pub(crate) fn new(
+        inputs: Vec<TensorSpec>,
+        outputs: Vec<TensorSpec>,
+        added: impl Iterator<Item = Box<str>>,
+        max_batch_size: u32,
+    ) -> Self {
+        let input_names = inputs.iter().map(|spec| spec.name.clone()).chain(added).collect();
         let required_inputs = inputs.iter().filter(|spec| !spec.optional).count();
         Self { inputs, outputs, input_names, required_inputs, max_batch_size }
     }

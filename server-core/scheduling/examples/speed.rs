@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
+use trireme_scheduling::invariants::{Rules, Strategy, Witness};
 use trireme_scheduling::{
-    Actions, Direct, Dispatcher, Dynamic, DynamicConfig, InstanceId, InstanceSlots, RequestId, RequestInfo,
-    ShapeKey, Time,
+    Actions, CorrelationId, Direct, DirectSequenceConfig, DirectSequences, Dispatcher, Dynamic,
+    DynamicConfig, InstanceId, InstanceSlots, OldestSequenceConfig, OldestSequences, Policies, QueuePolicy,
+    RequestId, RequestInfo, SequenceStep, ShapeKey, Time,
 };
 
 const REQUESTS: u64 = 2_000_000;
@@ -24,6 +26,11 @@ struct Load {
     shapes: u64,
     deadlines: bool,
     cancel_every: Option<u64>,
+    /// Priorities from 1 to this one in turn.
+    levels: u64,
+    /// So many sequences of ten requests at a time.
+    sequences: u64,
+    witness: Option<Witness>,
 }
 
 fn main() {
@@ -51,6 +58,9 @@ fn main() {
         shapes: 1,
         deadlines: false,
         cancel_every: None,
+        levels: 0,
+        sequences: 0,
+        witness: None,
     };
     let loads = [
         load("direct, 4 instances, shallow", Dispatcher::new(Direct::new(), InstanceSlots::new(4, None)), 16),
@@ -73,37 +83,87 @@ fn main() {
         let deep = load("dynamic, 1 in 3 cancelled, 10,000 deep", Dispatcher::new(batcher2, one()), 10_000);
         all.push(Load { cancel_every: Some(3), ..deep });
     }
+    let policy = QueuePolicy { default_timeout_microseconds: 60_000_000, ..QueuePolicy::default() };
+    if let (Ok(policies), Some(levels), Some(seen)) = (
+        Policies::new(4, 4, policy, []),
+        DynamicConfig::new(32, &[], 0).ok(),
+        DynamicConfig::new(32, &[], 0).ok(),
+    ) {
+        let batcher = Dynamic::new(levels.with_policies(policies.clone()));
+        let deep = load("dynamic, 4 levels, timeouts, 10,000 deep", Dispatcher::new(batcher, one()), 10_000);
+        all.push(Load { levels: 4, ..deep });
+        let batcher = Dynamic::new(seen.with_policies(policies.clone()));
+        let deep = load("the same, with a witness", Dispatcher::new(batcher, one()), 10_000);
+        let rules = Rules { strategy: Strategy::Dynamic, max_batch_size: 32, policies, max_in_flight: None };
+        all.push(Load { levels: 4, witness: Some(Witness::new(rules)), ..deep });
+    }
+    if let (Ok(direct), Ok(oldest)) =
+        (DirectSequenceConfig::new(32, 0, 0, 0.0), OldestSequenceConfig::new(32, 0, 64, &[], 0))
+    {
+        let rules = |strategy| {
+            Witness::new(Rules {
+                strategy,
+                max_batch_size: 32,
+                policies: Policies::default(),
+                max_in_flight: None,
+            })
+        };
+        for (witnessed, note) in [(false, ""), (true, ", with a witness")] {
+            let witness = |strategy| witnessed.then(|| rules(strategy));
+            let name: &str = Box::leak(format!("sequences, direct{note}").into_boxed_str());
+            let batcher = Dispatcher::new(DirectSequences::new(direct.clone()), one());
+            let witness_direct = witness(Strategy::DirectSequences);
+            all.push(Load { sequences: 32, witness: witness_direct, ..load(name, batcher, 256) });
+            let name: &str = Box::leak(format!("sequences, oldest{note}").into_boxed_str());
+            let batcher = Dispatcher::new(OldestSequences::new(oldest.clone()), one());
+            let witness_oldest = witness(Strategy::OldestSequences);
+            all.push(Load { sequences: 64, witness: witness_oldest, ..load(name, batcher, 256) });
+        }
+    }
     all.into_iter().for_each(run);
 }
 
 fn run(mut load: Load) {
     let mut actions = Actions::new();
-    let mut running: VecDeque<(InstanceId, usize)> = VecDeque::new();
-    let (mut events, mut left, mut batches) = (0u64, 0u64, 0u64);
+    let mut running: VecDeque<(InstanceId, Vec<RequestId>)> = VecDeque::new();
+    let (mut events, mut left, mut batches, mut broken) = (0u64, 0u64, 0u64, 0u64);
     let begin = Instant::now();
     for n in 0..REQUESTS {
         let now = Time(n * 100);
         let mut info = RequestInfo::new(RequestId(n), ShapeKey(u128::from(n / 5 % load.shapes)), now);
         info.deadline = load.deadlines.then(|| now.after_us(60_000_000));
+        info.priority = if load.levels > 0 { 1 + n % load.levels } else { 0 };
         events += 1;
-        if load.dispatcher.on_arrival(info).is_err() {
-            left += 1;
-        }
-        poll(&mut load, now, &mut actions, &mut running, &mut batches);
+        let step = (load.sequences > 0).then(|| {
+            // Each sequence has ten requests, one in every round.
+            let (round, number) = (n / load.sequences, 1 + n % load.sequences);
+            let correlation = CorrelationId::Number(number);
+            SequenceStep { correlation, start: round % 10 == 0, end: round % 10 == 9 }
+        });
+        let answer = match &step {
+            Some(step) => load.dispatcher.on_sequence_arrival(info, step.clone()),
+            None => load.dispatcher.on_arrival(info),
+        };
+        let seen = load.witness.as_mut().map(|witness| witness.on_arrival(&info, step.as_ref(), &answer));
+        broken += u64::from(seen.is_some_and(|seen| seen.is_err()));
+        left += u64::from(answer.is_err());
+        poll(&mut load, now, &mut actions, &mut running, &mut batches, &mut broken);
         if load.cancel_every.is_some_and(|every| n % every == 0) {
             events += 1;
             left += u64::from(load.dispatcher.on_cancel(RequestId(n.saturating_sub(load.depth / 2))));
-            poll(&mut load, now, &mut actions, &mut running, &mut batches);
+            poll(&mut load, now, &mut actions, &mut running, &mut batches, &mut broken);
         }
         while load.dispatcher.pending() as u64 > load.depth || (load.depth == 0 && !running.is_empty()) {
-            let Some((instance, requests)) = running.pop_front() else { break };
-            for _ in 0..requests {
-                load.dispatcher.on_request_finished(instance);
+            let Some((instance, batch)) = running.pop_front() else { break };
+            for &id in &batch {
+                load.dispatcher.on_request_done(instance, id);
+                let seen = load.witness.as_mut().map(|witness| witness.on_done(instance, id));
+                broken += u64::from(seen.is_some_and(|seen| seen.is_err()));
             }
-            left += requests as u64;
+            left += batch.len() as u64;
             load.dispatcher.on_instance_free(instance);
-            events += 1 + requests as u64;
-            poll(&mut load, now, &mut actions, &mut running, &mut batches);
+            events += 1 + batch.len() as u64;
+            poll(&mut load, now, &mut actions, &mut running, &mut batches, &mut broken);
         }
     }
     let seconds = begin.elapsed().as_secs_f64();
@@ -114,18 +174,25 @@ fn run(mut load: Load) {
         seconds * 1e9 / REQUESTS as f64,
         left as f64 / batches.max(1) as f64,
     );
+    if broken > 0 {
+        println!("{broken} promises were not kept");
+    }
 }
 
 fn poll(
     load: &mut Load,
     now: Time,
     actions: &mut Actions,
-    running: &mut VecDeque<(InstanceId, usize)>,
+    running: &mut VecDeque<(InstanceId, Vec<RequestId>)>,
     batches: &mut u64,
+    broken: &mut u64,
 ) {
     load.dispatcher.poll(now, actions);
     for (instance, batch) in actions.batches() {
-        running.push_back((instance, batch.len()));
+        let rows = load.dispatcher.rows(instance);
+        let seen = load.witness.as_mut().map(|witness| witness.on_batch(instance, batch, rows, now));
+        *broken += u64::from(seen.is_some_and(|seen| seen.is_err()));
+        running.push_back((instance, batch.to_vec()));
         *batches += 1;
     }
 }

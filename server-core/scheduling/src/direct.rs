@@ -1,6 +1,7 @@
 //! The scheduler of a model without `dynamic_batching`.
 
-use crate::queue::Pending;
+use crate::instances::InstanceId;
+use crate::queue::{Due, Pending};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
 use crate::time::Time;
@@ -21,7 +22,7 @@ impl Direct {
 impl Scheduler for Direct {
     // (new) -> queued; closed: (new) -> refused
     fn on_arrival(&mut self, info: RequestInfo) -> Result<(), Refusal> {
-        self.queue.push(info)
+        self.queue.push(info).map(drop)
     }
 
     // queued -> cancelled
@@ -40,13 +41,19 @@ impl Scheduler for Direct {
 
     // queued -> expired
     fn expire(&mut self, now: Time, expired: &mut Vec<RequestId>) {
-        while let Some(entry) = self.queue.pop_expired(now) {
+        while let Some(Due::Expired(entry)) = self.queue.pop_due(now) {
             expired.push(entry.info.id);
         }
     }
 
     // queued -> batch of one
-    fn take_batch(&mut self, _now: Time, _room: Room, batch: &mut Vec<RequestId>) -> Ask {
+    fn take_batch(
+        &mut self,
+        _instance: InstanceId,
+        _now: Time,
+        _room: Room,
+        batch: &mut Vec<RequestId>,
+    ) -> Ask {
         match self.queue.pop_front() {
             Some(entry) => {
                 batch.push(entry.info.id);

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::instances::{InstanceId, InstanceSlots};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Scheduler};
+use crate::sequence::{DropReason, Row, SequenceStep};
 use crate::time::Time;
 
 /// What one [`Dispatcher::poll`] asks the caller to do. Reuse it: its buffers are kept.
@@ -12,6 +13,8 @@ use crate::time::Time;
 pub struct Actions {
     /// Requests whose deadline passed in the queue; answer them so.
     pub expired: Vec<RequestId>,
+    /// Requests that left with their sequence; answer each with its reason.
+    pub dropped: Vec<(RequestId, DropReason)>,
     /// Poll again at this time if nothing happens before; always later than the time of this poll.
     pub wake: Option<Time>,
     ids: Vec<RequestId>,
@@ -30,13 +33,14 @@ impl Actions {
             .map(|(instance, range)| (*instance, self.ids.get(range.clone()).unwrap_or_default()))
     }
 
-    /// Neither a batch nor an expired request; there may be a wake-up time.
+    /// Neither a batch nor a request that left; there may be a wake-up time.
     pub fn is_empty(&self) -> bool {
-        self.expired.is_empty() && self.batches.is_empty()
+        self.expired.is_empty() && self.dropped.is_empty() && self.batches.is_empty()
     }
 
     fn clear(&mut self) {
         self.expired.clear();
+        self.dropped.clear();
         self.ids.clear();
         self.batches.clear();
         self.wake = None;
@@ -50,6 +54,12 @@ impl Actions {
 /// * **pull**: each instance's thread calls [`take_batch`](Self::take_batch) when it is free and waits as told; an arrival
 ///   wakes one of those that wait. While every instance is busy nobody asks, so somebody has to call
 ///   [`expire`](Self::expire) at [`next_deadline`](Self::next_deadline).
+///
+/// With sequences ([`is_bound`](Self::is_bound)) three things are different: a request may be for one
+/// particular instance, so with pull every event wakes all that wait; requests can leave with their sequence,
+/// and are listed in [`Actions::dropped`] or by [`take_dropped`](Self::take_dropped); and the end of a
+/// request may let the next one of its sequence go, so it is reported by
+/// [`on_request_done`](Self::on_request_done).
 #[derive(Debug)]
 pub struct Dispatcher {
     scheduler: Box<dyn Scheduler>,
@@ -58,7 +68,9 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     pub fn new(scheduler: impl Scheduler + 'static, slots: InstanceSlots) -> Self {
-        Self { scheduler: Box::new(scheduler), slots }
+        let mut scheduler: Box<dyn Scheduler> = Box::new(scheduler);
+        (0..slots.len()).for_each(|index| scheduler.on_instance_added(InstanceId::nth(index)));
+        Self { scheduler, slots }
     }
 
     /// As [`Scheduler::on_arrival`].
@@ -69,13 +81,25 @@ impl Dispatcher {
         self.scheduler.on_arrival(info)
     }
 
-    /// As [`Scheduler::on_cancel`]: true means that the request has left as cancelled.
+    /// As [`Self::on_arrival`], for a request with a correlation id.
+    ///
+    /// # Errors
+    /// The request has left with the refusal.
+    pub fn on_sequence_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
+        self.scheduler.on_sequence_arrival(info, step)
+    }
+
+    /// As [`Scheduler::on_cancel`]: true means that the request has left as cancelled. Others may have left
+    /// with it.
     pub fn on_cancel(&mut self, id: RequestId) -> bool {
         self.scheduler.on_cancel(id)
     }
 
     /// `execute` returned on this instance, or a failed instance was replaced.
     pub fn on_instance_free(&mut self, instance: InstanceId) {
+        if self.slots.is_down(instance) {
+            self.scheduler.on_instance_up(instance);
+        }
         self.slots.on_instance_free(instance);
     }
 
@@ -83,6 +107,7 @@ impl Dispatcher {
     /// as finished, each when it is answered.
     pub fn on_instance_down(&mut self, instance: InstanceId) {
         self.slots.on_instance_down(instance);
+        self.scheduler.on_instance_down(instance);
     }
 
     /// One request that this instance held has had its last answer. False if it held none.
@@ -90,7 +115,51 @@ impl Dispatcher {
         self.slots.on_request_finished(instance)
     }
 
-    /// Takes no request from now on; those queued still run, without waiting for company.
+    /// As [`Self::on_request_finished`], with the request: needed with sequences, where the next one may
+    /// follow.
+    pub fn on_request_done(&mut self, instance: InstanceId, id: RequestId) -> bool {
+        self.scheduler.on_request_done(id);
+        self.slots.on_request_finished(instance)
+    }
+
+    /// The rows of the batch that this instance took last, null requests among them; empty without sequences.
+    pub fn rows(&self, instance: InstanceId) -> &[Row] {
+        self.scheduler.rows(instance)
+    }
+
+    /// Whether work may be for one particular instance.
+    pub fn is_bound(&self) -> bool {
+        self.scheduler.is_bound()
+    }
+
+    /// Sequences that may go on.
+    pub fn open_sequences(&self) -> usize {
+        self.scheduler.open_sequences()
+    }
+
+    /// Pull: requests that have left with their sequence since the last call are appended.
+    pub fn take_dropped(&mut self, dropped: &mut Vec<(RequestId, DropReason)>) {
+        self.scheduler.take_dropped(dropped);
+    }
+
+    /// This instance is to be removed: it gets nothing new, but what sequences that it holds still send. When
+    /// nothing of these is left it is told [`Ask::Closed`] and [`Self::is_retired`]. With pull, wake it.
+    pub fn retire_instance(&mut self, instance: InstanceId) {
+        self.slots.retire(instance);
+        self.scheduler.on_instance_retired(instance);
+    }
+
+    /// Retiring, and nothing of it is left.
+    pub fn is_retired(&self, instance: InstanceId) -> bool {
+        self.may_go(instance) && self.slots.unfinished_of(instance) == 0
+    }
+
+    fn may_go(&self, instance: InstanceId) -> bool {
+        self.slots.is_retiring(instance) && !self.scheduler.holds(instance)
+    }
+
+    /// Takes no request from now on; those queued still run, without waiting for company. Sequences that have
+    /// begun go on.
     pub fn close(&mut self) {
         self.scheduler.close();
     }
@@ -99,9 +168,10 @@ impl Dispatcher {
         self.scheduler.is_closed()
     }
 
-    /// Closed, and every request that was taken has left the queue and been finished.
+    /// Closed, every request that was taken has left the queue and been finished, and no sequence can go on.
     pub fn is_drained(&self) -> bool {
-        self.scheduler.is_closed() && self.scheduler.pending() == 0 && self.slots.unfinished() == 0
+        let runs = self.scheduler.pending() + self.slots.unfinished() + self.scheduler.open_sequences();
+        self.scheduler.is_closed() && runs == 0
     }
 
     /// Requests not yet handed to an instance: the pending gauge.
@@ -120,7 +190,9 @@ impl Dispatcher {
 
     /// One more free instance.
     pub fn add_instance(&mut self, max_in_flight: Option<std::num::NonZeroU32>) -> InstanceId {
-        self.slots.add(max_in_flight)
+        let instance = self.slots.add(max_in_flight);
+        self.scheduler.on_instance_added(instance);
+        instance
     }
 
     /// Pull: this instance is free and asks. Ids of the batch are appended to `batch`, requests whose deadline has passed
@@ -133,13 +205,18 @@ impl Dispatcher {
         batch: &mut Vec<RequestId>,
         expired: &mut Vec<RequestId>,
     ) -> Ask {
+        // any -> Free; first, so that one that is back can get what waits
+        self.on_instance_free(instance);
         // queued -> expired
         self.scheduler.expire(now, expired);
-        // any -> Free
-        self.slots.on_instance_free(instance);
+        if self.may_go(instance) {
+            return Ask::Closed;
+        }
         let ask = match self.slots.room_of(instance) {
-            Some(room) => self.scheduler.take_batch(now, room, batch),
-            None if self.scheduler.pending() == 0 => Ask::empty(self.scheduler.is_closed()),
+            Some(room) => self.scheduler.take_batch(instance, now, room, batch),
+            None if self.scheduler.pending() == 0 => {
+                Ask::empty(self.is_closed() && self.scheduler.open_sequences() == 0)
+            }
             None => Ask::Idle,
         };
         let wake = match ask {
@@ -170,10 +247,35 @@ impl Dispatcher {
         actions.clear();
         // queued -> expired, even if every instance is busy
         self.scheduler.expire(now, &mut actions.expired);
-        // queued + Free -> batch + Busy, until either runs out
+        if self.scheduler.is_bound() {
+            (0..self.slots.len()).for_each(|index| self.ask_for(InstanceId::nth(index), now, actions));
+        } else {
+            self.ask_for_any(now, actions);
+        }
+        self.scheduler.take_dropped(&mut actions.dropped);
+        let deadline = self.scheduler.next_deadline();
+        actions.wake = [actions.wake, deadline].into_iter().flatten().min();
+    }
+
+    // queued for this instance + Free -> batch + Busy
+    fn ask_for(&mut self, instance: InstanceId, now: Time, actions: &mut Actions) {
+        let Some(room) = self.slots.room_of(instance) else { return };
+        let start = actions.ids.len();
+        match self.scheduler.take_batch(instance, now, room, &mut actions.ids) {
+            Ask::Batch(requests) => {
+                self.slots.on_dispatched(instance, requests);
+                actions.batches.push((instance, start..actions.ids.len()));
+            }
+            Ask::WakeAt(time) => actions.wake = actions.wake.into_iter().chain([time]).min(),
+            Ask::Idle | Ask::Closed => {}
+        }
+    }
+
+    // queued + Free -> batch + Busy, until either runs out
+    fn ask_for_any(&mut self, now: Time, actions: &mut Actions) {
         while let Some((instance, room)) = self.slots.pick() {
             let start = actions.ids.len();
-            match self.scheduler.take_batch(now, room, &mut actions.ids) {
+            match self.scheduler.take_batch(instance, now, room, &mut actions.ids) {
                 Ask::Batch(requests) => {
                     self.slots.on_dispatched(instance, requests);
                     actions.batches.push((instance, start..actions.ids.len()));
@@ -185,7 +287,5 @@ impl Dispatcher {
                 Ask::Idle | Ask::Closed => break,
             }
         }
-        let deadline = self.scheduler.next_deadline();
-        actions.wake = [actions.wake, deadline].into_iter().flatten().min();
     }
 }

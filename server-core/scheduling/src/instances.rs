@@ -19,6 +19,12 @@ use crate::scheduler::Room;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub u32);
 
+impl InstanceId {
+    pub(crate) fn nth(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Free,
@@ -30,6 +36,8 @@ enum State {
 struct Slot {
     state: State,
     max_in_flight: Option<NonZeroU32>,
+    /// It is to be removed and gets nothing new.
+    retiring: bool,
     unfinished: usize,
     /// The number of the last dispatch to it; the longest idle instance has the smallest.
     last_dispatch: u64,
@@ -65,8 +73,14 @@ impl InstanceSlots {
 
     /// One more free instance.
     pub fn add(&mut self, max_in_flight: Option<NonZeroU32>) -> InstanceId {
-        let id = InstanceId(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-        self.slots.push(Slot { state: State::Free, max_in_flight, unfinished: 0, last_dispatch: 0 });
+        let id = InstanceId::nth(self.slots.len());
+        self.slots.push(Slot {
+            state: State::Free,
+            max_in_flight,
+            retiring: false,
+            unfinished: 0,
+            last_dispatch: 0,
+        });
         self.free += 1;
         id
     }
@@ -94,7 +108,7 @@ impl InstanceSlots {
         if self.free == 0 {
             return None;
         }
-        let can_take = |slot: &&Slot| slot.state == State::Free && slot.room() > 0;
+        let can_take = |slot: &&Slot| slot.state == State::Free && slot.room() > 0 && !slot.retiring;
         let (slot, id) = self
             .slots
             .iter()
@@ -108,6 +122,22 @@ impl InstanceSlots {
     pub fn room_of(&self, instance: InstanceId) -> Option<Room> {
         let slot = self.slots.get(instance.0 as usize)?;
         (slot.state == State::Free && slot.room() > 0).then(|| Room(slot.room()))
+    }
+
+    /// Whether this instance failed and is not back.
+    pub fn is_down(&self, instance: InstanceId) -> bool {
+        self.slots.get(instance.0 as usize).is_some_and(|slot| slot.state == State::Down)
+    }
+
+    /// [`Self::pick`] leaves this instance out from now on; it is to be removed.
+    pub fn retire(&mut self, instance: InstanceId) {
+        if let Some(slot) = self.slots.get_mut(instance.0 as usize) {
+            slot.retiring = true;
+        }
+    }
+
+    pub fn is_retiring(&self, instance: InstanceId) -> bool {
+        self.slots.get(instance.0 as usize).is_some_and(|slot| slot.retiring)
     }
 
     // Free -> Busy, holding `requests` more

@@ -4,18 +4,28 @@
 //! arrived, a client went away, an instance became free), says what time it is, and is told what to do:
 //!
 //! ```text
-//!   on_arrival ─▶ ┌───────────┐   take_batch   ┌────────────┐ ─▶ Actions { expired, batches, wake }
+//!   on_arrival ─▶ ┌───────────┐   take_batch   ┌────────────┐ ─▶ Actions { expired, dropped, batches, wake }
 //!   on_cancel  ─▶ │ Scheduler │ ◀───────────── │ Dispatcher │
 //!   close      ─▶ │  Pending  │  late batches  │ instances  │ ◀─ on_instance_free, on_request_finished
 //!                 └───────────┘                └────────────┘
 //! ```
+//!
+//! | model configuration | scheduler |
+//! |---|---|
+//! | no batcher | [`Direct`] |
+//! | `dynamic_batching`, with levels and queue policies ([`Policies`]) | [`Dynamic`] |
+//! | `sequence_batching { direct }` | [`DirectSequences`] |
+//! | `sequence_batching { oldest }` | [`OldestSequences`] |
+//!
+//! [`AnswerOrder`] stands at the other end and holds answers back for `preserve_ordering`; [`invariants`]
+//! checks from outside that a dispatcher keeps what is promised here.
 //!
 //! [`Dispatcher`] is what a runtime holds, one for each model version, behind its own lock: report one or more events,
 //! call [`Dispatcher::poll`], carry out the [`Actions`], and poll again at [`Actions::wake`] if nothing happens before.
 //! An instance's own thread can also ask by [`Dispatcher::take_batch`]. A batch is formed only when an instance is free to take it.
 //!
 //! **Every request leaves exactly once**: `on_arrival` refuses it, `on_cancel` answers `true`, it is listed in
-//! [`Actions::expired`], or it is in one of [`Actions::batches`].
+//! [`Actions::expired`], in [`Actions::dropped`], or it is in one of [`Actions::batches`].
 //!
 //! ```
 //! use trireme_scheduling::*;
@@ -40,19 +50,29 @@
 //! left in between.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod direct;
 mod dispatcher;
 mod dynamic;
 mod instances;
+pub mod invariants;
+mod policy;
 mod queue;
 mod request;
 mod scheduler;
+mod sequence;
 mod time;
 
+pub use answers::{AnswerOrder, Turn};
 pub use direct::Direct;
 pub use dispatcher::{Actions, Dispatcher};
 pub use dynamic::{Dynamic, DynamicConfig, DynamicConfigError};
 pub use instances::{InstanceId, InstanceSlots};
+pub use policy::{Policies, PolicyError, QueuePolicy, TimeoutAction};
 pub use request::{RequestId, RequestInfo, ShapeKey};
 pub use scheduler::{Ask, Refusal, Room, Scheduler};
+pub use sequence::{
+    CorrelationId, DirectSequenceConfig, DirectSequences, DropReason, MAX_CORRELATION_ID_LEN,
+    OldestSequenceConfig, OldestSequences, Row, SequenceConfigError, SequenceStep,
+};
 pub use time::Time;

@@ -6,9 +6,23 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// A digest over all that must be equal in one batch: the shapes of the inputs without the batch dimension (except of
-/// those that may be ragged), the contents of shape tensors, and which optional inputs are present. Requests of equal
-/// keys may run together. 128 bits, so that a caller who picks shapes cannot aim at a collision.
+/// A digest over all that must be equal in one batch. Requests of equal keys may run together; the scheduler
+/// never looks behind a request of another key, so two that need not differ must not. 128 bits from a keyed
+/// hash, so that a caller who picks shapes cannot aim at a collision.
+///
+/// The key covers, for each input that the request has, in the order of the configuration:
+/// * **which input it is**, if the model has optional inputs: requests with different sets of inputs never
+///   share a batch;
+/// * **its shape without the batch dimension**, if the configuration leaves a dimension open. An input with
+///   `allow_ragged_batch` does not count: its pieces may differ. A shape that the configuration fixes needs
+///   no place in it;
+/// * **its bytes**, if it `is_shape_tensor`, beside its shape: equal shapes with other contents do not go
+///   together. A shape tensor has no batch dimension to leave out.
+///
+/// Outside of it are contents of other inputs, requested outputs, parameters, priority, timeout and sequence.
+/// Where nothing counts, every key may be [`ShapeKey::default`]. With a sequence batcher the controls are the
+/// same for all, so they have no place in it; a request of another key than the first of a direct batch waits
+/// for the next execution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ShapeKey(pub u128);
 

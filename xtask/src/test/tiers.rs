@@ -105,6 +105,7 @@ impl Context<'_> {
                 self.cargo(&["nextest", "run", "--cargo-profile", "release", "--color", "never"]);
             nextest.args(["--no-fail-fast", "--no-tests", "pass", "--status-level", "slow", "--config-file"]);
             nextest.arg(self.workspace.root.join("xtask/nextest.toml"));
+            nextest.args(["--profile", if self.full { "full" } else { "default" }]);
             nextest
         } else {
             let mut test =

@@ -134,15 +134,16 @@ proptest! {
         let types = [weight(WeightType::Q4_1, 16, cols, seed), pair[0].clone(), pair[1].clone(), weight(WeightType::Q8_0, 5, cols, 3)];
         let mut x = activations(rows, cols, seed);
         x.x.iter_mut().for_each(|x| *x *= 0.01);
-        for (w, layout, epilogue) in [
-            (&pair[..], Layout::GateUp, Epilogue::SiluMul),
-            (&types[..], Layout::Stacked, Epilogue::Store),
+        // SiluMul multiplies two sums, so the errors of both are in its result.
+        for (w, layout, epilogue, tolerance) in [
+            (&pair[..], Layout::GateUp, Epilogue::SiluMul, 4e-4),
+            (&types[..], Layout::Stacked, Epilogue::Store, 2e-4),
         ] {
             let golden = product(&reference::TABLE, &pool, w, layout, &x, epilogue);
             let golden_max = golden.iter().fold(1.0f32, |a, x| a.max(x.abs()));
             for kernels in fast() {
                 for (got, golden) in product(&kernels, &pool, w, layout, &x, epilogue).iter().zip(&golden) {
-                    prop_assert!((got - golden).abs() < 2e-4 * golden_max, "{}: {got} for {golden}", kernels.name);
+                    prop_assert!((got - golden).abs() < tolerance * golden_max, "{}: {got} for {golden}", kernels.name);
                 }
             }
         }

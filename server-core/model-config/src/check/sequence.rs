@@ -40,6 +40,9 @@ impl Checker<'_> {
             }
             _ => {}
         }
+        if sequence.iterative_sequence {
+            self.error("sequence_batching.iterative_sequence", "iterative sequences are not implemented yet");
+        }
         self.controls(sequence);
         let (mut inputs, mut outputs) = (BTreeSet::new(), BTreeSet::new());
         for (number, state) in sequence.state.iter().enumerate() {
@@ -119,6 +122,10 @@ impl Checker<'_> {
 
     fn state(&mut self, path: &str, state: &State) {
         let name = &state.input_name;
+        if state.use_growable_memory {
+            let message = format!("state '{name}' asks for growable memory, which is not implemented yet");
+            self.error(&format!("{path}.use_growable_memory"), message);
+        }
         if DataType::from_proto(state.data_type).is_none() {
             self.error(&format!("{path}.data_type"), format!("state '{name}' has no data_type"));
         }

@@ -1,5 +1,7 @@
 //! `dynamic_batching` as the batcher needs it.
 
+use crate::policy::Policies;
+
 /// What is wrong with a [`DynamicConfig`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DynamicConfigError {
@@ -16,6 +18,7 @@ pub struct DynamicConfig {
     /// Sorted, without repeats, never empty.
     preferred: Vec<u32>,
     max_queue_delay_ns: u64,
+    policies: Policies,
 }
 
 impl DynamicConfig {
@@ -45,7 +48,17 @@ impl DynamicConfig {
             max_batch_size: max,
             preferred,
             max_queue_delay_ns: max_queue_delay_microseconds.saturating_mul(1_000),
+            policies: Policies::default(),
         })
+    }
+
+    /// The same with priority levels and queue policies.
+    pub fn with_policies(self, policies: Policies) -> Self {
+        Self { policies, ..self }
+    }
+
+    pub fn policies(&self) -> &Policies {
+        &self.policies
     }
 
     pub fn max_batch_size(&self) -> u32 {

@@ -5,7 +5,8 @@ mod walk;
 
 pub use config::{DynamicConfig, DynamicConfigError};
 
-use crate::queue::Pending;
+use crate::instances::InstanceId;
+use crate::queue::{Due, Pending};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
 use crate::time::Time;
@@ -13,11 +14,13 @@ use walk::{Reach, Walk};
 
 /// Forms a batch when an instance asks, by these rules:
 ///
-/// 1. The batch is a piece of the queue from its head. A request of another shape, or one that would exceed
-///    `max_batch_size`, closes it; nobody behind that request is looked at.
+/// 1. The batch is a piece of the queue from its head; the queue is in the order of levels, in a level those
+///    on time before those whose timeout has passed, and then of arrival. A request of another shape, or one
+///    that would exceed `max_batch_size`, closes it; nobody behind that request is looked at.
 /// 2. The best cut is the largest preferred size met exactly; if none is met before the largest preferred size would be
 ///    exceeded, it is the point just before that.
-/// 3. While the oldest request's delay is not over, a best cut goes at once. A delay of 0 is never over.
+/// 3. While the delay of the oldest request walked is not over, a best cut goes at once. A delay of 0 is
+///    never over.
 /// 4. Otherwise everything walked goes if the batch is closed, has reached the largest preferred size, the delay is
 ///    over or the delay is 0. So preferred sizes are no limit once the delay is over.
 /// 5. Otherwise the requests wait until the delay of the oldest is over.
@@ -29,6 +32,8 @@ pub struct Dynamic {
     config: DynamicConfig,
     queue: Pending,
     walk: Walk,
+    /// Nobody is kept for company any more.
+    hurries: bool,
 }
 
 enum Verdict {
@@ -39,11 +44,17 @@ enum Verdict {
 
 impl Dynamic {
     pub fn new(config: DynamicConfig) -> Self {
-        Self { config, queue: Pending::default(), walk: Walk::default() }
+        let queue = Pending::new(config.policies().clone());
+        Self { config, queue, walk: Walk::default(), hurries: false }
     }
 
     pub fn config(&self) -> &DynamicConfig {
         &self.config
+    }
+
+    /// From now on rule 5 does not wait, as after a close, but requests are still taken.
+    pub(crate) fn wait_no_more(&mut self) {
+        self.hurries = true;
     }
 
     fn judge(&mut self, now: Time, room: Room) -> Verdict {
@@ -51,12 +62,16 @@ impl Dynamic {
             return Verdict::Nothing;
         };
         let delay = self.config.max_queue_delay_ns();
-        let delay_over = delay != 0 && now.ns_since(oldest) >= delay;
-        let reach = if delay_over { Reach::Max } else { Reach::Preferred };
+        let is_over = |oldest: Time| delay != 0 && now.ns_since(oldest) >= delay;
+        // The oldest of all may be one that is served late: then only the walk tells whose delay counts.
+        let reach = if is_over(oldest) || self.queue.reorders() { Reach::Max } else { Reach::Preferred };
         self.walk.go_on(&self.queue, &self.config, reach, room);
+        let oldest = self.walk.oldest().unwrap_or(oldest);
+        let delay_over = is_over(oldest);
 
         // waiting -> batch of what the instance can hold: it could take no more, so company would not help
-        if self.walk.count >= room.0 {
+        let candidates = if delay_over { self.walk.count } else { self.walk.in_time() };
+        if candidates >= room.0 {
             return Verdict::Send(room.0);
         }
         // waiting -> batch at the best cut, while the delay runs
@@ -64,7 +79,7 @@ impl Dynamic {
             return Verdict::Send(cut);
         }
         // waiting -> batch of all that was walked: it cannot grow, or is large enough, or may not wait (any more)
-        let may_wait = delay != 0 && !delay_over && !self.queue.is_closed();
+        let may_wait = delay != 0 && !delay_over && !self.hurries;
         if self.walk.closed || self.walk.is_full(&self.config) || !may_wait {
             return Verdict::Send(self.walk.count);
         }
@@ -74,13 +89,15 @@ impl Dynamic {
 }
 
 impl Scheduler for Dynamic {
-    // (new) -> queued; closed, too large: (new) -> refused
+    // (new) -> queued; closed, too large, level full: (new) -> refused
     fn on_arrival(&mut self, info: RequestInfo) -> Result<(), Refusal> {
         let max = self.config.max_batch_size();
         if info.size > max && !self.queue.is_closed() {
             return Err(Refusal::TooLarge { size: info.size, max });
         }
-        self.queue.push(info)
+        let place = self.queue.push(info)?;
+        self.walk.on_change(place);
+        Ok(())
     }
 
     // queued -> cancelled
@@ -88,13 +105,14 @@ impl Scheduler for Dynamic {
         let Some(entry) = self.queue.remove(id) else {
             return false;
         };
-        self.walk.on_removed(&entry);
+        self.walk.on_change(entry.place);
         true
     }
 
     // open -> closed
     fn close(&mut self) {
         self.queue.close();
+        self.hurries = true;
     }
 
     fn is_closed(&self) -> bool {
@@ -103,14 +121,29 @@ impl Scheduler for Dynamic {
 
     // queued -> expired
     fn expire(&mut self, now: Time, expired: &mut Vec<RequestId>) {
-        while let Some(entry) = self.queue.pop_expired(now) {
-            self.walk.on_removed(&entry);
-            expired.push(entry.info.id);
+        while let Some(due) = self.queue.pop_due(now) {
+            match due {
+                Due::Expired(entry) => {
+                    self.walk.on_change(entry.place);
+                    expired.push(entry.info.id);
+                }
+                // on time -> late
+                Due::Late(from, to) => {
+                    self.walk.on_change(from);
+                    self.walk.on_change(to);
+                }
+            }
         }
     }
 
     // queued -> batch
-    fn take_batch(&mut self, now: Time, room: Room, batch: &mut Vec<RequestId>) -> Ask {
+    fn take_batch(
+        &mut self,
+        _instance: InstanceId,
+        now: Time,
+        room: Room,
+        batch: &mut Vec<RequestId>,
+    ) -> Ask {
         let count = match self.judge(now, Room(room.0.max(1))) {
             Verdict::Nothing => return Ask::empty(self.queue.is_closed()),
             Verdict::Send(count) => count,

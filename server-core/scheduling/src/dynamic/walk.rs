@@ -6,21 +6,23 @@
 //!                            ▲              ▲
 //!                            best cut       cursor: the walk goes on from here when more requests have arrived
 //! ```
-//! The walk is kept between questions, so a request is looked at once while a batch grows. It starts again when a
-//! batch was cut or when a request that it had looked at left the line; it never looks at more than `max_batch_size`
-//! requests and one.
+//! The walk is kept between questions, so a request is looked at once while a batch grows. It starts again
+//! when a batch was cut or when the line changed before the point that it had reached; it never looks at more
+//! than `max_batch_size` requests and one.
 
 use super::config::DynamicConfig;
-use crate::queue::{Entry, Key, Pending, Place};
+use crate::queue::{Key, Pending, Place};
 use crate::request::ShapeKey;
 use crate::scheduler::Room;
+use crate::time::Time;
 
 /// How far a walk needs to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reach {
     /// To the largest preferred size: what lies behind it cannot matter while the delay runs.
     Preferred,
-    /// To `max_batch_size`: the delay is over, everything that fits goes.
+    /// To `max_batch_size`: the delay is over and everything that fits goes, or the delay of one that is
+    /// served late may be over.
     Max,
 }
 
@@ -34,8 +36,12 @@ pub(super) struct Walk {
     /// Requests and elements walked.
     pub(super) count: usize,
     total: u32,
+    /// When the oldest of them arrived.
+    oldest: Option<Time>,
     /// Requests up to the best cut.
     pub(super) best: Option<usize>,
+    /// Requests up to the largest preferred size, or before it would be exceeded.
+    preferred_end: Option<usize>,
     /// The next request can never join.
     pub(super) closed: bool,
 }
@@ -54,6 +60,7 @@ impl Walk {
                 // It would go past every preferred size and none was met: the batch is best cut before it.
                 if total > config.largest_preferred() && self.best.is_none() {
                     self.best = Some(self.count);
+                    self.preferred_end = Some(self.count);
                     if reach == Reach::Preferred {
                         return;
                     }
@@ -67,6 +74,10 @@ impl Walk {
             self.cursor = Some(key);
             self.count += 1;
             self.total = self.total.saturating_add(size);
+            self.oldest = self.oldest.into_iter().chain([entry.info.arrival]).min();
+            if self.preferred_end.is_none() && self.is_full(config) {
+                self.preferred_end = Some(self.count);
+            }
             // The largest preferred size met wins.
             if config.is_preferred(self.total) {
                 self.best = Some(self.count);
@@ -79,9 +90,19 @@ impl Walk {
         self.total >= config.largest_preferred()
     }
 
-    /// A request left the line other than in a batch.
-    pub(super) fn on_removed(&mut self, entry: &Entry) {
-        if self.seen.is_some_and(|seen| entry.place <= seen) {
+    /// When the oldest request walked arrived.
+    pub(super) fn oldest(&self) -> Option<Time> {
+        self.oldest
+    }
+
+    /// Requests that may go while the delay runs: what lies behind the largest preferred size may not.
+    pub(super) fn in_time(&self) -> usize {
+        self.preferred_end.unwrap_or(self.count)
+    }
+
+    /// The line has changed at this place, other than by a batch.
+    pub(super) fn on_change(&mut self, place: Place) {
+        if self.seen.is_some_and(|seen| place <= seen) {
             *self = Self::default();
         }
     }

@@ -12,6 +12,8 @@ const SWEEP_FROM: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Deadline {
     time: Time,
+    /// Of equal deadlines the older request's is first.
+    number: u64,
     place: Place,
     pub(super) key: Key,
 }
@@ -24,8 +26,10 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    pub(super) fn push(&mut self, time: Time, key: Key, place: Place) {
-        self.heap.push(Reverse(Deadline { time, place, key }));
+    /// The next deadline of the entry that has this key in `line`.
+    pub(super) fn push(&mut self, time: Time, key: Key, line: &Line) {
+        let Some(entry) = line.get(key) else { return };
+        self.heap.push(Reverse(Deadline { time, number: entry.number, place: entry.place, key }));
         self.waiting += 1;
     }
 
@@ -86,6 +90,6 @@ mod tests {
         assert!(queue.remove(RequestId(1)).is_some());
         assert!(queue.push(RequestInfo::new(RequestId(2), ShapeKey(0), Time(1))).is_ok());
         assert_eq!(queue.next_deadline(), None);
-        assert!(queue.pop_expired(Time(10)).is_none());
+        assert!(queue.pop_due(Time(10)).is_none());
     }
 }

@@ -3,8 +3,11 @@
 //! runs or is kept, instances hold no more than they declared, wake-ups lie in the future, and the queue empties.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod answers;
 mod closed_loop;
 mod naive;
+mod naive_sequences;
+mod sequences;
 mod world;
 
 use proptest::prelude::*;

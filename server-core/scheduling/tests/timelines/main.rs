@@ -5,4 +5,8 @@ mod cutting;
 mod delay;
 mod instances;
 mod leaving;
+mod policies;
 mod script;
+mod sequence_ends;
+mod sequences_direct;
+mod sequences_oldest;

@@ -2,15 +2,25 @@
 //!
 //! ```text
 //! dynamic max=8 preferred=4,8 delay=100ms instances=1     or: direct instances=3 in_flight=2
+//! dynamic max=8 levels=3 level=2 queue=delay,50ms,override,max=9 queue1=reject,20ms      queue1 is the policy of level 1
+//! rows max=4 idle=900ms delay=100ms share=0.5             sequences, direct strategy
+//! oldest max=4 candidates=9 preferred=4 delay=100ms       sequences, oldest strategy
 //! 0ms   arrive A B C size=2 shape=x deadline=50ms         R1..R9 stands for nine names
+//! 0ms   arrive D priority=1 timeout=20ms
+//! 0ms   arrive E F seq=7 is=start,end                     of a sequence; E is the START, F the END
 //! 5ms   cancel A
 //! 20ms  free 0                                            execute returned on instance 0
 //! 20ms  finish 0                                          a request of instance 0 had its last answer
+//! 20ms  done 0 E                                          the same, with its name
 //! 30ms  down 0
+//! 35ms  retire 0                                          instance 0 is to be removed
+//! 35ms  add                                               one more instance
 //! 40ms  close
 //! 50ms  look                                              prints the gauges
 //! ```
-//! The dispatcher is polled after every line and whenever it asked to be woken. The log says what it did.
+//! The dispatcher is polled after every line and whenever it asked to be woken. The log says what it did. A
+//! batch of sequences is written by its rows: `A` with `^` for START, `$` for END, `-` is a null request, and
+//! with the oldest strategy the slot comes first.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -18,8 +28,9 @@ use std::num::NonZeroU32;
 
 use expect_test::Expect;
 use trireme_scheduling::{
-    Actions, Direct, Dispatcher, Dynamic, DynamicConfig, InstanceId, InstanceSlots, RequestId, RequestInfo,
-    ShapeKey, Time,
+    Actions, CorrelationId, Direct, DirectSequenceConfig, DirectSequences, Dispatcher, Dynamic,
+    DynamicConfig, InstanceId, InstanceSlots, OldestSequenceConfig, OldestSequences, Policies, QueuePolicy,
+    RequestId, RequestInfo, Row, SequenceStep, ShapeKey, Time, TimeoutAction,
 };
 
 /// Runs the script and compares its log.
@@ -38,6 +49,7 @@ pub(crate) fn check(script: &str, expect: Expect) {
 }
 
 struct Stage {
+    is_oldest: bool,
     dispatcher: Dispatcher,
     actions: Actions,
     names: Vec<String>,
@@ -53,19 +65,32 @@ impl Stage {
         let number = |name: &str| fields.get(name).map(|value| value.parse::<u32>().expect("a number"));
         let instances = number("instances").unwrap_or(1);
         let slots = InstanceSlots::new(instances, number("in_flight").and_then(NonZeroU32::new));
+        let preferred: Vec<u32> = fields.get("preferred").map_or(Vec::new(), |sizes| {
+            sizes.split(',').map(|size| size.parse().expect("a number")).collect()
+        });
+        let us = |name: &str| fields.get(name).map_or(0, |time| parse_ms(time).0 / 1_000);
+        let (max, delay_us) = (number("max").unwrap_or(0), us("delay"));
         let dispatcher = match kind {
             "direct" => Dispatcher::new(Direct::new(), slots),
             "dynamic" => {
-                let preferred: Vec<u32> = fields.get("preferred").map_or(Vec::new(), |sizes| {
-                    sizes.split(',').map(|size| size.parse().expect("a number")).collect()
-                });
-                let delay_us = fields.get("delay").map_or(0, |delay| parse_ms(delay).0 / 1_000);
-                let config = DynamicConfig::new(number("max").expect("max="), &preferred, delay_us);
-                Dispatcher::new(Dynamic::new(config.expect("a valid configuration")), slots)
+                let config = DynamicConfig::new(max, &preferred, delay_us);
+                let config = config.expect("a valid configuration").with_policies(policies(&fields));
+                Dispatcher::new(Dynamic::new(config), slots)
+            }
+            "rows" => {
+                let share = fields.get("share").map_or(0.0, |share| share.parse().expect("a share"));
+                let config = DirectSequenceConfig::new(max, us("idle"), delay_us, share);
+                Dispatcher::new(DirectSequences::new(config.expect("a valid configuration")), slots)
+            }
+            "oldest" => {
+                let candidates = number("candidates").unwrap_or(0);
+                let config = OldestSequenceConfig::new(max, us("idle"), candidates, &preferred, delay_us);
+                Dispatcher::new(OldestSequences::new(config.expect("a valid configuration")), slots)
             }
             other => panic!("unknown scheduler {other:?}"),
         };
         Self {
+            is_oldest: kind == "oldest",
             dispatcher,
             actions: Actions::new(),
             names: Vec::new(),
@@ -88,8 +113,17 @@ impl Stage {
         let instance = || InstanceId(rest.first().expect("an instance").parse().expect("a number"));
         match verb.as_str() {
             "arrive" => {
-                for name in rest.iter().flat_map(|word| names(word)) {
-                    self.arrive(time, name, &fields);
+                let all: Vec<String> = rest.iter().flat_map(|word| names(word)).collect();
+                let is = |what: &str| fields.get("is").is_some_and(|is| is.split(',').any(|is| is == what));
+                for (n, name) in all.iter().enumerate() {
+                    let step = fields.get("seq").map(|id| SequenceStep {
+                        correlation: id
+                            .parse()
+                            .map_or(CorrelationId::Text(id.as_str().into()), CorrelationId::Number),
+                        start: is("start") && n == 0,
+                        end: is("end") && n + 1 == all.len(),
+                    });
+                    self.arrive(time, name.clone(), &fields, step);
                 }
             }
             "cancel" => {
@@ -103,6 +137,12 @@ impl Stage {
             "finish" => {
                 assert!(self.dispatcher.on_request_finished(instance()), "{event}: nothing in flight")
             }
+            "done" => {
+                let id = self.ids[&rest[1]];
+                assert!(self.dispatcher.on_request_done(instance(), id), "{event}: nothing in flight")
+            }
+            "retire" => self.dispatcher.retire_instance(instance()),
+            "add" => drop(self.dispatcher.add_instance(None)),
             "close" => self.dispatcher.close(),
             "look" => {
                 let (pending, age) = (self.dispatcher.pending(), Time(self.dispatcher.oldest_age_ns(time)));
@@ -112,21 +152,45 @@ impl Stage {
                     time,
                     &format!("pending {pending}, oldest {age}, unfinished {unfinished}, drained {drained}"),
                 );
+                if self.dispatcher.is_bound() {
+                    let retired: Vec<u32> = (0..self.dispatcher.instances().len() as u32)
+                        .filter(|&id| self.dispatcher.is_retired(InstanceId(id)))
+                        .collect();
+                    let open = self.dispatcher.open_sequences();
+                    self.say(time, &format!("open sequences {open}, retired {retired:?}"));
+                }
             }
             other => panic!("unknown event {other:?}"),
         }
     }
 
-    fn arrive(&mut self, time: Time, name: String, fields: &HashMap<String, String>) {
+    fn arrive(
+        &mut self,
+        time: Time,
+        name: String,
+        fields: &HashMap<String, String>,
+        step: Option<SequenceStep>,
+    ) {
         let id = RequestId(self.names.len() as u64);
         self.names.push(name.clone());
         self.ids.insert(name.clone(), id);
         let shape = fields.get("shape").map_or(0, |shape| shape.bytes().map(u128::from).sum());
         let mut info = RequestInfo::new(id, ShapeKey(shape), time);
         info.size = fields.get("size").map_or(1, |size| size.parse().expect("a size"));
+        info.priority = fields.get("priority").map_or(0, |level| level.parse().expect("a level"));
+        info.timeout_us = fields.get("timeout").map(|timeout| parse_ms(timeout).0 / 1_000);
         info.deadline = fields.get("deadline").map(|deadline| parse_ms(deadline));
-        if let Err(refusal) = self.dispatcher.on_arrival(info) {
-            self.say(time, &format!("{name} refused: {refusal}"));
+        let correlation = step.as_ref().map(|step| step.correlation.clone());
+        let answer = match step {
+            Some(step) => self.dispatcher.on_sequence_arrival(info, step),
+            None => self.dispatcher.on_arrival(info),
+        };
+        match answer {
+            Ok(()) => {}
+            Err(refusal) if self.dispatcher.is_bound() => {
+                self.say(time, &format!("{name} refused: {}", refusal.words("m", correlation.as_ref())));
+            }
+            Err(refusal) => self.say(time, &format!("{name} refused: {refusal}")),
         }
     }
 
@@ -136,8 +200,15 @@ impl Stage {
         if !actions.expired.is_empty() {
             self.say(now, &format!("{} expired", self.list(&actions.expired)));
         }
+        for &(id, reason) in &actions.dropped {
+            self.say(now, &format!("{} left: {reason}", self.names[id.0 as usize]));
+        }
         for (instance, batch) in actions.batches() {
-            self.say(now, &format!("#{} runs {}", instance.0, self.list(batch)));
+            let rows = self.dispatcher.rows(instance);
+            let in_rows: Vec<RequestId> = rows.iter().filter_map(|row| row.request).collect();
+            let what = if rows.is_empty() { self.list(batch) } else { self.list_rows(rows) };
+            assert!(rows.is_empty() || in_rows == batch, "rows and batch differ");
+            self.say(now, &format!("#{} runs {what}", instance.0));
         }
         if let Some(wake) = actions.wake {
             assert!(wake > now, "asked at {now} to be woken at {wake}");
@@ -164,9 +235,46 @@ impl Stage {
         }
     }
 
+    fn list_rows(&self, rows: &[Row]) -> String {
+        let show = |row: &Row| {
+            let slot = if self.is_oldest { format!("{}:", row.slot) } else { String::new() };
+            let name = row.request.map_or("-", |id| &self.names[id.0 as usize]);
+            format!("{slot}{name}{}{}", if row.start { "^" } else { "" }, if row.end { "$" } else { "" })
+        };
+        rows.iter().map(show).collect::<Vec<_>>().join(" ")
+    }
+
     fn say(&mut self, time: Time, what: &str) {
         let _ = writeln!(self.log, "{:<7} {what}", time.to_string());
     }
+}
+
+/// `levels`, `level` and the `queue` policies.
+fn policies(fields: &HashMap<String, String>) -> Policies {
+    let number = |name: &str| fields.get(name).map_or(0, |value| value.parse().expect("a number"));
+    let default = fields.get("queue").map(|text| policy(text)).unwrap_or_default();
+    let by_level = fields.iter().filter_map(|(name, text)| {
+        let level = name.strip_prefix("queue").filter(|level| !level.is_empty())?;
+        Some((level.parse().expect("a level"), policy(text)))
+    });
+    Policies::new(number("levels"), number("level"), default, by_level).expect("valid policies")
+}
+
+/// Such as `delay,50ms,override,max=9`.
+fn policy(text: &str) -> QueuePolicy {
+    let mut policy = QueuePolicy::default();
+    for word in text.split(',') {
+        match word {
+            "reject" => policy.timeout_action = TimeoutAction::Reject,
+            "delay" => policy.timeout_action = TimeoutAction::Delay,
+            "override" => policy.allow_timeout_override = true,
+            word => match word.strip_prefix("max=") {
+                Some(max) => policy.max_queue_size = max.parse().expect("a size"),
+                None => policy.default_timeout_microseconds = parse_ms(word).0 / 1_000,
+            },
+        }
+    }
+    policy
 }
 
 /// The plain words and the `key=value` words.

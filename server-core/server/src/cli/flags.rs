@@ -48,12 +48,14 @@ pub enum LogFormatFlag {
 pub struct Serve {
     pub model_repository: Vec<PathBuf>,
     pub model_control_mode: ControlModeFlag,
-    pub repository_poll_secs: u64,
+    pub repository_poll_secs: u32,
     pub load_model: Vec<String>,
     pub model_config_name: Option<String>,
     /// Also set by `--strict-model-config=true`.
     pub disable_auto_complete_config: bool,
     pub model_load_thread_count: usize,
+    /// Read, and of no use yet.
+    pub model_load_retry_count: u32,
     pub strict_readiness: bool,
     pub exit_on_error: bool,
     pub exit_timeout_secs: u64,
@@ -130,6 +132,7 @@ impl Serve {
             disable_auto_complete_config: values.truth("disable-auto-complete-config")
                 || values.truth("strict-model-config"),
             model_load_thread_count: values.number("model-load-thread-count").unwrap_or(4),
+            model_load_retry_count: values.number("model-load-retry-count").unwrap_or(0),
             strict_readiness: values.truth("strict-readiness"),
             exit_on_error: values.truth("exit-on-error"),
             exit_timeout_secs: values.number("exit-timeout-secs").unwrap_or(30),

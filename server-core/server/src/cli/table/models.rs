@@ -1,5 +1,5 @@
 use crate::cli::flag::Flag;
-use crate::cli::grammar::{COUNT, Grammar, INT};
+use crate::cli::grammar::{Grammar, INT};
 
 pub(super) const MODELS: &[Flag] = &[
     Flag::works("model-repository", Grammar::Path("DIR"), "A directory of models.")
@@ -14,7 +14,7 @@ pub(super) const MODELS: &[Flag] = &[
     .or("none"),
     Flag::works(
         "repository-poll-secs",
-        Grammar::Whole(0, i32::MAX as i64),
+        Grammar::Whole(1, i32::MAX as i64),
         "Seconds between two looks at the repositories (poll mode only).",
     )
     .or("15"),
@@ -36,7 +36,7 @@ pub(super) const MODELS: &[Flag] = &[
     .or("4"),
     Flag::idle(
         "model-load-retry-count",
-        COUNT,
+        Grammar::Whole(0, i32::MAX as i64),
         "How often a load that failed is tried again.",
         "retries of a load are not implemented; a model that fails says why in the index",
     )

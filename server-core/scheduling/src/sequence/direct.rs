@@ -1,0 +1,163 @@
+//! The direct strategy: a sequence has its row in every batch of its instance.
+
+use super::book::Book;
+use super::run::SlotRef;
+use super::{DirectSequenceConfig, DropReason, Row, SequenceStep};
+use crate::instances::InstanceId;
+use crate::request::{RequestId, RequestInfo};
+use crate::scheduler::{Ask, Refusal, Room, Scheduler};
+use crate::time::Time;
+
+/// Forms a batch when an instance asks, by these rules:
+///
+/// 1. The batch has a row for each slot of the instance, from the first to the last in which a request waits.
+/// 2. A row has the next request of its slot if that may run with the request of the lowest row; else, and
+///    where none waits, it is a null request. What is left out waits for the next execution.
+/// 3. If the configuration has both a delay and a least utilization, the batch waits until enough slots have
+///    a request, or the oldest of these requests has waited so long.
+///
+/// An instance that can hold only some of the requests takes those of the lowest slots. After
+/// [`Scheduler::close`] rule 3 does not wait.
+#[derive(Debug)]
+pub struct DirectSequences {
+    config: DirectSequenceConfig,
+    book: Book,
+    /// The rows of the last batch of each instance.
+    rows: Vec<Vec<Row>>,
+}
+
+impl DirectSequences {
+    pub fn new(config: DirectSequenceConfig) -> Self {
+        let book = Book::new(config.slots, config.idle_ns);
+        Self { config, book, rows: Vec::new() }
+    }
+
+    /// Until when the requests of `instance` wait for company.
+    fn waits_until(&self, instance: InstanceId, now: Time, room: Room) -> Option<Time> {
+        let delay = self.config.max_queue_delay_ns;
+        let ready = self.book.ready_len(instance);
+        if delay == 0 || ready >= self.config.enough as usize || ready >= room.0 || self.book.is_closed() {
+            return None;
+        }
+        let arrivals = self.book.ready(instance).filter_map(|(_, step)| self.book.info(step.id));
+        let until = arrivals.map(|info| info.arrival).min()?.after_ns(delay);
+        (until > now).then_some(until)
+    }
+}
+
+impl Scheduler for DirectSequences {
+    fn on_arrival(&mut self, _info: RequestInfo) -> Result<(), Refusal> {
+        Err(Refusal::NoCorrelationId)
+    }
+
+    fn on_sequence_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
+        let answer = self.book.on_arrival(info, step);
+        self.book.stirred.clear();
+        answer
+    }
+
+    fn on_cancel(&mut self, id: RequestId) -> bool {
+        self.book.on_cancel(id)
+    }
+
+    fn close(&mut self) {
+        self.book.close();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.book.is_closed()
+    }
+
+    fn expire(&mut self, now: Time, expired: &mut Vec<RequestId>) {
+        self.book.settle(now);
+        self.book.take_expired(expired);
+        // Only a strategy that hands requests on has a use for these.
+        self.book.stirred.clear();
+    }
+
+    // waiting in slots -> batch
+    fn take_batch(&mut self, instance: InstanceId, now: Time, room: Room, batch: &mut Vec<RequestId>) -> Ask {
+        let Some((last, _)) = self.book.ready(instance).next_back() else {
+            return Ask::empty(self.book.is_over());
+        };
+        if let Some(until) = self.waits_until(instance, now, room) {
+            return Ask::WakeAt(until);
+        }
+        let index = instance.0 as usize;
+        if self.rows.len() <= index {
+            self.rows.resize_with(index + 1, Vec::new);
+        }
+        let Some(rows) = self.rows.get_mut(index) else { return Ask::Idle };
+        rows.clear();
+        rows.extend((0..=last).map(|slot| Row { slot, request: None, start: false, end: false }));
+
+        let mut key = None;
+        for (slot, step) in self.book.ready(instance).take(room.0) {
+            let Some(info) = self.book.info(step.id) else { continue };
+            if *key.get_or_insert(info.shape_key) == info.shape_key
+                && let Some(row) = rows.get_mut(slot as usize)
+            {
+                *row = Row { slot, request: Some(step.id), start: step.start, end: step.end };
+            }
+        }
+        let before = batch.len();
+        for row in rows.iter() {
+            if let Some(id) = row.request {
+                self.book.pop(SlotRef { slot: row.slot, instance }, false);
+                self.book.dispatched(id);
+                batch.push(id);
+            }
+        }
+        // A slot that became free takes the next sequence, whose first request is for the next execution.
+        self.book.settle(now);
+        Ask::Batch(batch.len() - before)
+    }
+
+    fn next_deadline(&mut self) -> Option<Time> {
+        self.book.next_due()
+    }
+
+    fn pending(&self) -> usize {
+        self.book.waiting.len()
+    }
+
+    fn oldest_arrival(&self) -> Option<Time> {
+        self.book.waiting.oldest_arrival()
+    }
+
+    fn is_bound(&self) -> bool {
+        true
+    }
+
+    fn rows(&self, instance: InstanceId) -> &[Row] {
+        self.rows.get(instance.0 as usize).map_or(&[], Vec::as_slice)
+    }
+
+    fn open_sequences(&self) -> usize {
+        self.book.open_sequences()
+    }
+
+    fn take_dropped(&mut self, dropped: &mut Vec<(RequestId, DropReason)>) {
+        self.book.take_dropped(dropped);
+    }
+
+    fn on_instance_added(&mut self, instance: InstanceId) {
+        self.book.on_instance_added(instance);
+    }
+
+    fn on_instance_up(&mut self, instance: InstanceId) {
+        self.book.on_instance_up(instance);
+    }
+
+    fn on_instance_down(&mut self, instance: InstanceId) {
+        self.book.on_instance_down(instance);
+    }
+
+    fn on_instance_retired(&mut self, instance: InstanceId) {
+        self.book.on_instance_retired(instance);
+    }
+
+    fn holds(&self, instance: InstanceId) -> bool {
+        self.book.holds(instance)
+    }
+}
