@@ -257,6 +257,18 @@ def test_a_client_that_shortens_its_object_harms_nobody_else(client, region):
         client.infer("identity", [shared_input(client, "r", [1, 8], "FP32", 32)])
 
 
+def test_a_link_out_of_the_directory_is_not_followed(client, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"x" * 64)
+    link = f"trireme_{uuid.uuid4().hex}"
+    os.symlink(secret, f"/dev/shm/{link}")
+    try:
+        with pytest.raises(Exception, match=f"Unable to open shared memory region: '{link}'"):
+            client.register_system_shared_memory("r", link, 64)
+    finally:
+        os.unlink(f"/dev/shm/{link}")
+
+
 def test_an_object_longer_than_memory_is_no_bomb(client, region):
     _, key = region(64)
     with open(f"/dev/shm{key}", "r+b") as file:

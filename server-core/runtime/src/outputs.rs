@@ -13,11 +13,11 @@ use crate::shared_memory::{Region, SharedMemory};
 /// connections for about a tenth of a millisecond.
 const INLINE_UP_TO: u64 = 1 << 20;
 
-/// The wishes of one request. The regions that it uses live as long as this.
+/// The wishes of one request, and the regions that its inputs came from: they stay registered as long as this.
 #[derive(Default)]
 pub struct OutputPlan {
     wishes: Vec<(String, Wish)>,
-    _inputs: Vec<Arc<Region>>,
+    held: Vec<Arc<Region>>,
 }
 
 enum Wish {
@@ -36,7 +36,7 @@ impl SharedMemory {
             if let TensorData::SharedMemory(part) = &input.data {
                 let region = self.find(part)?;
                 input.data = TensorData::Bytes(region.read(part)?);
-                plan._inputs.push(region);
+                plan.held.push(region);
             }
         }
         for output in &mut request.outputs {

@@ -10,12 +10,14 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use rustix::shm;
+use rustix::fs::{Mode, OFlags};
 use trireme_protocol::{SharedMemoryRef, StatusCode};
 
 use crate::error::ServeError;
 use crate::statistics::lock;
 
+/// Where Linux has the objects that `shm_open` makes.
+const OBJECTS: &str = "/dev/shm/";
 /// Names of regions that backends keep for themselves begin so.
 const RESERVED: &str = "triton_python_backend_shm_region_";
 /// The most regions at a time: each holds a file open.
@@ -226,9 +228,11 @@ fn check_key(name: &str, key: &str) -> Result<(), ServeError> {
 }
 
 fn open(key: &str) -> Result<File, ServeError> {
-    let path = format!("/{}", key.trim_start_matches('/'));
-    shm::open(path.as_str(), shm::OFlags::RDWR, shm::Mode::empty()).map(File::from).map_err(|error| {
-        tracing::debug!("shm_open failed: {error}");
+    let path = format!("{OBJECTS}{}", key.trim_start_matches('/'));
+    // A link would lead out of the directory, to whatever file the server may write; a pipe would make it wait.
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map(File::from).map_err(|error| {
+        tracing::debug!("a shared memory object cannot be opened: {error}");
         ServeError::internal(format!("Unable to open shared memory region: '{key}'"))
     })
 }
@@ -287,8 +291,7 @@ mod tests {
     impl Object {
         fn new(test: &str, length: u64) -> Self {
             let key = format!("/trireme_unit_{}_{test}", std::process::id());
-            let flags = shm::OFlags::CREATE | shm::OFlags::RDWR;
-            let file = File::from(shm::open(key.as_str(), flags, shm::Mode::RUSR | shm::Mode::WUSR).unwrap());
+            let file = File::create(format!("/dev/shm{key}")).unwrap();
             file.set_len(length).unwrap();
             file.write_all_at(&[7; 4], 4).unwrap();
             Self(key)
@@ -297,7 +300,7 @@ mod tests {
 
     impl Drop for Object {
         fn drop(&mut self) {
-            let _ = shm::unlink(self.0.as_str());
+            let _ = std::fs::remove_file(format!("/dev/shm{}", self.0));
         }
     }
 
@@ -333,11 +336,26 @@ mod tests {
         let object = Object::new("short", 64);
         let memory = SharedMemory::new(true);
         memory.register("r", &object.0, 0, 64).unwrap();
-        let file = File::from(shm::open(object.0.as_str(), shm::OFlags::RDWR, shm::Mode::empty()).unwrap());
+        let file = File::options().write(true).open(format!("/dev/shm{}", object.0)).unwrap();
         file.set_len(8).unwrap();
         let region = memory.find(&part(0, 64)).unwrap();
         let error = region.read(&part(0, 64)).unwrap_err();
         assert!(error.message.contains("is shorter than it was"), "{error}");
+    }
+
+    #[test]
+    fn a_link_is_not_followed_and_a_directory_is_no_object() {
+        let object = Object::new("target", 64);
+        let link = Object(format!("/trireme_unit_{}_link", std::process::id()));
+        std::os::unix::fs::symlink(format!("/dev/shm{}", object.0), format!("/dev/shm{}", link.0)).unwrap();
+        let memory = SharedMemory::new(true);
+        let error = memory.register("r", &link.0, 0, 64).unwrap_err();
+        assert_eq!(error.message, format!("Unable to open shared memory region: '{}'", link.0));
+        let directory = format!("trireme_unit_{}_directory", std::process::id());
+        std::fs::create_dir(format!("/dev/shm/{directory}")).unwrap();
+        let error = memory.register("r", &directory, 0, 64).unwrap_err();
+        std::fs::remove_dir(format!("/dev/shm/{directory}")).unwrap();
+        assert_eq!(error.message, format!("Unable to open shared memory region: '{directory}'"));
     }
 
     #[test]
