@@ -51,6 +51,12 @@ def test_the_flags_of_upstream_charts_start_the_server(repository):
         server.alive()
 
 
+def test_the_poll_mode_of_upstream_charts(repository):
+    with Server(repository, "--model-control-mode=poll", "--repository-poll-secs=5") as server:
+        assert "no effect" not in server.output()
+        server.alive()
+
+
 @pytest.mark.parametrize("flag", ["--rate-limit=execution_count", "--model-namespacing=true", "--allow-sagemaker=true", "--allow-vertex-ai=on"])
 def test_what_a_deployment_relies_on_is_refused(repository, flag):
     code, output = start_and_end(repository, flag)

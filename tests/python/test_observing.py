@@ -20,6 +20,8 @@ def repository(tmp_path_factory):
         name = f"identity_{dtype.lower()}"
         write_model(repository, name, identity(name, dtype))
     write_model(repository, "flat", identity("flat", "FP32", "-1", 0))
+    labelled = identity("labelled").replace('name: "OUTPUT0"', 'name: "OUTPUT0" label_filename: "labels.txt"')
+    write_model(repository, "labelled", labelled, files=[("labels.txt", b"cat\ndog\n")])
     write_model(repository, "repeat_int32", REPEAT)
     return repository
 
@@ -232,6 +234,13 @@ def test_the_best_classes(classifying, protocol):
         assert classes(result) == [["3:2"]]
         result = infer(client, protocol, "identity_fp64", array[:1].astype(np.float64), "FP64", class_count=1)
         assert classes(result) == [["3.500000:2"]]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_classes_have_labels(classifying, protocol):
+    with connect(classifying, protocol) as client:
+        result = infer(client, protocol, "labelled", np.array([[1, 3, 2]], np.float32), "FP32", class_count=3)
+        assert classes(result) == [["3.000000:1:dog", "2.000000:2", "1.000000:0:cat"]]
 
 
 def test_classes_as_json(classifying):

@@ -1,11 +1,12 @@
 //! A backend that misbehaves on request; for tests only. Parameter `fault`:
 //! `panic_load`, `panic_create`, `panic_execute`, `drop` (no answer), `twice` (answers two times), `wrong_shape`,
-//! `wrong_name`, `wrong_type`, `late_drop` (drops the request on another thread).
+//! `wrong_name`, `wrong_type`, `late_drop` (drops the request on another thread), `tell_address` (behaves, but logs where
+//! INPUT0 is).
 #![forbid(unsafe_code)]
 
 use trireme_sdk::{
-    DataType, Error, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result,
-    Stateless,
+    DataType, Error, Host, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response,
+    Result, Stateless,
 };
 
 const FAULTS: &[&str] = &[
@@ -18,10 +19,12 @@ const FAULTS: &[&str] = &[
     "wrong_name",
     "wrong_type",
     "late_drop",
+    "tell_address",
 ];
 
 struct Hostile {
     fault: String,
+    host: Host,
 }
 
 impl LoadModel for Hostile {
@@ -34,7 +37,7 @@ impl LoadModel for Hostile {
         if fault == "panic_load" {
             panic!("asked to panic in load");
         }
-        Ok(Self { fault })
+        Ok(Self { fault, host: context.host })
     }
 }
 
@@ -45,7 +48,7 @@ impl Model for Hostile {
         if self.fault == "panic_create" {
             panic!("asked to panic in create_instance");
         }
-        Ok(Hostile { fault: self.fault.clone() })
+        Ok(Hostile { fault: self.fault.clone(), host: self.host.clone() })
     }
 }
 
@@ -70,6 +73,12 @@ impl Instance for Hostile {
                 }),
                 "wrong_name" => request.answer(|_| Response::new().tensor("NOBODY", &[1, 1], vec![1.0f32])),
                 "wrong_type" => request.answer(|_| Response::new().tensor("OUTPUT0", &[1, 1], vec![1i64])),
+                "tell_address" => request.answer(|request| {
+                    let input = request.input("INPUT0")?;
+                    let address = input.pieces()?.first().map(|piece| piece.as_ptr());
+                    self.host.info(format!("INPUT0 is at {address:?}"));
+                    Response::new().forward("OUTPUT0", request, &input)
+                }),
                 _ => drop(request),
             }
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use trireme_protocol::proto::ModelConfig;
 
 use crate::capabilities::Capabilities;
-use crate::check::check;
+use crate::check::{check, check_members};
 use crate::checked::CheckedConfig;
 use crate::finding::{Finding, Severity};
 use crate::json::config_from_json;
@@ -103,6 +103,21 @@ impl Draft {
         capabilities: &Capabilities,
     ) -> Result<(CheckedConfig, Vec<Finding>), Vec<Finding>> {
         check(self, directory, capabilities)
+    }
+
+    /// Holds the steps of `ensemble`, which was made of this draft, against the models that they name. `member` gives the
+    /// configuration of the model of step n, or says why there is none.
+    ///
+    /// # Errors
+    /// All findings, each at the line of its step.
+    pub fn check_members<'a>(
+        &'a self,
+        ensemble: &'a CheckedConfig,
+        member: &dyn Fn(usize) -> Result<&'a CheckedConfig, String>,
+    ) -> Result<(), Vec<Finding>> {
+        let Some(steps) = ensemble.ensemble() else { return Ok(()) };
+        let findings = check_members(self, ensemble, steps, member);
+        if findings.is_empty() { Ok(()) } else { Err(findings) }
     }
 
     /// Slips that change nothing for the server, but hardly are what the author meant.

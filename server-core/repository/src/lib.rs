@@ -5,6 +5,8 @@
 mod backend;
 mod error;
 mod examine;
+mod find;
+mod fingerprint;
 mod found;
 mod scan;
 mod version;
@@ -12,5 +14,7 @@ mod version;
 pub use backend::{BackendNotFound, BackendPlaces, find_backend, find_runtime};
 pub use error::RepositoryError;
 pub use examine::{ExamineOptions, Report, Verdict, examine};
+pub use find::{find, is_model_name, model_in, names, rescan};
+pub use fingerprint::{Fingerprint, Stamp};
 pub use found::{FoundModel, FoundVersion, NoVersion, Selection};
-pub use scan::scan;
+pub use scan::{IN_TWO, scan};

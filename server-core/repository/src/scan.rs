@@ -12,9 +12,7 @@ use crate::version::{VersionName, is_plain_version};
 /// # Errors
 /// A repository that cannot be read, is empty, or is a model itself.
 pub fn scan(repositories: &[PathBuf], config_name: Option<&str>) -> Result<Vec<FoundModel>, RepositoryError> {
-    if let Some(name) = config_name.filter(|name| !is_component(name)) {
-        return Err(RepositoryError::ConfigName { name: name.to_owned() });
-    }
+    check_config_name(config_name)?;
     let mut models: BTreeMap<String, FoundModel> = BTreeMap::new();
     let mut read = BTreeSet::new();
     for repository in repositories {
@@ -27,7 +25,7 @@ pub fn scan(repositories: &[PathBuf], config_name: Option<&str>) -> Result<Vec<F
             match models.get_mut(&model.name) {
                 None => drop(models.insert(model.name.clone(), model)),
                 Some(first) => {
-                    first.problem = Some("model appears in two or more repositories".to_owned());
+                    first.problem = Some(IN_TWO.to_owned());
                     first.versions.clear();
                 }
             }
@@ -36,13 +34,23 @@ pub fn scan(repositories: &[PathBuf], config_name: Option<&str>) -> Result<Vec<F
     Ok(models.into_values().collect())
 }
 
+/// The field's text for a model that no request can be sent to, as nobody knows which one is meant.
+pub const IN_TWO: &str = "model appears in two or more repositories";
+
+pub(crate) fn check_config_name(config_name: Option<&str>) -> Result<(), RepositoryError> {
+    match config_name.filter(|name| !is_component(name)) {
+        Some(name) => Err(RepositoryError::ConfigName { name: name.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// Whether a name stays where it is put.
 fn is_component(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
-fn open(repository: &Path) -> Result<PathBuf, RepositoryError> {
+pub(crate) fn open(repository: &Path) -> Result<PathBuf, RepositoryError> {
     if repository.as_os_str().is_empty() {
         return Err(RepositoryError::Empty);
     }
@@ -92,7 +100,7 @@ fn is_model(directory: &Path, directories: &[(String, PathBuf)]) -> bool {
         || (!directories.is_empty() && directories.iter().all(is_version))
 }
 
-fn model(name: String, dir: PathBuf, repository: &Path, config_name: Option<&str>) -> FoundModel {
+pub(crate) fn model(name: String, dir: PathBuf, repository: &Path, config_name: Option<&str>) -> FoundModel {
     let mut problem = None;
     if !is_model_name(&name) {
         problem =
@@ -109,7 +117,7 @@ fn model(name: String, dir: PathBuf, repository: &Path, config_name: Option<&str
     FoundModel { name, dir, repository, config, versions, problem, warnings }
 }
 
-fn is_model_name(name: &str) -> bool {
+pub(crate) fn is_model_name(name: &str) -> bool {
     let fine = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | ' ' | ':' | '@' | '=');
     !name.contains("..") && !name.trim().is_empty() && name.chars().all(fine)
 }
@@ -137,7 +145,7 @@ fn versions(directories: Vec<(String, PathBuf)>, warnings: &mut Vec<String>) -> 
 }
 
 /// The directories in a directory, by name; hidden ones are left out. A link to a directory is one.
-fn directories(path: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
+pub(crate) fn directories(path: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path)? {
         let path = entry?.path();

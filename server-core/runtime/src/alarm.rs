@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trireme_telemetry::clock::now_ns;
 
-use crate::model::ModelVersion;
+use crate::queue::Queue;
 use crate::statistics::lock;
 
 /// One thread for all models; it is started with the first alarm.
@@ -21,7 +21,7 @@ struct Alarms {
 
 struct Due {
     at_ns: u64,
-    model: Weak<ModelVersion>,
+    queue: Weak<Queue>,
 }
 
 impl PartialEq for Due {
@@ -44,8 +44,8 @@ impl Ord for Due {
     }
 }
 
-/// Calls `queue().on_alarm()` of the model at that time, unless it is gone by then.
-pub(crate) fn set(at_ns: u64, model: Weak<ModelVersion>) {
+/// Calls `on_alarm` of the queue at that time, unless it is gone by then.
+pub(crate) fn set(at_ns: u64, queue: Weak<Queue>) {
     let mut first = false;
     let alarms = ALARMS.get_or_init(|| {
         first = true;
@@ -59,7 +59,7 @@ pub(crate) fn set(at_ns: u64, model: Weak<ModelVersion>) {
     }
     let mut due = lock(&alarms.due);
     let earlier = due.peek().is_none_or(|Reverse(next)| at_ns < next.at_ns);
-    due.push(Reverse(Due { at_ns, model }));
+    due.push(Reverse(Due { at_ns, queue }));
     drop(due);
     if earlier {
         alarms.earlier.notify_one();
@@ -78,10 +78,10 @@ impl Alarms {
                     self.earlier.wait_timeout(due, wait).unwrap_or_else(PoisonError::into_inner).0
                 }
                 Some(_) => {
-                    let model = due.pop().and_then(|Reverse(due)| due.model.upgrade());
+                    let queue = due.pop().and_then(|Reverse(due)| due.queue.upgrade());
                     drop(due);
-                    if let Some(model) = model {
-                        model.queue().on_alarm(&model);
+                    if let Some(queue) = queue {
+                        queue.on_alarm();
                     }
                     lock(&self.due)
                 }

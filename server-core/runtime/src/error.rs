@@ -48,6 +48,23 @@ impl From<trireme_host::Status> for ServeError {
     }
 }
 
+impl From<ServeError> for trireme_host::Status {
+    fn from(error: ServeError) -> Self {
+        use trireme_host::abi::StatusCode as Abi;
+        let code = match error.status {
+            StatusCode::Internal => Abi::INTERNAL,
+            StatusCode::NotFound => Abi::NOT_FOUND,
+            StatusCode::InvalidArg => Abi::INVALID_ARG,
+            StatusCode::Unavailable => Abi::UNAVAILABLE,
+            StatusCode::Unsupported => Abi::UNSUPPORTED,
+            StatusCode::AlreadyExists => Abi::ALREADY_EXISTS,
+            StatusCode::Cancelled => Abi::CANCELLED,
+            StatusCode::Unknown => Abi::UNKNOWN,
+        };
+        Self { code, message: error.message }
+    }
+}
+
 /// The server's name for a code that came over the ABI; what is unknown stays unknown.
 fn status_from_abi(code: trireme_host::abi::StatusCode) -> StatusCode {
     use trireme_host::abi::StatusCode as Abi;

@@ -52,7 +52,7 @@ impl Execution {
             0 => end,
             marked => marked.clamp(compute_start, end.max(compute_start)),
         };
-        ExecutionTimes { start, compute_start, compute_end, end: end.max(compute_end) }
+        ExecutionTimes::of(start, compute_start, compute_end, end.max(compute_end))
     }
 
     /// A request of the batch has its last answer. The last one counts the batch, unless all of them failed.

@@ -142,7 +142,7 @@ mod tests {
     use crate::model::ModelVersion;
     use crate::queue::Queue;
     use trireme_model_config::Draft;
-    use trireme_scheduling::{Direct, Dispatcher, InstanceSlots};
+    use trireme_scheduling::{Direct, Dispatcher, InstanceId, InstanceSlots};
     use trireme_telemetry::Registry;
 
     fn model(instances: u32) -> Arc<ModelVersion> {
@@ -178,9 +178,9 @@ mod tests {
     fn a_model_is_ready_as_long_as_one_instance_is_left() {
         let model = model(2);
         let index = index(&model);
-        model.instance_lost();
+        model.instance_lost(InstanceId(0));
         assert!(index.all_ready() && index.list(true).len() == 1);
-        model.instance_lost();
+        model.instance_lost(InstanceId(1));
         assert!(!index.all_ready());
         assert!(index.list(true).is_empty());
         let [line]: [IndexEntry; 1] = index.list(false).try_into().unwrap();

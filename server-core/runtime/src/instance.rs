@@ -5,13 +5,15 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use trireme_host::abi::InstanceKind;
-use trireme_host::{Instance, InstanceArgs, Item, Model, Status};
+use trireme_host::{Instance, InstanceArgs, Item, Model};
+use trireme_model_config::InstanceGroup;
 use trireme_scheduling::{InstanceId, Row};
 
 use crate::error::ServeError;
 use crate::model::ModelVersion;
 use crate::queue::Work;
 use crate::threads::ThreadGuard;
+use crate::warmup::Warmup;
 
 /// First pause before a failed instance is made anew; doubled up to [`MAX_BACK_OFF`].
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
@@ -23,12 +25,20 @@ const MAX_ATTEMPTS: u32 = 10;
 #[derive(Debug, Clone)]
 pub(crate) struct InstancePlan {
     pub(crate) name: String,
+    /// The group without its name and its count: instances of equal groups can stand in for each other.
+    pub(crate) group: InstanceGroup,
+    /// Its number among all that the version ever had.
     pub(crate) index: u32,
     pub(crate) kind: InstanceKind,
     pub(crate) device: i32,
 }
 
 impl InstancePlan {
+    /// Whether an instance of this plan is as good as one of the other.
+    pub(crate) fn stands_for(&self, other: &Self) -> bool {
+        (&self.group, self.kind, self.device) == (&other.group, other.kind, other.device)
+    }
+
     fn args(&self) -> InstanceArgs<'_> {
         InstanceArgs { name: &self.name, index: self.index, kind: self.kind, device: self.device }
     }
@@ -40,10 +50,11 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Starts the thread and makes the instance on it; returns when that is done.
+    /// Starts the thread, which makes the instance and runs the warm-up on it.
     pub(crate) fn create(
         model: Arc<Model>,
         plan: InstancePlan,
+        warmup: Arc<Warmup>,
         label: &str,
     ) -> Result<PendingInstance, ServeError> {
         let (created, result) = mpsc::channel();
@@ -54,17 +65,22 @@ impl Prepared {
         std::thread::Builder::new()
             .name(short)
             .spawn(move || {
-                let instance = match model.create_instance(&plan.args()) {
+                let made = model.create_instance(&plan.args()).map_err(ServeError::from);
+                let warm = |mut instance| {
+                    warmup.run(&mut instance, &plan.name)?;
+                    Ok(instance)
+                };
+                let instance = match made.and_then(warm) {
                     Ok(instance) => instance,
-                    Err(status) => {
-                        let _ = created.send(Err(status));
+                    Err(error) => {
+                        let _ = created.send(Err(error));
                         return;
                     }
                 };
                 let _ = created.send(Ok(()));
                 // No model: another instance failed, the load is given up.
                 if let Ok((version, guard)) = go.recv() {
-                    let lost = LostByPanic(&version);
+                    let lost = LostByPanic(&version, InstanceId(plan.index));
                     run(&version, &model, &plan, instance);
                     drop(lost);
                     // The guard goes last: who waits for it wants instance and model gone.
@@ -84,7 +100,7 @@ impl Prepared {
 
 /// An instance that is being made.
 pub(crate) struct PendingInstance {
-    result: mpsc::Receiver<Result<(), Status>>,
+    result: mpsc::Receiver<Result<(), ServeError>>,
     prepared: Prepared,
 }
 
@@ -92,19 +108,19 @@ impl PendingInstance {
     pub(crate) fn wait(self) -> Result<Prepared, ServeError> {
         match self.result.recv() {
             Ok(Ok(())) => Ok(self.prepared),
-            Ok(Err(status)) => Err(status.into()),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(ServeError::internal("the instance's thread ended while the instance was made")),
         }
     }
 }
 
 /// Without its thread, an instance would leave requests waiting for ever.
-struct LostByPanic<'a>(&'a ModelVersion);
+struct LostByPanic<'a>(&'a ModelVersion, InstanceId);
 
 impl Drop for LostByPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.instance_lost();
+            self.0.instance_lost(self.1);
         }
     }
 }
@@ -162,6 +178,6 @@ fn replace(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan)
             }
         }
     }
-    version.instance_lost();
+    version.instance_lost(InstanceId(plan.index));
     None
 }

@@ -8,7 +8,7 @@
 //! Whatever happens, exactly one terminal answer reaches the mailbox.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
@@ -20,10 +20,10 @@ use trireme_telemetry::clock::now_ns;
 
 use crate::error::ServeError;
 use crate::execution::Execution;
-use crate::mailbox::Mailbox;
+use crate::lineage::{Dependent, Lineage, Outlet};
 use crate::model::ModelVersion;
 use crate::sequence::StateSlot;
-use crate::statistics::{ExecutionTimes, lock};
+use crate::statistics::{ExecutionTimes, Sums, lock};
 use crate::table::reshape;
 use crate::validate::OutputChoice;
 
@@ -56,12 +56,18 @@ pub(crate) struct Journey {
     progress: Mutex<Progress>,
     /// Its place in the order of answers, if the model keeps one.
     turn: OnceLock<Turn>,
-    mailbox: Mailbox<Letter>,
+    outlet: Outlet,
+    /// Whose part it is, if another request caused it.
+    lineage: Lineage,
+    /// What its steps spent, if its model is an ensemble.
+    sums: Option<Arc<Sums>>,
 }
 
 #[derive(Default)]
 struct Progress {
     execution: Option<Arc<Execution>>,
+    /// What it caused, to be cancelled with it.
+    dependents: Vec<Weak<dyn Dependent>>,
     /// A response of a model that is not decoupled waits here for FINAL.
     held: Option<Response>,
     responses: u64,
@@ -76,8 +82,10 @@ impl Journey {
         outputs: OutputChoice,
         batch_size: u32,
         empty_final: bool,
+        (outlet, lineage): (Outlet, Lineage),
     ) -> Arc<Self> {
         Arc::new(Self {
+            sums: model.is_ensemble().then(Arc::default),
             model,
             id,
             outputs,
@@ -90,7 +98,8 @@ impl Journey {
             slot: OnceLock::new(),
             progress: Mutex::default(),
             turn: OnceLock::new(),
-            mailbox: Mailbox::new(),
+            outlet,
+            lineage,
         })
     }
 
@@ -109,14 +118,33 @@ impl Journey {
     }
 
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
-        self.mailbox.poll_next(context)
+        self.outlet.poll_next(context)
     }
 
     /// The reader went away.
     pub(crate) fn cancel(self: &Arc<Self>) {
         self.cancelled.store(1, SeqCst);
-        self.mailbox.abandon();
+        self.outlet.abandon();
         self.model.queue().cancel(self);
+        let dependents = std::mem::take(&mut lock(&self.progress).dependents);
+        dependents.iter().filter_map(Weak::upgrade).for_each(|dependent| dependent.cancel());
+    }
+
+    /// Cancels `dependent` with this request, at once if that is cancelled already.
+    pub(crate) fn adopt(&self, dependent: &Arc<dyn Dependent>) {
+        lock(&self.progress).dependents.push(Arc::downgrade(dependent));
+        if self.is_cancelled() {
+            Arc::clone(dependent).cancel();
+        }
+    }
+
+    pub(crate) fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// Where its steps add up what they spend.
+    pub(crate) fn sums(&self) -> Option<&Arc<Sums>> {
+        self.sums.as_ref()
     }
 
     /// Gives the request its place in the order of answers.
@@ -137,7 +165,7 @@ impl Journey {
 
     /// Puts a letter where the client reads; true if the backend should pause.
     pub(crate) fn deliver(&self, letter: Letter) -> bool {
-        self.mailbox.push(letter)
+        self.outlet.push(letter)
     }
 
     /// Whether so much waits for the client that no more is taken.
@@ -146,7 +174,7 @@ impl Journey {
             (Some(ordering), Some(turn)) => ordering.held(*turn),
             _ => 0,
         };
-        held >= crate::mailbox::LIMIT || self.mailbox.is_full()
+        held >= crate::mailbox::LIMIT || self.outlet.is_full()
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -174,20 +202,23 @@ impl Journey {
         let statistics = &self.model.statistics;
         let total = times.end.saturating_sub(self.accepted_ns);
         let queued = times.start.saturating_sub(self.accepted_ns);
+        if let Some(sums) = &self.lineage.sums {
+            sums.add(times);
+        }
         statistics.success.add(total);
         statistics.queue.add(queued);
-        statistics.compute_input.add(times.input_ns());
-        statistics.compute_infer.add(times.infer_ns());
-        statistics.compute_output.add(times.output_ns());
+        statistics.compute_input.add(times.input_ns);
+        statistics.compute_infer.add(times.infer_ns);
+        statistics.compute_output.add(times.output_ns);
         statistics.inference_count.fetch_add(u64::from(self.batch_size), Relaxed);
         statistics.last_inference_ms.store(trireme_telemetry::clock::epoch_ms(), Relaxed);
         self.model.metrics.count_success(&trireme_telemetry::RequestTimes {
             batch_size: u64::from(self.batch_size),
             total_ns: total,
             queue_ns: queued,
-            compute_input_ns: times.input_ns(),
-            compute_infer_ns: times.infer_ns(),
-            compute_output_ns: times.output_ns(),
+            compute_input_ns: times.input_ns,
+            compute_infer_ns: times.infer_ns,
+            compute_output_ns: times.output_ns,
         });
     }
 
@@ -380,7 +411,7 @@ impl ResponseSink for Journey {
     }
 
     fn on_writable(&self, call: Box<dyn FnOnce() + Send>) {
-        self.mailbox.on_writable(call);
+        self.outlet.on_writable(call);
     }
 
     fn cancelled(&self) -> &AtomicU32 {
@@ -400,7 +431,7 @@ impl Journey {
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
         let times = match &execution {
             Some(execution) => execution.request_done(self, self.batch_size, letter.is_ok(), now),
-            None => ExecutionTimes { start: now, compute_start: now, compute_end: now, end: now },
+            None => self.steps_done(letter.is_ok(), now),
         };
         match &letter {
             Ok(_) => self.count_success(&times),
@@ -408,9 +439,21 @@ impl Journey {
             Err(error) if error.status == trireme_protocol::StatusCode::Cancelled => {
                 self.count_failure(FailureReason::Canceled);
             }
+            Err(_) if self.sums.is_some() => self.count_failure(FailureReason::Other),
             Err(_) => self.count_failure(FailureReason::Backend),
         }
         self.send_letter(letter);
+    }
+
+    /// An ensemble counts a request as one execution, with the sums of what its steps spent.
+    fn steps_done(&self, ok: bool, now: u64) -> ExecutionTimes {
+        let Some(sums) = &self.sums else { return ExecutionTimes::none(now) };
+        let times = sums.times(self.accepted_ns, now);
+        if ok {
+            self.model.statistics.count_batch(u64::from(self.batch_size), &times);
+            self.model.metrics.count_execution();
+        }
+        times
     }
 
     fn verdict(&self, paused: bool) -> Verdict {

@@ -1,48 +1,68 @@
 //! From a directory to a model that is ready to be swapped in. Nothing here changes the index: a load that fails leaves
-//! no trace but its error.
+//! no trace but its error. What is loaded, and when, is decided in [`crate::lifecycle`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use trireme_host::abi::InstanceKind;
-use trireme_host::{Backend, Model, ModelArgs};
-use trireme_model_config::{CheckedConfig, Draft};
-use trireme_protocol::repository::LoadRequest;
+use trireme_host::{Backend, ModelArgs};
+use trireme_model_config::{CheckedConfig, Draft, InstanceGroup};
+use trireme_repository::{FoundModel, FoundVersion};
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
+use crate::ensemble::Ensemble;
 use crate::error::ServeError;
+use crate::fleet::{Fleet, FleetChange};
+use crate::index::Index;
 use crate::instance::{InstancePlan, Prepared};
+use crate::labels::Labels;
 use crate::model::ModelVersion;
 use crate::options::CoreOptions;
+use crate::overlay::Overlay;
 use crate::queue::Queue;
 use crate::sequence::Sequences;
 use crate::source;
 use crate::table::{TensorSpec, TensorTable};
-use crate::text::did_you_mean;
 use crate::threads::Threads;
-use trireme_repository::FoundModel;
+use crate::warmup::Warmup;
 
 /// What a load needs to know of the server.
 pub(crate) struct Loader<'a> {
     pub(crate) options: &'a CoreOptions,
     pub(crate) backends: &'a Backends,
     pub(crate) registry: &'static Registry,
+    pub(crate) index: &'a Arc<ArcSwap<Index>>,
 }
 
 /// A version that is ready; its instances wait for the word.
 pub(crate) struct LoadedModel {
-    pub(crate) version: Arc<ModelVersion>,
+    pub(crate) version: ModelVersion,
+    /// The backend's library, if it has one.
+    pub(crate) library: Option<PathBuf>,
+    pub(crate) fleet: Option<VersionFleet>,
     instances: Vec<Prepared>,
+}
+
+/// The instances of a version with the backend that makes them.
+#[derive(Clone)]
+pub(crate) struct VersionFleet {
+    fleet: Fleet,
+    backend: Arc<Backend>,
 }
 
 impl LoadedModel {
     /// Lets the instances take requests.
-    pub(crate) fn start(self, threads: &Arc<Threads>) {
-        for instance in self.instances {
-            let guard = threads.begin(self.version.generation());
-            instance.start(Arc::clone(&self.version), guard);
+    pub(crate) fn start(self, threads: &Arc<Threads>) -> Arc<ModelVersion> {
+        let version = Arc::new(self.version);
+        if let Some(ensemble) = &version.ensemble {
+            ensemble.set_threads(threads);
         }
+        for instance in self.instances {
+            instance.start(Arc::clone(&version), threads.begin(version.generation()));
+        }
+        version
     }
 }
 
@@ -62,52 +82,38 @@ impl From<ServeError> for LoadFailure {
 }
 
 impl Loader<'_> {
-    /// What is in the repositories.
-    pub(crate) fn scan(&self) -> Result<Vec<FoundModel>, ServeError> {
-        source::scan(self.options)
-    }
-
-    /// One model of the repositories.
-    pub(crate) fn find(&self, name: &str) -> Result<FoundModel, ServeError> {
-        let mut models = self.scan()?;
-        match models.iter().position(|model| model.name == name) {
-            Some(at) => Ok(models.swap_remove(at)),
-            None => {
-                let near = did_you_mean(name, models.iter().map(|model| model.name.as_str()));
-                let message = format!("failed to load '{name}', failed to poll from model repository{near}");
-                Err(ServeError::internal(message))
+    /// Loads one version; if that fails, once more as often as it was asked for.
+    pub(crate) fn load_version(
+        &self,
+        found: &FoundModel,
+        draft: &Draft,
+        version: &FoundVersion,
+        numbers: &[i64],
+        files: Option<&Arc<Overlay>>,
+    ) -> Result<LoadedModel, ServeError> {
+        let mut tries = 0;
+        loop {
+            match self.try_version(found, draft.clone(), version.number, &version.dir, numbers) {
+                Ok(mut loaded) => {
+                    loaded.version.files = files.cloned();
+                    return Ok(loaded);
+                }
+                Err(error) if tries < self.options.load_retries => {
+                    tries += 1;
+                    tracing::warn!(
+                        model = found.name,
+                        version = version.number,
+                        "retry {tries} of {}: {}",
+                        self.options.load_retries,
+                        error.message
+                    );
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Loads all versions of a model that its policy wants. One that fails fails all.
-    pub(crate) fn load(
-        &self,
-        found: &FoundModel,
-        request: LoadRequest,
-    ) -> Result<Vec<LoadedModel>, LoadFailure> {
-        if !request.files.is_empty() {
-            let message =
-                "loading a model from files in the request is not implemented; put them into a repository";
-            return Err(ServeError::unsupported(message).into());
-        }
-        if let Some(problem) = &found.problem {
-            return Err(ServeError::invalid(problem.clone()).into());
-        }
-        let draft = source::read(found, request.config.as_deref())?;
-        let versions = source::versions(&draft, found)?;
-        let numbers: Vec<i64> = versions.iter().map(|version| version.number).collect();
-        let failed =
-            |version: i64, error| LoadFailure { error, versions: numbers.clone(), version: Some(version) };
-        let mut loaded = Vec::new();
-        for version in &versions {
-            let one = self.load_version(found, draft.clone(), version.number, &version.dir, &numbers);
-            loaded.push(one.map_err(|error| failed(version.number, error))?);
-        }
-        Ok(loaded)
-    }
-
-    fn load_version(
+    fn try_version(
         &self,
         found: &FoundModel,
         mut draft: Draft,
@@ -115,6 +121,9 @@ impl Loader<'_> {
         dir: &Path,
         numbers: &[i64],
     ) -> Result<LoadedModel, ServeError> {
+        if source::is_ensemble(&draft) {
+            return self.ensemble(found, &draft, number, numbers);
+        }
         let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
         let backend = self.backends.get(&library, &backend_name)?;
         if self.options.auto_complete {
@@ -126,19 +135,71 @@ impl Loader<'_> {
         }
         let config = source::check(&draft, found)?;
         let config_json = trireme_model_config::config_json(&config.proto);
-        let plans = instance_plans(&config, &backend, found)?;
+        let plans = instance_plans(&config, &backend)?;
         let args = model_args(&found.name, number, &found.dir, dir, &config_json);
-        let model = backend.load(&args)?;
-        let instances = create_instances(&model, &plans, &format!("{}:{number}", found.name))?;
+        let labels = Labels::read(&config, &found.dir)?;
+        let warmup = Warmup::read(&config, &found.dir)?;
+        let sequences = Sequences::new(&config, &found.dir)?;
         let bounded = std::num::NonZeroU32::new(backend.library().info().max_in_flight);
         let queue = Queue::new(source::dispatcher(&config, plans.len(), bounded)?, bounded.is_some());
+        let model = backend.load(&args)?;
+        let label = format!("{}:{number}", found.name);
+        let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
+        let mut version = self.version(number, config, numbers, queue, sequences);
+        version.labels = labels;
+        let fleet = Some(VersionFleet { fleet, backend });
+        Ok(LoadedModel { version, library: Some(library), fleet, instances })
+    }
+
+    fn version(
+        &self,
+        number: i64,
+        config: CheckedConfig,
+        numbers: &[i64],
+        queue: Queue,
+        sequences: Option<Sequences>,
+    ) -> ModelVersion {
         let tags: Vec<(String, String)> =
             config.metric_tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let metrics = self.registry.model(&found.name, number, &tags);
-        let sequences = Sequences::new(&config, &found.dir)?;
-        let version =
-            ModelVersion::new(number, config, config_json, numbers.to_vec(), metrics, queue, sequences);
-        Ok(LoadedModel { version: Arc::new(version), instances })
+        let metrics = self.registry.model(&config.name, number, &tags);
+        let json = trireme_model_config::config_json(&config.proto);
+        ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue, sequences)
+    }
+
+    /// A version of an ensemble, which computes nothing itself. Its steps are ready versions by now; whether their
+    /// tensors fit together is to be seen here.
+    fn ensemble(
+        &self,
+        found: &FoundModel,
+        draft: &Draft,
+        number: i64,
+        numbers: &[i64],
+    ) -> Result<LoadedModel, ServeError> {
+        let mut config = source::check(draft, found)?;
+        let labels = Labels::read(&config, &found.dir)?;
+        let ensemble = Ensemble::load(draft, &config, self.index)?;
+        source::set_decoupled(&mut config, draft, ensemble.is_decoupled())?;
+        let queue = Queue::new(source::dispatcher(&config, 0, None)?, false);
+        let mut version = self.version(number, config, numbers, queue, None);
+        version.labels = labels;
+        version.ensemble = Some(Arc::new(ensemble));
+        Ok(LoadedModel { version, library: None, fleet: None, instances: Vec::new() })
+    }
+}
+
+impl VersionFleet {
+    /// The same with other instances.
+    pub(crate) fn with(self, fleet: Fleet) -> Self {
+        Self { fleet, ..self }
+    }
+
+    /// Makes the instances that `config` has beyond those there are.
+    pub(crate) fn prepare(
+        &self,
+        config: &CheckedConfig,
+        version: &ModelVersion,
+    ) -> Result<FleetChange, ServeError> {
+        self.fleet.prepare(instance_plans(config, &self.backend)?, version)
     }
 }
 
@@ -152,26 +213,8 @@ fn model_args<'a>(
     ModelArgs { name, version, model_dir, version_dir, config_json }
 }
 
-/// Makes all instances at once; they are made on the threads that will run them.
-fn create_instances(
-    model: &Arc<Model>,
-    plans: &[InstancePlan],
-    label: &str,
-) -> Result<Vec<Prepared>, ServeError> {
-    let pending: Vec<_> =
-        plans.iter().map(|plan| Prepared::create(Arc::clone(model), plan.clone(), label)).collect();
-    // All of them, also after a failure: the next try must not meet one that is still being made.
-    let made: Vec<_> =
-        pending.into_iter().map(|one| one.and_then(crate::instance::PendingInstance::wait)).collect();
-    made.into_iter().collect()
-}
-
 /// The instances that the groups of a configuration stand for.
-fn instance_plans(
-    config: &CheckedConfig,
-    backend: &Backend,
-    found: &FoundModel,
-) -> Result<Vec<InstancePlan>, ServeError> {
+fn instance_plans(config: &CheckedConfig, backend: &Backend) -> Result<Vec<InstancePlan>, ServeError> {
     use trireme_model_config::InstanceKind as Asked;
     let info = backend.library().info();
     let mut plans = Vec::new();
@@ -185,7 +228,7 @@ fn instance_plans(
                     "instance group '{}' of model '{}' has kind KIND_GPU, but the backend '{}' has no GPU support: \
                      use KIND_CPU or KIND_AUTO",
                     group.name,
-                    found.name,
+                    config.name,
                     backend.library().name()
                 )));
             }
@@ -197,11 +240,13 @@ fn instance_plans(
         };
         for number in 0..group.count {
             let index = u32::try_from(plans.len()).unwrap_or(u32::MAX);
-            plans.push(InstancePlan { name: format!("{}_{number}", group.name), index, kind, device: 0 });
+            let name = format!("{}_{number}", group.name);
+            let alike = InstanceGroup { name: String::new(), count: 0, ..group.clone() };
+            plans.push(InstancePlan { name, group: alike, index, kind, device: 0 });
         }
     }
     if plans.is_empty() {
-        return Err(ServeError::invalid(format!("model '{}' has no instance that could run", found.name)));
+        return Err(ServeError::invalid(format!("model '{}' has no instance that could run", config.name)));
     }
     Ok(plans)
 }

@@ -7,11 +7,16 @@ use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::proto::model_metrics::metric_control::MetricOptions;
 use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
+use trireme_scheduling::InstanceId;
 use trireme_telemetry::{FailureReason, ModelMetrics};
 
+use crate::ensemble::{Ensemble, Header};
 use crate::error::ServeError;
 use crate::journey::Journey;
+use crate::labels::Labels;
+use crate::lineage::{Lineage, Outlet};
 use crate::ordering::Ordering;
+use crate::overlay::Overlay;
 use crate::queue::Queue;
 use crate::sequence::{self, Sequences};
 use crate::statistics::Statistics;
@@ -51,17 +56,22 @@ pub struct ModelVersion {
     config_json: String,
     versions: Vec<i64>,
     pub(crate) table: TensorTable,
-    pub(crate) statistics: Statistics,
+    pub(crate) labels: Labels,
+    pub(crate) statistics: Arc<Statistics>,
     pub(crate) metrics: Arc<ModelMetrics>,
-    queue: Queue,
-    sequences: Option<Sequences>,
+    queue: Arc<Queue>,
+    sequences: Option<Arc<Sequences>>,
     /// Absent unless the configuration asks for the order of arrival.
-    ordering: Option<Ordering>,
+    ordering: Option<Arc<Ordering>>,
     hasher: RandomState,
     generation: u64,
     /// The last instance is gone and cannot be made again.
-    lost: AtomicBool,
+    lost: Arc<AtomicBool>,
     input_metas: Vec<TensorMeta>,
+    /// The steps, if it is an ensemble.
+    pub(crate) ensemble: Option<Arc<Ensemble>>,
+    /// The files of a load request; they are there as long as somebody may read them.
+    pub(crate) files: Option<Arc<Overlay>>,
 }
 
 impl ModelVersion {
@@ -93,15 +103,43 @@ impl ModelVersion {
             config_json,
             versions,
             table,
-            statistics: Statistics::default(),
+            labels: Labels::default(),
+            statistics: Arc::default(),
             metrics,
-            queue,
-            sequences,
-            ordering: preserves.then(Ordering::default),
+            queue: Arc::new(queue),
+            sequences: sequences.map(Arc::new),
+            ordering: preserves.then(Arc::default),
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
-            lost: AtomicBool::new(false),
+            lost: Arc::default(),
             input_metas,
+            ensemble: None,
+            files: None,
+        }
+    }
+
+    /// The same loaded version under a configuration that differs in its instances and its version policy only: queue,
+    /// instances and counters are shared, so that nothing that waits or runs notices.
+    pub(crate) fn revised(&self, config: CheckedConfig, config_json: String, versions: Vec<i64>) -> Self {
+        Self {
+            name: self.name.clone(),
+            version: self.version,
+            table: crate::load::tensor_table(&config),
+            config,
+            config_json,
+            versions,
+            labels: self.labels.clone(),
+            statistics: Arc::clone(&self.statistics),
+            metrics: Arc::clone(&self.metrics),
+            queue: Arc::clone(&self.queue),
+            sequences: self.sequences.clone(),
+            ordering: self.ordering.clone(),
+            hasher: self.hasher.clone(),
+            generation: self.generation,
+            lost: Arc::clone(&self.lost),
+            input_metas: self.input_metas.clone(),
+            ensemble: self.ensemble.clone(),
+            files: self.files.clone(),
         }
     }
 
@@ -130,15 +168,14 @@ impl ModelVersion {
         self.config.decoupled
     }
 
+    /// Whether other models compute what it answers.
+    pub fn is_ensemble(&self) -> bool {
+        self.ensemble.is_some()
+    }
+
     /// The inputs as a client may send them.
     pub fn input_metas(&self) -> &[TensorMeta] {
         &self.input_metas
-    }
-
-    /// The names of an output's classes, in their order; none are read yet.
-    pub fn labels(&self, output: &str) -> Option<&[String]> {
-        let _ = output;
-        None
     }
 
     /// Whether the first dimension of every tensor is the batch.
@@ -146,9 +183,14 @@ impl ModelVersion {
         self.table.batches()
     }
 
+    /// The names of the classes of an output, by class; `None` if its configuration names no label file.
+    pub fn labels(&self, output: &str) -> Option<&[String]> {
+        self.labels.of(output)
+    }
+
     /// An instance is gone for good; without the last one, what waits is refused.
-    pub(crate) fn instance_lost(&self) {
-        if self.queue.instance_lost(&self.lost_error()) {
+    pub(crate) fn instance_lost(&self, instance: InstanceId) {
+        if self.queue.instance_lost(instance, &self.lost_error()) {
             self.lost.store(true, Relaxed);
         }
     }
@@ -171,15 +213,20 @@ impl ModelVersion {
     }
 
     pub(crate) fn ordering(&self) -> Option<&Ordering> {
-        self.ordering.as_ref()
+        self.ordering.as_deref()
     }
 
     /// Present if the model is one of sequences.
     pub(crate) fn sequences(&self) -> Option<&Sequences> {
-        self.sequences.as_ref()
+        self.sequences.as_deref()
     }
 
-    pub(crate) fn queue(&self) -> &Queue {
+    /// The versions that are served beside this one, and it.
+    pub(crate) fn versions(&self) -> &[i64] {
+        &self.versions
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 
@@ -229,26 +276,55 @@ impl ModelVersion {
     /// # Errors
     /// INVALID_ARG for a request that does not fit the model, UNAVAILABLE if the model takes no more requests.
     pub fn infer_stream(self: &Arc<Self>, request: InferRequest) -> Result<ResponseStream, ServeError> {
+        let journey = self.submit(request, Outlet::mailbox(), Lineage::default())?;
+        Ok(ResponseStream::new(journey))
+    }
+
+    /// Validates a request and sends it on its way. Its answers go to `outlet`.
+    ///
+    /// # Errors
+    /// As [`ModelVersion::infer_stream`]; then nothing comes to `outlet`.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        request: InferRequest,
+        outlet: Outlet,
+        lineage: Lineage,
+    ) -> Result<Arc<Journey>, ServeError> {
         let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
+        let header = self.ensemble.is_some().then(|| Header::of(&request));
         let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
             self.metrics.count_failure(FailureReason::Other);
         })?;
         if let Some(sequences) = &self.sequences {
             sequences.check(&admitted.request.correlation, &self.name)?;
         }
+        admitted.request.deadline_ns = lineage.deadline_ns;
+        admitted.request.trace_parent.clone_from(&lineage.trace_parent);
         let journey = Journey::new(
             Arc::clone(self),
             admitted.request.id.clone(),
             admitted.outputs,
             admitted.request.batch_size,
             admitted.empty_final,
+            (outlet, lineage),
         );
-        if admitted.timeout_us > 0 {
+        if admitted.timeout_us > 0 && admitted.request.deadline_ns == 0 {
             let timeout_ns = admitted.timeout_us.saturating_mul(1000);
-            admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
+            let own = journey.accepted_ns().saturating_add(timeout_ns);
+            let inherited = Some(admitted.request.deadline_ns).filter(|deadline| *deadline > 0);
+            admitted.request.deadline_ns = inherited.map_or(own, |deadline| deadline.min(own));
         }
-        self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?;
-        Ok(ResponseStream::new(journey))
+        match (&self.ensemble, header) {
+            (Some(ensemble), Some(header)) => {
+                ensemble
+                    .start(&journey, admitted.request, header)
+                    .inspect_err(|_| self.metrics.count_failure(FailureReason::Other))?;
+            }
+            _ => {
+                self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?
+            }
+        }
+        Ok(journey)
     }
 
     /// Requests that no instance has taken yet.

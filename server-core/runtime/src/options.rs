@@ -9,6 +9,11 @@ use trireme_protocol::Limits;
 pub enum ControlMode {
     /// All models of the repositories, once, at start.
     None,
+    /// All models of the repositories, looked at again from time to time.
+    Poll {
+        /// How long from the end of one look to the next.
+        interval: Duration,
+    },
     /// The start list, then the load and unload calls.
     Explicit,
 }
@@ -44,6 +49,8 @@ pub struct CoreOptions {
     pub load_threads: usize,
     /// Whether clients may register shared memory.
     pub allow_client_shm: bool,
+    /// How often a version that cannot be loaded is tried again at once.
+    pub load_retries: u32,
     /// How long a drain may take.
     pub exit_timeout: Duration,
     /// What clients may send.

@@ -1,6 +1,7 @@
 //! The place where requests wait and where a free instance asks for work: the pure scheduler under one lock, with
 //! threads and a clock around it.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -19,7 +20,6 @@ use crate::alarm;
 use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
-use crate::model::ModelVersion;
 use crate::sequence::StateSlot;
 use crate::statistics::lock;
 
@@ -40,8 +40,8 @@ struct State {
     dispatcher: Dispatcher,
     waiting: SlotMap<DefaultKey, Waiting>,
     idle_instances: usize,
-    /// Instances that are not given up.
-    alive: usize,
+    /// By instance: whether it is neither given up nor taken out.
+    alive: Vec<bool>,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
     /// When an alarm is set for this queue.
@@ -60,7 +60,7 @@ struct Waiting {
 pub(crate) enum Work {
     /// `batch` holds the requests.
     Run,
-    /// The queue is closed and empty.
+    /// The queue is closed and empty, or the instance was taken out.
     End,
 }
 
@@ -88,7 +88,7 @@ impl Queue {
     /// `bounded`: an instance may hold only so many requests in flight, so their ends must be told.
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
-            alive: dispatcher.instances().len(),
+            alive: vec![true; dispatcher.instances().len()],
             lost: None,
             alarm: None,
             dispatcher,
@@ -153,13 +153,13 @@ impl Queue {
         }
         refuse_dropped(dropped);
         if let Some(at) = alarm {
-            alarm::set(at.0, Arc::downgrade(&journey.model));
+            alarm::set(at.0, Arc::downgrade(journey.model.queue()));
         }
         Ok(())
     }
 
     /// A request may have waited too long while every instance was busy.
-    pub(crate) fn on_alarm(&self, model: &Arc<ModelVersion>) {
+    pub(crate) fn on_alarm(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         state.alarm = None;
         let State { dispatcher, waiting, expired, .. } = &mut *state;
@@ -176,7 +176,7 @@ impl Queue {
             self.work.notify_all();
         }
         if let Some(at) = alarm {
-            alarm::set(at.0, Arc::downgrade(model));
+            alarm::set(at.0, Arc::downgrade(self));
         }
     }
 
@@ -243,7 +243,7 @@ impl Queue {
                     }
                     Some(Work::Run)
                 }
-                // closed and empty => the instance may go
+                // closed and empty, or retired => the instance may go
                 Ask::Closed => Some(Work::End),
                 Ask::Idle | Ask::WakeAt(_) => None,
             };
@@ -319,12 +319,42 @@ impl Queue {
         }
     }
 
+    /// How many instances there are or were: the number of the next one.
+    pub(crate) fn instances(&self) -> u32 {
+        u32::try_from(lock(&self.state).alive.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Takes in `count` instances more, which bear the next numbers, and lets `retired` end after what they do now and
+    /// the sequences that they hold. What else waits is for those that are left.
+    pub(crate) fn change_instances(
+        &self,
+        count: usize,
+        max_in_flight: Option<NonZeroU32>,
+        retired: &[InstanceId],
+    ) {
+        let mut state = lock(&self.state);
+        for _ in 0..count {
+            state.dispatcher.add_instance(max_in_flight);
+            state.alive.push(true);
+        }
+        for instance in retired {
+            state.dispatcher.retire_instance(*instance);
+            if let Some(alive) = state.alive.get_mut(instance.0 as usize) {
+                *alive = false;
+            }
+        }
+        drop(state);
+        self.work.notify_all();
+    }
+
     /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails; `true`
     /// says that it was the last.
-    pub(crate) fn instance_lost(&self, error: &ServeError) -> bool {
+    pub(crate) fn instance_lost(&self, instance: InstanceId, error: &ServeError) -> bool {
         let mut state = lock(&self.state);
-        state.alive = state.alive.saturating_sub(1);
-        if state.alive > 0 {
+        if let Some(alive) = state.alive.get_mut(instance.0 as usize) {
+            *alive = false;
+        }
+        if state.alive.contains(&true) {
             // It may have been woken for a request that another one has to take now.
             drop(state);
             self.work.notify_all();

@@ -7,27 +7,29 @@ use trireme_model_config::{
     Capabilities, CheckedConfig, Draft, DynamicBatching, Finding, Scheduling, Severity, VersionPolicy,
     config_json,
 };
-use trireme_repository::{BackendPlaces, FoundModel, FoundVersion};
+use trireme_protocol::proto::ModelTransactionPolicy;
+use trireme_protocol::proto::model_config::SchedulingChoice;
+use trireme_repository::{BackendPlaces, FoundModel, FoundVersion, RepositoryError};
 use trireme_scheduling::{
     Direct, Dispatcher, Dynamic, DynamicConfig, InstanceSlots, Policies, PolicyError, QueuePolicy,
     TimeoutAction,
 };
 
 use crate::error::ServeError;
-use crate::options::CoreOptions;
+use crate::options::{ControlMode, CoreOptions};
 
 /// What models can use here beyond the bare minimum; `trireme check` asks for the same.
 pub const CAPABILITIES: Capabilities = Capabilities {
     sequence_batching: true,
-    ensemble_scheduling: false,
+    ensemble_scheduling: true,
     preserve_ordering: true,
     priority_levels: true,
     queue_policies: true,
     response_cache: false,
-    model_warmup: false,
+    model_warmup: true,
     batch_input_output: false,
     shape_tensors: false,
-    labels: false,
+    labels: true,
     rate_limiter: false,
     host_policies: false,
     secondary_devices: false,
@@ -37,24 +39,60 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     runtime: true,
 };
 
-/// All models of the repositories.
+/// All models of the repositories, for the first time: what is no repository is told apart.
 pub(crate) fn scan(options: &CoreOptions) -> Result<Vec<FoundModel>, ServeError> {
-    let config_name = options.config_name.as_deref();
-    trireme_repository::scan(&options.repositories, config_name)
+    let found = trireme_repository::scan(&options.repositories, options.config_name.as_deref());
+    match found {
+        // Models may come later.
+        Err(RepositoryError::NoModels { .. }) if options.control_mode != ControlMode::None => rescan(options),
+        found => found.map_err(|error| ServeError::invalid(error.to_string())),
+    }
+}
+
+/// All models of the repositories, which may be none.
+pub(crate) fn rescan(options: &CoreOptions) -> Result<Vec<FoundModel>, ServeError> {
+    trireme_repository::rescan(&options.repositories, options.config_name.as_deref())
         .map_err(|error| ServeError::invalid(error.to_string()))
 }
 
-/// The configuration of a model as it was written: on disk, or in the load call.
-pub(crate) fn read(model: &FoundModel, given: Option<&str>) -> Result<Draft, ServeError> {
+/// One model of the repositories.
+pub(crate) fn find(options: &CoreOptions, name: &str) -> Result<Option<FoundModel>, ServeError> {
+    trireme_repository::find(&options.repositories, name, options.config_name.as_deref())
+        .map_err(|error| ServeError::invalid(error.to_string()))
+}
+
+/// Whether a model is put together from others.
+pub(crate) fn is_ensemble(draft: &Draft) -> bool {
+    matches!(draft.proto.scheduling_choice, Some(SchedulingChoice::EnsembleScheduling(_)))
+}
+
+/// The steps of an ensemble: model and version, -1 for the newest. None of any other model.
+pub(crate) fn steps(draft: &Draft) -> Vec<(String, i64)> {
+    match &draft.proto.scheduling_choice {
+        Some(SchedulingChoice::EnsembleScheduling(ensemble)) => {
+            ensemble.step.iter().map(|step| (step.model_name.clone(), step.model_version)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The configuration of a model as it was written, on disk or in the load call, with defaults.
+pub(crate) fn draft(model: &FoundModel, given: Option<&str>) -> Result<Draft, ServeError> {
     let mut draft = match (given, &model.config) {
         (Some(json), _) => Draft::from_json(json).map_err(|finding| all(&[finding]))?,
         (None, Some(path)) => Draft::read(path).map_err(|finding| all(&[finding]))?,
         (None, None) => Draft::default(),
     };
+    draft.normalise(&model.name, &model.files());
+    Ok(draft)
+}
+
+/// As [`draft`], for a load: warnings are logged, and it must say which backend is needed.
+pub(crate) fn read(model: &FoundModel, given: Option<&str>) -> Result<Draft, ServeError> {
     for warning in &model.warnings {
         tracing::warn!(model = model.name, "{warning}");
     }
-    draft.normalise(&model.name, &model.files());
+    let draft = draft(model, given)?;
     if model.config.is_none() && given.is_none() && draft.proto.backend.is_empty() {
         return Err(ServeError::invalid(format!(
             "model '{}' has no config.pbtxt, and no file in its version directory tells which backend it needs",
@@ -130,6 +168,22 @@ pub(crate) fn check(draft: &Draft, model: &FoundModel) -> Result<CheckedConfig, 
         tracing::warn!(model = model.name, "{warning}");
     }
     Ok(config)
+}
+
+/// A decoupled step makes its ensemble decoupled, whatever the configuration says.
+pub(crate) fn set_decoupled(
+    config: &mut CheckedConfig,
+    draft: &Draft,
+    decoupled: bool,
+) -> Result<(), ServeError> {
+    if decoupled && config.response_cache {
+        let message = "response_cache cannot be used with a decoupled model: a step of this ensemble is one";
+        let finding = draft.finding(Severity::Error, "response_cache", message);
+        return Err(ServeError::invalid(finding.to_string()));
+    }
+    config.decoupled = decoupled;
+    config.proto.model_transaction_policy = Some(ModelTransactionPolicy { decoupled });
+    Ok(())
 }
 
 /// The errors among the findings, one below the other.

@@ -23,24 +23,58 @@ impl Duration {
     }
 }
 
-/// The times of one execution, as nanoseconds of the monotonic clock.
+/// The times of one execution, as nanoseconds of the monotonic clock, and how long its parts took.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExecutionTimes {
     pub(crate) start: u64,
-    pub(crate) compute_start: u64,
-    pub(crate) compute_end: u64,
     pub(crate) end: u64,
+    pub(crate) input_ns: u64,
+    pub(crate) infer_ns: u64,
+    pub(crate) output_ns: u64,
 }
 
 impl ExecutionTimes {
-    pub(crate) fn input_ns(&self) -> u64 {
-        self.compute_start.saturating_sub(self.start)
+    /// An execution that began to compute at `compute_start` and was ready at `compute_end`.
+    pub(crate) fn of(start: u64, compute_start: u64, compute_end: u64, end: u64) -> Self {
+        Self {
+            start,
+            end,
+            input_ns: compute_start.saturating_sub(start),
+            infer_ns: compute_end.saturating_sub(compute_start),
+            output_ns: end.saturating_sub(compute_end),
+        }
     }
-    pub(crate) fn infer_ns(&self) -> u64 {
-        self.compute_end.saturating_sub(self.compute_start)
+
+    /// Nothing was executed.
+    pub(crate) fn none(now: u64) -> Self {
+        Self::of(now, now, now, now)
     }
-    pub(crate) fn output_ns(&self) -> u64 {
-        self.end.saturating_sub(self.compute_end)
+}
+
+/// What the steps of an ensemble spent on one request, in nanoseconds.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    input_ns: AtomicU64,
+    infer_ns: AtomicU64,
+    output_ns: AtomicU64,
+}
+
+impl Sums {
+    pub(crate) fn add(&self, times: &ExecutionTimes) {
+        self.input_ns.fetch_add(times.input_ns, Relaxed);
+        self.infer_ns.fetch_add(times.infer_ns, Relaxed);
+        self.output_ns.fetch_add(times.output_ns, Relaxed);
+    }
+
+    /// As the times of one execution. The parts are sums: of steps side by side they are more than the whole.
+    pub(crate) fn times(&self, start: u64, end: u64) -> ExecutionTimes {
+        ExecutionTimes {
+            start,
+            end,
+            input_ns: self.input_ns.load(Relaxed),
+            infer_ns: self.infer_ns.load(Relaxed),
+            output_ns: self.output_ns.load(Relaxed),
+        }
     }
 }
 
@@ -90,9 +124,9 @@ impl Statistics {
         let mut batches = lock(&self.batches);
         let entry = batches.entry(size).or_default();
         entry.count += 1;
-        entry.input_ns += times.input_ns();
-        entry.infer_ns += times.infer_ns();
-        entry.output_ns += times.output_ns();
+        entry.input_ns += times.input_ns;
+        entry.infer_ns += times.infer_ns;
+        entry.output_ns += times.output_ns;
     }
 
     pub(crate) fn count_response(&self, index: u64, update: impl FnOnce(&mut ResponseCounts)) {

@@ -54,6 +54,7 @@ mod answers;
 mod direct;
 mod dispatcher;
 mod dynamic;
+pub mod ensemble;
 mod instances;
 pub mod invariants;
 mod policy;

@@ -18,7 +18,7 @@ use crate::report;
 use crate::settings::{core_options, metric_options, restrictions, tls};
 
 /// The drain took longer than `--exit-timeout-secs`.
-const EXIT_DRAIN_TIMEOUT: u8 = 75;
+const EXIT_DRAIN_TIMEOUT: u8 = 1;
 
 /// Runs the server until it is told to stop.
 #[expect(clippy::print_stderr, reason = "the person at the terminal reads it")]

@@ -24,7 +24,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         ControlModeFlag::None => ControlMode::None,
         ControlModeFlag::Explicit => ControlMode::Explicit,
         ControlModeFlag::Poll => {
-            bail!("--model-control-mode=poll is not implemented yet: use none or explicit")
+            ControlMode::Poll { interval: Duration::from_secs(flags.repository_poll_secs.into()) }
         }
     };
     if flags.model_repository.is_empty() {
@@ -51,6 +51,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         strict_readiness: flags.strict_readiness,
         load_threads: flags.model_load_thread_count.min(MAX_LOADS),
         allow_client_shm: flags.allow_client_shm,
+        load_retries: flags.model_load_retry_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })

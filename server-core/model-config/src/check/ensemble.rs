@@ -1,7 +1,7 @@
 //! An ensemble as far as its own configuration tells. Whether its steps fit the models they name is seen when those are
 //! loaded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trireme_protocol::proto::ModelEnsembling;
 
@@ -31,6 +31,7 @@ impl Checker<'_> {
         }
         self.steps(ensemble);
         self.dataflow(ensemble);
+        self.circle(ensemble);
     }
 
     fn steps(&mut self, ensemble: &ModelEnsembling) {
@@ -109,5 +110,37 @@ impl Checker<'_> {
                     .help("leave it out of the output_map");
             }
         }
+    }
+
+    /// Steps that wait for each other: what is left when those that can run have run.
+    fn circle(&mut self, ensemble: &ModelEnsembling) {
+        let makers: BTreeMap<&str, usize> = ensemble
+            .step
+            .iter()
+            .enumerate()
+            .flat_map(|(number, step)| step.output_map.values().map(move |tensor| (tensor.as_str(), number)))
+            .collect();
+        let waits_for = |number: usize| {
+            ensemble.step[number].input_map.values().filter_map(|tensor| makers.get(tensor.as_str()).copied())
+        };
+        let mut left: BTreeSet<usize> = (0..ensemble.step.len()).collect();
+        while let Some(next) =
+            left.iter().copied().find(|step| waits_for(*step).all(|one| !left.contains(&one)))
+        {
+            left.remove(&next);
+        }
+        // Against the direction of the tensors from any of them: who is met twice waits for itself.
+        let (mut way, mut at) = (Vec::new(), left.first().copied());
+        while let Some(step) = at.filter(|step| !way.contains(step)) {
+            way.push(step);
+            at = waits_for(step).find(|one| left.contains(one));
+        }
+        let Some(first) = at else { return };
+        let start = way.iter().position(|step| *step == first).unwrap_or(0);
+        let names: Vec<&str> =
+            way[start..].iter().rev().map(|step| ensemble.step[*step].model_name.as_str()).collect();
+        let begin = names.first().copied().unwrap_or_default();
+        let message = format!("the steps wait for each other: {} -> {begin}", names.join(" -> "));
+        self.error(&format!("ensemble_scheduling.step.{first}"), message);
     }
 }

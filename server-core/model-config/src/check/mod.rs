@@ -6,6 +6,7 @@ mod ensemble;
 mod extras;
 mod identity;
 mod instances;
+mod members;
 mod sequence;
 mod tensors;
 mod unsupported;
@@ -18,6 +19,8 @@ use crate::checked::{CheckedConfig, Scheduling};
 use crate::draft::Draft;
 use crate::finding::{Finding, Severity};
 use crate::version_policy::VersionPolicy;
+
+pub(crate) use members::check_members;
 
 struct Checker<'a> {
     draft: &'a Draft,

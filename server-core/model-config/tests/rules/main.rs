@@ -4,6 +4,7 @@
 mod batching;
 mod capabilities;
 mod defaults;
+mod ensembles;
 mod model;
 mod sequences;
 mod tensors;

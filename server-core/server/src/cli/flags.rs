@@ -54,7 +54,6 @@ pub struct Serve {
     /// Also set by `--strict-model-config=true`.
     pub disable_auto_complete_config: bool,
     pub model_load_thread_count: usize,
-    /// Read, and of no use yet.
     pub model_load_retry_count: u32,
     pub strict_readiness: bool,
     pub exit_on_error: bool,

@@ -34,13 +34,12 @@ pub(super) const MODELS: &[Flag] = &[
         "How many models are loaded at once, at most 256.",
     )
     .or("4"),
-    Flag::idle(
+    Flag::works(
         "model-load-retry-count",
         Grammar::Whole(0, i32::MAX as i64),
-        "How often a load that failed is tried again.",
-        "retries of a load are not implemented; a model that fails says why in the index",
+        "How often a model that cannot be loaded is tried again before it counts as failed.",
     )
-    .fine(&["0"]),
+    .or("0"),
     Flag::refused(
         "model-namespacing",
         Grammar::Truth,

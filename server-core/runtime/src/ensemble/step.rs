@@ -1,0 +1,117 @@
+//! One execution of a step: a request to another model whose answers come back to the run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use trireme_protocol::{InferRequest, RequestedOutput};
+use trireme_scheduling::ensemble::RunId;
+
+use super::run::{Event, Run};
+use super::tensor::{Tensor, sequence_of};
+use crate::journey::{Letter, StreamItem};
+use crate::lineage::{Lineage, Outlet, Reader};
+
+/// A step that is to be run.
+pub(super) struct Waiting {
+    pub(super) run: Arc<Run>,
+    pub(super) id: RunId,
+    pub(super) step: usize,
+    pub(super) inputs: Vec<Option<Tensor>>,
+}
+
+impl Waiting {
+    /// Asks the model of the step.
+    pub(super) fn launch(self) {
+        let Self { run, id, step, inputs } = self;
+        let plan = &run.ensemble.plan.steps[step];
+        let model = Arc::clone(&run.members[step]);
+        let set = inputs.iter().flatten().find_map(|tensor| tensor.sequence.clone());
+        let sequence = set.unwrap_or_else(|| run.header.sequence.clone());
+        let present = plan.inputs.iter().zip(inputs).filter_map(|(name, tensor)| Some((name, tensor?)));
+        let inputs: Vec<_> = present.map(|(name, tensor)| tensor.into_input(name, &model)).collect();
+        let batch = inputs.first().and_then(|input| input.shape.first()).filter(|_| model.batches());
+        let batch = batch.map_or(0, |size| u32::try_from(*size).unwrap_or(0));
+        let outputs =
+            plan.outputs.iter().map(|name| RequestedOutput { name: name.clone(), ..Default::default() });
+        let request = InferRequest {
+            model_name: plan.model.clone(),
+            id: run.header.id.clone(),
+            sequence: sequence.clone(),
+            priority: run.header.priority,
+            timeout_us: run.header.timeout_us,
+            parameters: run.header.parameters.clone(),
+            inputs,
+            outputs: outputs.collect(),
+            ..InferRequest::default()
+        };
+        let above = run.journey.lineage();
+        let lineage = Lineage {
+            deadline_ns: run.deadline_ns,
+            depth: above.depth + 1,
+            sums: run.journey.sums().cloned(),
+            trace_parent: above.trace_parent.clone(),
+        };
+        let done = AtomicBool::new(false);
+        let reader = Arc::new(StepReader { run, id, step, batch, sequence, done });
+        let outlet = Outlet::Reader(Arc::clone(&reader) as Arc<dyn Reader>);
+        match model.submit(request, outlet, lineage) {
+            Ok(child) => reader.run.launched(id, child, &reader.done),
+            Err(error) => reader.finish(Event::Fail(id, error)),
+        }
+    }
+}
+
+/// Hands the answers of a step to its run.
+struct StepReader {
+    run: Arc<Run>,
+    id: RunId,
+    step: usize,
+    /// 0 if the model does not batch.
+    batch: u32,
+    sequence: trireme_protocol::SequenceControl,
+    done: AtomicBool,
+}
+
+impl StepReader {
+    fn finish(&self, event: Event) {
+        self.done.store(true, SeqCst);
+        self.run.landed(self.id);
+        let next = self.run.ensemble.leave(self.step);
+        self.run.post(event);
+        if let Some(next) = next {
+            next.launch();
+        }
+    }
+}
+
+impl Reader for StepReader {
+    fn letter(&self, letter: Letter) -> bool {
+        let id = self.id;
+        match letter {
+            Err(error) => self.finish(Event::Fail(id, error)),
+            Ok(StreamItem { response: None, is_final: true }) => self.finish(Event::End(id)),
+            Ok(StreamItem { response: None, is_final: false }) => {}
+            Ok(StreamItem { response: Some(mut response), is_final }) => {
+                let sequence = sequence_of(&response.parameters, &self.sequence);
+                let names = &self.run.ensemble.plan.steps[self.step].outputs;
+                let take = |name: &String| {
+                    let at = response.outputs.iter().position(|output| output.name == *name)?;
+                    Some(Tensor::of_output(response.outputs.swap_remove(at), self.batch, sequence.clone()))
+                };
+                let outputs = names.iter().map(take).collect();
+                let event = Event::Answer { run: id, outputs, last: is_final };
+                if is_final {
+                    self.finish(event);
+                } else {
+                    self.run.post(event);
+                    return self.run.wants_pause(id);
+                }
+            }
+        }
+        false
+    }
+
+    fn on_writable(&self, call: Box<dyn FnOnce() + Send>) {
+        self.run.on_writable(self.id, call);
+    }
+}

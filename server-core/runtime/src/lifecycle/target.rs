@@ -1,0 +1,120 @@
+//! What an operation is to load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use trireme_model_config::Draft;
+use trireme_protocol::repository::LoadRequest;
+use trireme_repository::{Fingerprint, FoundModel};
+
+use super::graph::{self, Needs};
+use crate::core::Core;
+use crate::error::ServeError;
+use crate::options::ControlMode;
+use crate::overlay::Overlay;
+use crate::source;
+
+/// What a load call brings along in the place of what is in the repository.
+#[derive(Debug, Clone)]
+pub(crate) struct Override {
+    /// The configuration as JSON.
+    pub(crate) config: String,
+    /// The model's files, if any were given.
+    pub(crate) files: Option<Arc<Overlay>>,
+}
+
+/// A model that is to be loaded.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) found: FoundModel,
+    pub(crate) given: Option<Override>,
+    /// The state in which the directory was found to be still; in any other it is left.
+    pub(crate) seen: Option<Fingerprint>,
+    /// The configuration, if it is not to be read.
+    pub(crate) draft: Option<Draft>,
+    /// Asked for by its name, not only on behalf of an ensemble.
+    pub(crate) asked: bool,
+    /// A step has changed: also if the model itself has not, and without keeping the old one if it no longer fits.
+    pub(crate) again: bool,
+    /// The steps, of an ensemble.
+    pub(crate) steps: Vec<(String, i64)>,
+    /// The unloads before this operation began.
+    pub(crate) epoch: u64,
+}
+
+pub(crate) type Targets = BTreeMap<String, Target>;
+
+impl Override {
+    /// What a request brings along; its files are written to a directory of their own.
+    pub(crate) fn of(model: &str, request: LoadRequest) -> Result<Option<Self>, ServeError> {
+        match request.config {
+            Some(config) => {
+                let files = match request.files.as_slice() {
+                    [] => None,
+                    files => Some(Arc::new(Overlay::write(model, files)?)),
+                };
+                Ok(Some(Self { config, files }))
+            }
+            None if request.files.is_empty() => Ok(None),
+            None => {
+                Err(ServeError::invalid("Load parameter 'config' must be specified for model file override"))
+            }
+        }
+    }
+}
+
+impl Core {
+    /// A model as it is now, with the steps that its configuration names. A configuration that cannot be read has none:
+    /// what is wrong is said when it is loaded.
+    pub(crate) fn target(&self, found: FoundModel, given: Option<Override>, epoch: u64) -> Target {
+        let steps = if found.problem.is_some() {
+            Vec::new()
+        } else {
+            let config = given.as_ref().map(|given| given.config.as_str());
+            source::draft(&found, config).map(|draft| source::steps(&draft)).unwrap_or_default()
+        };
+        Target { found, given, seen: None, draft: None, asked: true, again: false, steps, epoch }
+    }
+
+    /// The targets with the steps of their ensembles. Where models are loaded one by one, those that an ensemble needs
+    /// are loaded with it.
+    pub(crate) fn with_steps(&self, mut targets: Targets) -> Result<Targets, ServeError> {
+        if self.options.control_mode != ControlMode::Explicit {
+            return Ok(targets);
+        }
+        let mut open: Vec<String> = steps_of(targets.values());
+        while let Some(name) = open.pop() {
+            if targets.contains_key(&name) {
+                continue;
+            }
+            let Some(found) = source::find(&self.options, &name)? else { continue };
+            let epoch = self.life.records.epoch(&name);
+            let target = Target { asked: false, ..self.target(found, None, epoch) };
+            open.extend(steps_of([&target]));
+            targets.insert(name, target);
+        }
+        Ok(targets)
+    }
+
+    /// The ensembles, by whatever way, of these models that somebody wants.
+    pub(crate) fn dependents(&self, models: &BTreeSet<String>) -> BTreeSet<String> {
+        graph::dependents(&self.life.records.needs(), models)
+    }
+
+    /// All models that an operation on `targets` can change.
+    pub(crate) fn involved(&self, targets: &Targets) -> BTreeSet<String> {
+        let names: BTreeSet<String> = targets.keys().cloned().collect();
+        let dependents = self.dependents(&names);
+        names.into_iter().chain(dependents).collect()
+    }
+}
+
+fn steps_of<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<String> {
+    targets.into_iter().flat_map(|target| target.steps.iter().map(|(name, _)| name.clone())).collect()
+}
+
+/// Who needs whom among the targets.
+pub(crate) fn needs(targets: &Targets) -> Needs {
+    let of = |target: &Target| target.steps.iter().map(|(step, _)| step.clone()).collect();
+    targets.iter().map(|(name, target)| (name.clone(), of(target))).collect()
+}

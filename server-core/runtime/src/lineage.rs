@@ -1,0 +1,84 @@
+//! Requests that are caused by requests: the steps of an ensemble and the calls of a backend. They read their answers
+//! elsewhere than in a front end, are cancelled with what caused them, and inherit from it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::journey::Letter;
+use crate::mailbox::Mailbox;
+use crate::statistics::Sums;
+
+/// Something that ends when the request that it belongs to is cancelled.
+pub(crate) trait Dependent: Send + Sync {
+    fn cancel(self: Arc<Self>);
+}
+
+/// What a request has from the one that caused it.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Lineage {
+    /// Nanoseconds of the monotonic clock; 0: none.
+    pub(crate) deadline_ns: u64,
+    /// How many requests caused each other above this one.
+    pub(crate) depth: u32,
+    /// Where the times are added up, besides the model's own statistics.
+    pub(crate) sums: Option<Arc<Sums>>,
+    /// W3C `traceparent`, or empty.
+    pub(crate) trace_parent: String,
+}
+
+/// Takes answers as they come, on the threads that they come on.
+pub(crate) trait Reader: Send + Sync {
+    /// One answer; true if the backend should pause. No lock of the request is held.
+    fn letter(&self, letter: Letter) -> bool;
+
+    /// Calls `call` once, when there is room.
+    fn on_writable(&self, call: Box<dyn FnOnce() + Send>);
+}
+
+/// Where the answers of a request go.
+pub(crate) enum Outlet {
+    /// To a front end's task.
+    Mailbox(Mailbox<Letter>),
+    /// To the request that caused this one.
+    Reader(Arc<dyn Reader>),
+}
+
+impl Outlet {
+    pub(crate) fn mailbox() -> Self {
+        Self::Mailbox(Mailbox::new())
+    }
+
+    /// True if the backend should pause.
+    pub(crate) fn push(&self, letter: Letter) -> bool {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.push(letter),
+            Self::Reader(reader) => reader.letter(letter),
+        }
+    }
+
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.poll_next(context),
+            Self::Reader(_) => Poll::Pending,
+        }
+    }
+
+    /// Whether so much waits that no more is taken.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Mailbox(mailbox) if mailbox.is_full())
+    }
+
+    pub(crate) fn on_writable(&self, call: Box<dyn FnOnce() + Send>) {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.on_writable(call),
+            Self::Reader(reader) => reader.on_writable(call),
+        }
+    }
+
+    /// Nobody reads any more.
+    pub(crate) fn abandon(&self) {
+        if let Self::Mailbox(mailbox) = self {
+            mailbox.abandon();
+        }
+    }
+}
