@@ -1,7 +1,9 @@
 """Starts a real server as a child process and takes it down again."""
 import contextlib
+import itertools
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -17,10 +19,15 @@ BACKENDS = TARGET / "backends"
 START_TIMEOUT_S = 60
 
 
+# Below the range from which the system takes ports for outgoing connections, so that none of these is in the way.
+PORTS = itertools.cycle(random.sample(range(20000, 32000), 12000))
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    for port in PORTS:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 class Server:

@@ -9,7 +9,9 @@ use trireme_protocol::grpc::{decode_grpc_infer, decode_message, encode_grpc_infe
 use trireme_protocol::proto::ModelInferRequest;
 use trireme_runtime::Core;
 
+use crate::access::forward;
 use crate::message::{read_one, write_answer};
+use crate::options::GrpcOptions;
 use crate::reply::Reply;
 use crate::status::{from_protocol, from_serve};
 
@@ -20,12 +22,21 @@ static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Whether a request is one for [`answer`].
 pub(crate) fn is_plain<B>(request: &Request<B>) -> bool {
-    request.uri().path() == PATH && request.headers().get(&ENCODING).is_none_or(|value| value == "identity")
+    request.uri().path() == PATH && !is_compressed(request)
+}
+
+/// Whether the messages of a call are compressed.
+pub(crate) fn is_compressed<B>(request: &Request<B>) -> bool {
+    request.headers().get(&ENCODING).is_some_and(|value| value != "identity")
 }
 
 /// One message in, one out.
-pub(crate) async fn answer(core: &Core, request: Request<Incoming>, max_message: usize) -> Response<Reply> {
-    match call(core, request.into_body(), max_message).await {
+pub(crate) async fn answer(
+    core: &Core,
+    request: Request<Incoming>,
+    options: &GrpcOptions,
+) -> Response<Reply> {
+    match call(core, request, options).await {
         Ok(reply) => {
             let mut response = Response::new(reply);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -35,12 +46,20 @@ pub(crate) async fn answer(core: &Core, request: Request<Incoming>, max_message:
     }
 }
 
-async fn call(core: &Core, body: Incoming, max_message: usize) -> Result<Reply, Status> {
-    let message = read_one(body, max_message).await?;
+async fn call(core: &Core, request: Request<Incoming>, options: &GrpcOptions) -> Result<Reply, Status> {
+    let (head, body) = request.into_parts();
+    let message = read_one(body, options.max_message).await?;
     let message: ModelInferRequest = decode_message(message).map_err(from_protocol)?;
-    let request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
+    let mut request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
+    forward(&mut request, &head.headers, options.forward.as_ref())?;
     let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
-    let response = model.infer(request).await.map_err(from_serve)?;
+    if model.is_decoupled() {
+        let text = "ModelInfer RPC doesn't support models with decoupled transaction policy";
+        return Err(Status::unimplemented(text));
+    }
+    let (request, outputs) = core.shared_memory().prepare_async(request).await.map_err(from_serve)?;
+    let mut response = model.infer(request).await.map_err(from_serve)?;
+    outputs.apply(&model, &mut response).map_err(from_serve)?;
     let message = encode_grpc_infer(response).map_err(from_protocol)?;
     Ok(Reply::Message(write_answer(message)?.into_iter()))
 }

@@ -57,7 +57,7 @@ fn announced(prefix: &[u8], limit: usize) -> Result<usize, Status> {
     }
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if length > limit {
-        return Err(Status::out_of_range(format!(
+        return Err(Status::resource_exhausted(format!(
             "message of {length} bytes exceeds the maximum allowed value of {limit} bytes"
         )));
     }

@@ -11,14 +11,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service as _;
 use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use trireme_protocol::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use trireme_runtime::Core;
 
+use crate::access::permits;
+use crate::connection::{self, Age};
+use crate::deadline::{Deadline, deadline_exceeded};
 use crate::health::Readiness;
 use crate::infer;
 use crate::options::GrpcOptions;
@@ -31,9 +37,8 @@ const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const MAX_FRAME: u32 = 1 << 20;
 const MAX_STREAMS: u32 = 4096;
-/// Upstream's defaults: a ping after two hours of silence, answered within 20 s.
-const PING_INTERVAL: Duration = Duration::from_secs(7200);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client may take to agree on keys.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be accepted, as when all file descriptors are used.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,9 +54,13 @@ pub async fn serve(
 ) -> io::Result<()> {
     listener.local_addr()?;
     let threads = options.threads.clone();
+    let builder = Arc::new(connections(&options));
+    let tls = options.tls.clone().map(|tls| TlsAcceptor::from(tls.0));
+    let age = Age { limit: options.max_connection_age, grace: options.max_connection_age_grace };
     let calls = Arc::new(Calls::new(core, options));
-    let builder = Arc::new(connections());
-    let running = GracefulShutdown::new();
+    let (stop, stopped) = watch::channel(false);
+    // Every connection holds a sender; when all are gone, so are the connections.
+    let (running, mut ended) = mpsc::channel::<()>(1);
     let mut threads = threads.iter().cycle();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -59,19 +68,27 @@ pub async fn serve(
             accepted = accept(&listener) => accepted,
             () = &mut shutdown => break,
         };
-        let (calls, builder, watcher) = (Arc::clone(&calls), Arc::clone(&builder), running.watcher());
+        let (calls, builder, running) = (Arc::clone(&calls), Arc::clone(&builder), running.clone());
+        let (mut stopped, tls) = (stopped.clone(), tls.clone());
         let connection = async move {
+            let _running = running;
             // Made where it is served, so that its events arrive there.
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!("a connection cannot be served: {error}"),
             };
-            let service = service_fn(move |request| {
-                let calls = Arc::clone(&calls);
-                async move { calls.answer(request).await }
-            });
-            let connection = watcher.watch(builder.serve_connection(TokioIo::new(stream), service));
-            if let Err(error) = connection.await {
+            let told = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            let ended = match tls {
+                None => serve_one(&builder, calls, stream, age, told).await,
+                Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => serve_one(&builder, calls, stream, age, told).await,
+                    Ok(Err(error)) => return tracing::debug!("no TLS with a client: {error}"),
+                    Err(_) => return tracing::debug!("a client took too long for TLS"),
+                },
+            };
+            if let Err(error) = ended {
                 tracing::debug!("connection ended: {error}");
             }
         };
@@ -80,46 +97,99 @@ pub async fn serve(
             None => drop(tokio::spawn(connection)),
         }
     }
-    drop(listener);
-    running.shutdown().await;
+    drop((listener, running));
+    let _ = stop.send(true);
+    let _ = ended.recv().await;
     Ok(())
+}
+
+/// Serves a connection from its first byte after the handshake, if there was one.
+async fn serve_one<S>(
+    builder: &http2::Builder<TokioExecutor>,
+    calls: Arc<Calls>,
+    stream: S,
+    age: Age,
+    told: impl Future<Output = ()>,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let calls = Arc::clone(&calls);
+        async move { calls.answer(request).await }
+    });
+    connection::serve(builder.serve_connection(TokioIo::new(stream), service), age, told).await
 }
 
 /// The services behind the port.
 struct Calls {
     core: Arc<Core>,
-    max_message: usize,
+    options: GrpcOptions,
     inference: GrpcInferenceServiceServer<Service>,
+    /// The same for calls whose messages are compressed.
+    inflating: GrpcInferenceServiceServer<Service>,
     health: HealthServer<Readiness>,
 }
 
 impl Calls {
     fn new(core: Arc<Core>, options: GrpcOptions) -> Self {
-        let max_message = options.max_message;
         let health = HealthServer::new(Readiness(Arc::clone(&core)));
-        let inference = GrpcInferenceServiceServer::new(Service::new(Arc::clone(&core), options))
-            .max_decoding_message_size(max_message)
-            .max_encoding_message_size(usize::MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .accept_compressed(CompressionEncoding::Deflate);
-        Self { core, max_message, inference, health }
+        let service = Arc::new(Service::new(Arc::clone(&core), options.clone()));
+        let limited = |limit: usize| {
+            let server = GrpcInferenceServiceServer::from_arc(Arc::clone(&service))
+                .max_decoding_message_size(limit)
+                .max_encoding_message_size(usize::MAX)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Deflate);
+            if options.compress {
+                server
+                    .send_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Deflate)
+            } else {
+                server
+            }
+        };
+        let inference = limited(options.max_message);
+        // A few bytes can stand for a thousand times as many: what is inflated has the limit of HTTP's bodies.
+        let inflating = limited(options.max_message.min(core.limits().max_body));
+        Self { core, options, inference, inflating, health }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
-        if infer::is_plain(&request) {
-            return Ok(infer::answer(&self.core, request, self.max_message).await);
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+        tracing::debug!("{}", request.uri().path());
+        let refuse = |status: Status| Ok(status.into_http::<tonic::body::Body>().map(Reply::Tonic));
+        let deadline = match Deadline::of(request.headers()) {
+            Ok(None) => return self.answer_in_time(request).await,
+            Ok(Some(deadline)) => deadline,
+            Err(status) => return refuse(status),
+        };
+        request.extensions_mut().insert(deadline);
+        // Who gives up the call drops it, which cancels what it has begun.
+        match tokio::time::timeout_at(deadline.0, self.answer_in_time(request)).await {
+            Ok(answer) => answer,
+            Err(_) => refuse(deadline_exceeded()),
+        }
+    }
+
+    async fn answer_in_time(&self, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+        if let Err(status) = permits(&self.options.restrictions, &request) {
+            return Ok(status.into_http::<tonic::body::Body>().map(Reply::Tonic));
+        }
+        if !self.options.compress && infer::is_plain(&request) {
+            return Ok(infer::answer(&self.core, request, &self.options).await);
         }
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         // What is no call of either service is answered UNIMPLEMENTED by the first.
         let answer = match service {
             Some((HEALTH, _)) => self.health.clone().call(request).await?,
+            _ if infer::is_compressed(&request) => self.inflating.clone().call(request).await?,
             _ => self.inference.clone().call(request).await?,
         };
         Ok(answer.map(Reply::Tonic))
     }
 }
 
-fn connections() -> http2::Builder<TokioExecutor> {
+fn connections(options: &GrpcOptions) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -128,8 +198,8 @@ fn connections() -> http2::Builder<TokioExecutor> {
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buf_size(1 << 20)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .keep_alive_interval(options.keepalive_time)
+        .keep_alive_timeout(options.keepalive_timeout);
     builder
 }
 

@@ -8,10 +8,12 @@ use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceService
 use trireme_protocol::proto::*;
 use trireme_runtime::{Core, Served};
 
+use crate::access::forward;
+use crate::deadline::Deadline;
 use crate::options::GrpcOptions;
 use crate::status::{from_protocol, from_serve};
 use crate::stream::Exchange;
-use crate::{repository, settings};
+use crate::{memory, repository, settings};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -82,9 +84,14 @@ impl GrpcInferenceService for Service {
     }
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Answer<ModelInferResponse> {
-        let request = decode_grpc_infer(request.into_inner(), self.core.limits()).map_err(from_protocol)?;
+        let (metadata, _, message) = request.into_parts();
+        let mut request = decode_grpc_infer(message, self.core.limits()).map_err(from_protocol)?;
+        forward(&mut request, metadata.as_ref(), self.options.forward.as_ref())?;
         let model = self.core.model(&request.model_name, request.model_version).map_err(from_serve)?;
-        let response = model.infer(request).await.map_err(from_serve)?;
+        let memory = self.core.shared_memory();
+        let (request, outputs) = memory.prepare_async(request).await.map_err(from_serve)?;
+        let mut response = model.infer(request).await.map_err(from_serve)?;
+        outputs.apply(&model, &mut response).map_err(from_serve)?;
         Ok(Response::new(encode_grpc_infer(response).map_err(from_protocol)?))
     }
 
@@ -97,7 +104,10 @@ impl GrpcInferenceService for Service {
         let asked = request.metadata().get(ERROR_AS_STATUS);
         let error_as_status = asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
         let core = Arc::clone(&self.core);
-        Ok(Response::new(Exchange::new(core, request.into_inner(), error_as_status)))
+        let (metadata, extensions, requests) = request.into_parts();
+        let deadline = extensions.get::<Deadline>().copied();
+        let forward = self.options.forward.clone().map(|pattern| (pattern, metadata.into_headers()));
+        Ok(Response::new(Exchange::new(core, requests, error_as_status, forward, deadline)))
     }
 
     async fn repository_index(
@@ -125,49 +135,49 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<SystemSharedMemoryStatusRequest>,
     ) -> Answer<SystemSharedMemoryStatusResponse> {
-        settings::no_region("system", &request.get_ref().name).map(Response::new)
+        memory::status(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn system_shared_memory_register(
         &self,
-        _: Request<SystemSharedMemoryRegisterRequest>,
+        request: Request<SystemSharedMemoryRegisterRequest>,
     ) -> Answer<SystemSharedMemoryRegisterResponse> {
-        settings::no_shared_memory()
+        memory::register(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn system_shared_memory_unregister(
         &self,
-        _: Request<SystemSharedMemoryUnregisterRequest>,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
     ) -> Answer<SystemSharedMemoryUnregisterResponse> {
-        settings::no_shared_memory()
+        memory::unregister(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn cuda_shared_memory_status(
         &self,
         request: Request<CudaSharedMemoryStatusRequest>,
     ) -> Answer<CudaSharedMemoryStatusResponse> {
-        settings::no_region("cuda", &request.get_ref().name).map(Response::new)
+        memory::cuda_status(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn cuda_shared_memory_register(
         &self,
-        _: Request<CudaSharedMemoryRegisterRequest>,
+        request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Answer<CudaSharedMemoryRegisterResponse> {
-        settings::no_shared_memory()
+        memory::register_cuda(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         _: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Answer<CudaSharedMemoryUnregisterResponse> {
-        settings::no_shared_memory()
+        memory::unregister_cuda(&self.core).map(Response::new)
     }
 
-    async fn trace_setting(&self, request: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
-        settings::trace(&self.core, request.get_ref()).map(Response::new)
+    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {
+        settings::trace().map(Response::new)
     }
 
     async fn log_settings(&self, request: Request<LogSettingsRequest>) -> Answer<LogSettingsResponse> {
-        settings::log(&self.options.log, request.get_ref()).map(Response::new)
+        settings::log(&self.core, &self.options.log, request.get_ref()).map(Response::new)
     }
 }

@@ -1,31 +1,38 @@
-//! Log and trace settings, and shared memory: what is asked is answered, what would change something is refused.
+//! The settings of the log and of tracing.
+
+use std::collections::BTreeMap;
 
 use tonic::Status;
+use trireme_protocol::proto::log_settings_request::SettingValue as LogRequestValue;
+use trireme_protocol::proto::log_settings_request::setting_value::ParameterChoice as Given;
 use trireme_protocol::proto::log_settings_response::SettingValue as LogValue;
 use trireme_protocol::proto::log_settings_response::setting_value::ParameterChoice;
-use trireme_protocol::proto::trace_setting_response::SettingValue as TraceValue;
-use trireme_protocol::proto::{
-    LogSettingsRequest, LogSettingsResponse, TraceSettingRequest, TraceSettingResponse,
-};
-use trireme_runtime::Core;
-use trireme_telemetry::LogOptions;
+use trireme_protocol::proto::{LogSettingsRequest, LogSettingsResponse, TraceSettingResponse};
+use trireme_runtime::{Core, LogLevel};
+use trireme_telemetry::{LogChange, LogFormat, LogHandle};
 
-use crate::status::from_serve;
-
-pub(crate) fn log(options: &LogOptions, request: &LogSettingsRequest) -> Result<LogSettingsResponse, Status> {
-    if !request.settings.is_empty() {
-        return Err(Status::unimplemented(
-            "the log settings cannot be changed while the server runs: restart it with other --log-* flags",
-        ));
+/// Changes what is given and answers with all.
+pub(crate) fn log(
+    core: &Core,
+    handle: &LogHandle,
+    request: &LogSettingsRequest,
+) -> Result<LogSettingsResponse, Status> {
+    let change = read(&request.settings)?;
+    if change != LogChange::default() {
+        handle.change(&change);
     }
-    let file = options.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    if let Some(verbose) = change.verbose {
+        core.set_log_level(if verbose > 0 { LogLevel::VERBOSE } else { LogLevel::INFO });
+    }
+    let log = handle.settings();
+    let file = log.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
     let settings = [
         ("log_file", ParameterChoice::StringParam(file)),
-        ("log_info", ParameterChoice::BoolParam(options.info)),
-        ("log_warning", ParameterChoice::BoolParam(options.warning)),
-        ("log_error", ParameterChoice::BoolParam(options.error)),
-        ("log_verbose_level", ParameterChoice::Uint32Param(options.verbose)),
-        ("log_format", ParameterChoice::StringParam(options.format.name().to_owned())),
+        ("log_info", ParameterChoice::BoolParam(log.info)),
+        ("log_warning", ParameterChoice::BoolParam(log.warning)),
+        ("log_error", ParameterChoice::BoolParam(log.error)),
+        ("log_verbose_level", ParameterChoice::Uint32Param(log.verbose)),
+        ("log_format", ParameterChoice::StringParam(log.format.name().to_owned())),
     ];
     let settings = settings
         .into_iter()
@@ -33,36 +40,41 @@ pub(crate) fn log(options: &LogOptions, request: &LogSettingsRequest) -> Result<
     Ok(LogSettingsResponse { settings: settings.collect() })
 }
 
-pub(crate) fn trace(core: &Core, request: &TraceSettingRequest) -> Result<TraceSettingResponse, Status> {
-    if !request.model_name.is_empty() {
-        core.model_ready(&request.model_name, None).map_err(from_serve)?;
+/// Nothing is changed unless all can be.
+fn read(settings: &BTreeMap<String, LogRequestValue>) -> Result<LogChange, Status> {
+    let mut change = LogChange::default();
+    for (name, value) in settings {
+        let value = value.parameter_choice.as_ref();
+        let wrong = |want: &str| Status::invalid_argument(format!("expect {want} for '{name}'"));
+        let truth = || match value {
+            Some(Given::BoolParam(value)) => Ok(Some(*value)),
+            _ => Err(wrong("boolean")),
+        };
+        match name.as_str() {
+            "log_file" => {
+                let text = "log file location can not be updated through network protocol";
+                return Err(Status::unimplemented(text));
+            }
+            "log_info" => change.info = truth()?,
+            "log_warning" => change.warning = truth()?,
+            "log_error" => change.error = truth()?,
+            "log_verbose_level" => match value {
+                Some(Given::Uint32Param(level)) => change.verbose = Some(*level),
+                _ => return Err(wrong("int32")),
+            },
+            "log_format" => {
+                let Some(Given::StringParam(text)) = value else { return Err(wrong("string")) };
+                change.format = Some(LogFormat::from_name(text).ok_or_else(|| {
+                    Status::invalid_argument(format!("invalid argument for log_format, got: {text}"))
+                })?);
+            }
+            _ => return Err(Status::invalid_argument(format!("unknown log setting '{name}'"))),
+        }
     }
-    if !request.settings.is_empty() {
-        return Err(Status::unimplemented("tracing is not supported: the trace settings cannot be changed"));
-    }
-    let settings = [
-        ("trace_file", ""),
-        ("trace_level", "OFF"),
-        ("trace_rate", "1000"),
-        ("trace_count", "-1"),
-        ("log_frequency", "0"),
-        ("trace_mode", "triton"),
-    ];
-    let settings =
-        settings.map(|(name, value)| (name.to_owned(), TraceValue { value: vec![value.to_owned()] }));
-    Ok(TraceSettingResponse { settings: settings.into() })
+    Ok(change)
 }
 
-/// Register and unregister answer as upstream does with `--allow-client-shm=false`, its default.
-pub(crate) fn no_shared_memory<T>() -> Result<T, Status> {
-    Err(Status::unimplemented("Client shared memory is disabled: send tensors in the request instead"))
-}
-
-/// There are no regions, so none of a name.
-pub(crate) fn no_region<T: Default>(kind: &str, name: &str) -> Result<T, Status> {
-    if name.is_empty() {
-        return Ok(T::default());
-    }
-    let name = name.escape_debug();
-    Err(Status::not_found(format!("Unable to find {kind} shared memory region: '{name}'")))
+/// As upstream says it where it is built without tracing.
+pub(crate) fn trace() -> Result<TraceSettingResponse, Status> {
+    Err(Status::unavailable("the server does not support trace"))
 }

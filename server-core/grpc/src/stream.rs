@@ -12,14 +12,19 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::stream::SelectAll;
+use http::HeaderMap;
+use regex::Regex;
+use tokio::time::Sleep;
 use tonic::Status;
 use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
 use trireme_protocol::proto::infer_parameter::ParameterChoice;
 use trireme_protocol::proto::{
     InferParameter, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse,
 };
-use trireme_runtime::{Core, ResponseStream, ServeError, StreamItem};
+use trireme_runtime::{Core, ModelVersion, OutputPlan, ResponseStream, ServeError, StreamItem};
 
+use crate::access;
+use crate::deadline::{Deadline, deadline_exceeded};
 use crate::status::{from_protocol, from_serve};
 
 /// The parameter of every answer that says whether it is the last of its request.
@@ -38,7 +43,13 @@ pub(crate) struct Exchange<R> {
     free: SelectAll<Running>,
     /// A failure ends the stream with a status in the place of a message.
     error_as_status: bool,
+    /// Which of the stream's headers become parameters of its requests.
+    forward: Option<Forward>,
+    /// The client's, for the whole stream.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
+
+type Forward = (Regex, HeaderMap);
 
 type Message = Result<ModelStreamInferResponse, Status>;
 
@@ -46,13 +57,21 @@ impl<R> Exchange<R>
 where
     R: Stream<Item = Result<ModelInferRequest, Status>> + Unpin,
 {
-    pub(crate) fn new(core: Arc<Core>, requests: R, error_as_status: bool) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        requests: R,
+        error_as_status: bool,
+        forward: Option<Forward>,
+        deadline: Option<Deadline>,
+    ) -> Self {
         Self {
+            deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.0))),
             core,
             requests: Some(requests),
             ordered: VecDeque::new(),
             free: SelectAll::new(),
             error_as_status,
+            forward,
         }
     }
 
@@ -65,7 +84,7 @@ where
                 Poll::Ready(None) => self.requests = None,
                 Poll::Ready(Some(Err(status))) => return Err(status),
                 Poll::Ready(Some(Ok(request))) => {
-                    let (running, decoupled) = Running::start(&self.core, request);
+                    let (running, decoupled) = Running::start(&self.core, request, self.forward.as_ref());
                     if decoupled { self.free.push(running) } else { self.ordered.push_back(running) }
                 }
             }
@@ -102,6 +121,13 @@ where
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            self.deadline = None;
+            self.end();
+            return Poll::Ready(Some(Err(deadline_exceeded())));
+        }
         if let Err(status) = self.poll_requests(context) {
             self.end();
             return Poll::Ready(Some(Err(status)));
@@ -131,13 +157,17 @@ type Outcome = Result<ModelInferResponse, (String, Status)>;
 /// One request of the stream.
 struct Running {
     id: String,
-    /// Name and version, for a last message without outputs; absent where none is wanted.
-    empty_final: Option<(String, String)>,
+    /// Whether the client wants a last message without outputs.
+    empty_final: bool,
     answers: Answers,
 }
 
 enum Answers {
-    Stream(ResponseStream),
+    Stream {
+        answers: ResponseStream,
+        model: Arc<ModelVersion>,
+        outputs: OutputPlan,
+    },
     /// It failed before it ran.
     Failed(Status),
     Done,
@@ -145,23 +175,32 @@ enum Answers {
 
 impl Running {
     /// Decodes and queues a request; says beside whether its model is decoupled.
-    fn start(core: &Core, message: ModelInferRequest) -> (Self, bool) {
+    fn start(core: &Core, message: ModelInferRequest, forward: Option<&Forward>) -> (Self, bool) {
         let id = message.id.clone();
-        let started = decode_grpc_infer(message, core.limits()).map_err(from_protocol).and_then(|request| {
-            let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
-            let empty_final = request
-                .enable_empty_final_response
-                .then(|| (model.name().to_owned(), model.version().to_string()));
-            let stream = model.infer_stream(request).map_err(from_serve)?;
-            Ok((stream, empty_final, model.is_decoupled()))
-        });
-        match started {
-            Ok((stream, empty_final, decoupled)) => {
-                (Self { id, empty_final, answers: Answers::Stream(stream) }, decoupled)
+        match Self::queue(core, message, forward) {
+            Ok((answers, model, outputs)) => {
+                let (decoupled, empty_final) = (model.is_decoupled(), answers.wants_empty_final());
+                let answers = Answers::Stream { answers, model, outputs };
+                (Self { id, empty_final, answers }, decoupled)
             }
             // In its place in the order, as the answer of a model that is not decoupled would be.
-            Err(status) => (Self { id, empty_final: None, answers: Answers::Failed(status) }, false),
+            Err(status) => (Self { id, empty_final: false, answers: Answers::Failed(status) }, false),
         }
+    }
+
+    fn queue(
+        core: &Core,
+        message: ModelInferRequest,
+        forward: Option<&Forward>,
+    ) -> Result<(ResponseStream, Arc<ModelVersion>, OutputPlan), Status> {
+        let mut request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
+        if let Some((pattern, headers)) = forward {
+            access::forward(&mut request, headers, Some(pattern))?;
+        }
+        let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;
+        let outputs = core.shared_memory().prepare(&mut request).map_err(from_serve)?;
+        let answers = model.infer_stream(request).map_err(from_serve)?;
+        Ok((answers, Arc::clone(&model), outputs))
     }
 
     fn outcome(&mut self, item: Result<StreamItem, ServeError>) -> Option<Outcome> {
@@ -169,16 +208,20 @@ impl Running {
             Ok(item) => item,
             Err(error) => return Some(Err((self.id.clone(), from_serve(error)))),
         };
-        let message = match (item.response, &self.empty_final) {
-            (Some(response), _) => encode_grpc_infer(response),
-            (None, Some((name, version))) => Ok(ModelInferResponse {
+        let Answers::Stream { model, outputs, .. } = &self.answers else { return None };
+        let message = match item.response {
+            Some(mut response) => match outputs.apply(model, &mut response) {
+                Ok(()) => encode_grpc_infer(response),
+                Err(error) => return Some(Err((self.id.clone(), from_serve(error)))),
+            },
+            None if self.empty_final => Ok(ModelInferResponse {
                 id: self.id.clone(),
-                model_name: name.clone(),
-                model_version: version.clone(),
+                model_name: model.name().to_owned(),
+                model_version: model.version().to_string(),
                 ..Default::default()
             }),
             // An end that carries flags only is silent unless the client asked for it.
-            (None, None) => return None,
+            None => return None,
         };
         Some(match message {
             Ok(mut message) => {
@@ -200,7 +243,7 @@ impl Stream for Running {
             let item = match &mut self.answers {
                 Answers::Done => return Poll::Ready(None),
                 // The future holds nothing between two polls: the stream itself keeps the waker.
-                Answers::Stream(stream) => match pin!(stream.next()).poll(context) {
+                Answers::Stream { answers, .. } => match pin!(answers.next()).poll(context) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(item) => item,
                 },
@@ -215,10 +258,12 @@ impl Stream for Running {
                 self.answers = Answers::Done;
                 continue;
             };
-            if !matches!(&item, Ok(item) if !item.is_final) {
+            let is_last = !matches!(&item, Ok(item) if !item.is_final);
+            let outcome = self.outcome(item);
+            if is_last || matches!(outcome, Some(Err(_))) {
                 self.answers = Answers::Done;
             }
-            if let Some(outcome) = self.outcome(item) {
+            if let Some(outcome) = outcome {
                 return Poll::Ready(Some(outcome));
             }
         }

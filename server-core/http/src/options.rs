@@ -1,13 +1,19 @@
 use std::time::Duration;
 
+use regex::Regex;
 use tokio::runtime::Handle;
-use trireme_telemetry::LogOptions;
+use trireme_protocol::Restrictions;
+use trireme_telemetry::LogHandle;
 
 /// How the HTTP front end is set up.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// What `GET /v2/logging` answers.
-    pub log: LogOptions,
+    /// What `/v2/logging` shows and changes.
+    pub log: LogHandle,
+    /// Which calls need a secret header.
+    pub restrictions: Restrictions,
+    /// Headers of infer requests with such names become parameters.
+    pub forward: Option<Regex>,
     /// How long a connection may take for the head of a request, the time that it idles before it included.
     pub header_timeout: Duration,
     /// Runtimes that the connections are dealt out to, best of one thread each: a connection then stays on its thread,
@@ -17,6 +23,12 @@ pub struct HttpOptions {
 
 impl Default for HttpOptions {
     fn default() -> Self {
-        Self { log: LogOptions::default(), header_timeout: Duration::from_secs(75), threads: Vec::new() }
+        Self {
+            log: LogHandle::default(),
+            restrictions: Restrictions::default(),
+            forward: None,
+            header_timeout: Duration::from_secs(75),
+            threads: Vec::new(),
+        }
     }
 }

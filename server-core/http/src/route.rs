@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use trireme_protocol::ApiGroup;
 
 /// A call by its path; the method is checked by the router.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,27 @@ pub(crate) enum Route<'a> {
     Logging,
     Trace { model: Option<Cow<'a, str>> },
     SharedMemory { kind: Memory, region: Option<Cow<'a, str>>, call: RegionCall },
+}
+
+impl Route<'_> {
+    /// The groups of calls that it belongs to; a restriction of any of them holds for it.
+    pub(crate) fn groups(&self) -> &'static [ApiGroup] {
+        match self {
+            // The page shows all of it.
+            Self::Page => &[ApiGroup::Metadata, ApiGroup::ModelRepository, ApiGroup::Health],
+            Self::Health | Self::Live | Self::Ready | Self::Model(_, ModelCall::Ready) => &[ApiGroup::Health],
+            Self::Server | Self::Model(_, ModelCall::Metadata) => &[ApiGroup::Metadata],
+            Self::Model(_, ModelCall::Config) => &[ApiGroup::ModelConfig],
+            Self::AllStatistics | Self::Model(_, ModelCall::Statistics) => &[ApiGroup::Statistics],
+            Self::Model(_, ModelCall::Infer | ModelCall::Generate | ModelCall::GenerateStream) => {
+                &[ApiGroup::Inference]
+            }
+            Self::Index { .. } | Self::Load { .. } | Self::Unload { .. } => &[ApiGroup::ModelRepository],
+            Self::Logging => &[ApiGroup::Logging],
+            Self::Trace { .. } => &[ApiGroup::Trace],
+            Self::SharedMemory { .. } => &[ApiGroup::SharedMemory],
+        }
+    }
 }
 
 /// A model as a path names it.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::EXPECT;
+use http::header::{EXPECT, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
-use trireme_runtime::Core;
+use trireme_runtime::{Core, ServeError};
 
 use crate::answer::{Answer, Failure, method_not_allowed, not_found};
 use crate::body;
@@ -30,13 +30,20 @@ impl Router {
 
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
+        tracing::debug!("{} {}", head.method, head.uri.path());
         self.call(&head, body).await.unwrap_or_else(Failure::into_answer)
     }
 
     async fn call(&self, head: &Parts, body: Incoming) -> Result<Answer, Failure> {
+        let route = route(head.uri.path());
+        let waits = head.headers.contains_key(EXPECT);
+        if let Some(Err(failure)) = route.as_ref().map(|route| self.permits(route, &head.headers)) {
+            body::discard(body, waits).await;
+            return Err(failure);
+        }
         // Read first, whatever the answer will be: unread bytes would cost the client its connection.
-        let body = body::read(body, self.core.limits(), head.headers.contains_key(EXPECT)).await?;
-        let Some(route) = route(head.uri.path()) else { return Ok(not_found()) };
+        let body = body::read(body, self.core.limits(), waits).await?;
+        let Some(route) = route else { return Ok(not_found()) };
         if !allows(&route, &head.method) {
             return Ok(method_not_allowed());
         }
@@ -45,7 +52,7 @@ impl Router {
         match route {
             Route::Model(model, ModelCall::Infer) => {
                 let body = self.inflated(head, body).await?;
-                infer::infer(core, model, &head.headers, body).await
+                infer::infer(core, model, &head.headers, body, self.options.forward.as_ref()).await
             }
             Route::Model(model, ModelCall::Generate) => {
                 generate::generate(core, model, &head.headers, body).await
@@ -72,10 +79,30 @@ impl Router {
             Route::Unload { repository, model } => {
                 repository::unload(core, repository, &model, &self.inflated(head, body).await?).await
             }
-            Route::Logging => settings::logging(&self.options.log, get),
-            Route::Trace { model } => settings::trace(core, model.as_deref(), get),
-            Route::SharedMemory { kind, region, call } => memory::call(kind, region.as_deref(), call),
+            Route::Logging if get => Ok(settings::log(&self.options.log)),
+            Route::Logging => {
+                settings::change_log(core, &self.options.log, &self.inflated(head, body).await?)
+            }
+            Route::Trace { .. } => {
+                Err(Failure::from(ServeError::unavailable("the server does not support trace")))
+            }
+            Route::SharedMemory { kind, region, call } => {
+                let body = self.inflated(head, body).await?;
+                memory::call(core, kind, region.as_deref(), call, &body)
+            }
         }
+    }
+
+    /// Whether the caller may make the call.
+    fn permits(&self, route: &Route<'_>, headers: &HeaderMap) -> Result<(), Failure> {
+        let find = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+        for group in route.groups() {
+            self.options.restrictions.check(*group, find).map_err(|header| {
+                let text = format!("This API is restricted, expecting header '{header}'");
+                Failure::new(StatusCode::FORBIDDEN, text)
+            })?;
+        }
+        Ok(())
     }
 
     async fn inflated(&self, head: &Parts, body: Bytes) -> Result<Bytes, Failure> {

@@ -31,6 +31,7 @@ mod dtype;
 mod error;
 mod json;
 mod limits;
+mod restricted;
 mod shape;
 mod status;
 
@@ -42,6 +43,7 @@ pub use infer::{
     TensorData, TensorMeta, decode_http_infer, encode_http_infer, is_reserved_parameter, parse_header_length,
 };
 pub use limits::Limits;
+pub use restricted::{ApiGroup, Restrictions, forward_header};
 pub use shape::{Shape, ShapeText, byte_count, element_count};
 pub use status::StatusCode;
 

@@ -17,18 +17,24 @@ use crate::load::Loader;
 use crate::options::{ControlMode, CoreOptions};
 use crate::served::Served;
 use crate::services::Services;
+use crate::shared_memory::SharedMemory;
 use crate::state::IndexEntry;
 use crate::statistics::lock;
 use crate::threads::Threads;
 
 /// The extensions of the protocol that the server speaks, in the order in which Triton lists them.
 const EXTENSIONS: &[&str] = &[
+    "classification",
+    "sequence",
     "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
     "model_configuration",
+    "system_shared_memory",
     "binary_tensor_data",
     "parameters",
     "statistics",
-    "schedule_policy",
+    "logging",
 ];
 
 /// The server without its front ends: models, their life cycle and their requests.
@@ -42,6 +48,8 @@ pub struct Core {
     pub(crate) life: Lifecycle,
     pub(crate) threads: Arc<Threads>,
     draining: AtomicBool,
+    shared_memory: Arc<SharedMemory>,
+    services: &'static Services,
 }
 
 impl Core {
@@ -64,6 +72,8 @@ impl Core {
             life: Lifecycle::new(options.load_threads),
             threads: Arc::default(),
             draining: AtomicBool::new(false),
+            shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
+            services,
             options,
         });
         core.load_at_start()?;
@@ -164,6 +174,16 @@ impl Core {
         &self.options.limits
     }
 
+    /// The regions that clients have registered.
+    pub fn shared_memory(&self) -> &Arc<SharedMemory> {
+        &self.shared_memory
+    }
+
+    /// How much backends are to log from now on.
+    pub fn set_log_level(&self, level: LogLevel) {
+        self.services.set_log_level(level);
+    }
+
     /// The version that a request for `name` runs on.
     ///
     /// # Errors
@@ -233,11 +253,11 @@ impl Core {
                 .collect());
         };
         let Some(entry) = index.models.get(name).filter(|entry| entry.latest.is_some()) else {
-            return Err(ServeError::not_found(format!("requested model '{name}' is not available")));
+            return Err(ServeError::invalid(format!("requested model '{name}' is not available")));
         };
         let models = of(entry);
         if models.is_empty() {
-            return Err(ServeError::not_found(format!(
+            return Err(ServeError::invalid(format!(
                 "requested model version is not available for model '{name}'"
             )));
         }

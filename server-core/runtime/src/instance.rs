@@ -17,7 +17,7 @@ use crate::warmup::Warmup;
 
 /// First pause before a failed instance is made anew; doubled up to [`MAX_BACK_OFF`].
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
-const MAX_BACK_OFF: Duration = Duration::from_secs(10);
+const MAX_BACK_OFF: Duration = Duration::from_secs(1);
 /// After how many failures in a row a model stops trying and refuses its requests.
 const MAX_ATTEMPTS: u32 = 10;
 

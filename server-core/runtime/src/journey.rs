@@ -325,6 +325,9 @@ impl Journey {
         let took = now.saturating_sub(since);
         let index = progress.responses;
         progress.last_response_ns = now;
+        if index == 0 && response.is_some() {
+            self.model.metrics.observe_first_response(now.saturating_sub(self.accepted_ns));
+        }
         let cancelled = self.is_cancelled();
         self.model.statistics.count_response(index, |counts| {
             let add = |slot: &mut (u64, u64)| *slot = (slot.0 + 1, slot.1 + took);

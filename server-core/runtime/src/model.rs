@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
+use trireme_protocol::proto::model_metrics::metric_control::MetricOptions;
 use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
 use trireme_scheduling::InstanceId;
 use trireme_telemetry::{FailureReason, ModelMetrics};
@@ -25,6 +26,27 @@ use crate::validate::admit;
 
 /// Tells one load of a version from the next.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// The one histogram of the core that a configuration can set.
+const FIRST_RESPONSE: &str = "nv_inference_first_response_histogram_ms";
+
+/// The bounds that a configuration sets for its first responses, in milliseconds.
+fn first_response_bounds(config: &CheckedConfig) -> Option<&[f64]> {
+    let controls = config.proto.model_metrics.iter().flat_map(|metrics| &metrics.metric_control);
+    let mut bounds = None;
+    for control in controls {
+        let family = control.metric_identifier.as_ref().map_or("", |identifier| identifier.family.as_str());
+        match &control.metric_options {
+            Some(MetricOptions::HistogramOptions(options)) if family == FIRST_RESPONSE => {
+                bounds = Some(&options.buckets[..]);
+            }
+            _ => {
+                tracing::warn!(model = config.name, "model_metrics: '{family}' is no metric that can be set")
+            }
+        }
+    }
+    bounds
+}
 
 /// A loaded version of a model. Holding one keeps it alive, also while the index already has another in its place.
 pub struct ModelVersion {
@@ -73,6 +95,7 @@ impl ModelVersion {
             optional: spec.optional,
         };
         let input_metas = table.inputs.iter().map(meta).collect();
+        metrics.set_first_response_bounds(first_response_bounds(&config));
         Self {
             name: config.name.clone(),
             version,

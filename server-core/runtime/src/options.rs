@@ -47,6 +47,8 @@ pub struct CoreOptions {
     pub strict_readiness: bool,
     /// How many models are loaded at once.
     pub load_threads: usize,
+    /// Whether clients may register shared memory.
+    pub allow_client_shm: bool,
     /// How often a version that cannot be loaded is tried again at once.
     pub load_retries: u32,
     /// How long a drain may take.

@@ -1,7 +1,7 @@
 //! What the server offers to backends.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use trireme_host::abi::{LogLevel, MetricKind};
 use trireme_host::{HostServices, Status};
@@ -16,6 +16,12 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn leak(registry: &'static Registry, level: LogLevel) -> &'static Self {
         Box::leak(Box::new(Self { log_level: AtomicU32::new(level.0), registry }))
+    }
+}
+
+impl Services {
+    pub(crate) fn set_log_level(&self, level: LogLevel) {
+        self.log_level.store(level.0, Relaxed);
     }
 }
 

@@ -35,7 +35,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     secondary_devices: false,
     repository_agents: false,
     model_operations: false,
-    model_metrics: false,
+    model_metrics: true,
     runtime: true,
 };
 

@@ -1,6 +1,7 @@
 //! The Trireme inference server: command line, wiring, signals.
 //!
-//! Exit codes: 0 drained, 1 start-up failure or a drain that took too long, 2 usage.
+//! Exit codes: 0 drained, 1 start-up failure or a drain that took too long, 2 usage (1 under the name
+//! `tritonserver`).
 #![forbid(unsafe_code)]
 
 pub mod cli;

@@ -5,25 +5,33 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-use trireme::cli::{Cli, Command};
+use trireme::cli::{Command, parse};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() -> ExitCode {
-    let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
-    match cli.command {
-        Command::Serve(flags) => trireme::serve(&flags),
-        Command::Check(flags) => trireme::check(&flags),
-    }
-}
+/// What a command line that cannot be read ends with, under either name of the program.
+const USAGE: u8 = 2;
+const USAGE_OF_TRITONSERVER: u8 = 1;
 
-/// Started under the name `tritonserver`, the program behaves as `trireme serve`.
-fn arguments(mut arguments: Vec<OsString>) -> Vec<OsString> {
+fn main() -> ExitCode {
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let name = arguments.first().map(Path::new).and_then(Path::file_name);
-    if name.is_some_and(|name| name == "tritonserver") {
+    // Started under the name `tritonserver`, the program behaves as `trireme serve`.
+    let is_tritonserver = name.is_some_and(|name| name == "tritonserver");
+    if is_tritonserver {
         arguments.insert(1, "serve".into());
     }
-    arguments
+    match parse(arguments) {
+        Ok(Command::Serve(flags)) => trireme::serve(&flags),
+        Ok(Command::Check(flags)) => trireme::check(&flags),
+        Err(error) => {
+            let _ = error.print();
+            match (error.exit_code(), is_tritonserver) {
+                (0, _) => ExitCode::SUCCESS,
+                (_, true) => ExitCode::from(USAGE_OF_TRITONSERVER),
+                (_, false) => ExitCode::from(USAGE),
+            }
+        }
+    }
 }

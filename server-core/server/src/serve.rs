@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,11 +11,11 @@ use tokio::sync::watch;
 use trireme_grpc::GrpcOptions;
 use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
-use trireme_telemetry::{LogFormat, LogOptions, Registry};
+use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 
-use crate::cli::{LogFormatFlag, Serve, review};
+use crate::cli::{LogFormatFlag, Serve};
 use crate::report;
-use crate::settings::core_options;
+use crate::settings::{core_options, metric_options, restrictions, tls};
 
 /// The drain took longer than `--exit-timeout-secs`.
 const EXIT_DRAIN_TIMEOUT: u8 = 1;
@@ -31,6 +32,13 @@ pub fn serve(flags: &Serve) -> ExitCode {
     }
 }
 
+/// What both front ends are set up with.
+struct FrontEnds {
+    http: HttpOptions,
+    grpc: GrpcOptions,
+    threads: usize,
+}
+
 /// The sockets are bound before the models load, so that a port in use is found at once; they are listened on after.
 struct Listeners {
     http: Option<TcpListener>,
@@ -44,11 +52,12 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     refuse_or_warn(flags)?;
     let options = core_options(flags)?;
     let exit_timeout = options.exit_timeout;
+    let front_ends = front_ends(flags, &log)?;
     if options.control_mode == ControlMode::Explicit {
         warn_open_control(flags);
     }
     let reserved = reserve(flags)?;
-    let registry: &'static Registry = Box::leak(Box::new(Registry::new(flags.allow_cpu_metrics)));
+    let registry: &'static Registry = Box::leak(Box::new(Registry::with_options(metric_options(flags)?)));
     let core = Core::start(options, registry, level).map_err(|error| anyhow::anyhow!(error.message))?;
     let models = core.index(false);
     print_out(&report::table(&models));
@@ -64,18 +73,45 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("no threads for the front ends")?;
-    let code =
-        runtime.block_on(serve_until_signal(&core, listeners, &log, io_threads(flags), exit_timeout))?;
+    let code = runtime.block_on(serve_until_signal(&core, listeners, front_ends, exit_timeout))?;
     runtime.shutdown_background();
     Ok(code)
 }
 
-fn io_threads(flags: &Serve) -> usize {
+/// More threads than this only wait for each other.
+const MAX_THREADS: usize = 256;
+/// Metadata of gRPC that opens a restricted call has this before its key.
+const GRPC_SECRET: &str = "triton-grpc-protocol-";
+
+fn front_ends(flags: &Serve, log: &LogHandle) -> anyhow::Result<FrontEnds> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    flags.http_thread_count.unwrap_or_else(|| cores.min(8)).clamp(1, 256)
+    let http = HttpOptions {
+        log: log.clone(),
+        restrictions: restrictions("--http-restricted-api", &flags.http_restricted_api, "", "api")?,
+        forward: flags.http_header_forward_pattern.clone(),
+        ..HttpOptions::default()
+    };
+    let protocols = &flags.grpc_restricted_protocol;
+    let grpc = GrpcOptions {
+        log: log.clone(),
+        tls: tls(flags)?,
+        restrictions: restrictions("--grpc-restricted-protocol", protocols, GRPC_SECRET, "protocol")?,
+        forward: flags.grpc_header_forward_pattern.clone(),
+        compress: flags.grpc_compress_answers,
+        keepalive_time: Duration::from_millis(flags.grpc_keepalive_time),
+        keepalive_timeout: Duration::from_millis(flags.grpc_keepalive_timeout),
+        max_connection_age: flags.grpc_max_connection_age.map(Duration::from_millis),
+        max_connection_age_grace: flags.grpc_max_connection_age_grace.map(Duration::from_millis),
+        ..GrpcOptions::default()
+    };
+    Ok(FrontEnds {
+        http,
+        grpc,
+        threads: flags.http_thread_count.unwrap_or_else(|| cores.min(8)).min(MAX_THREADS),
+    })
 }
 
-fn start_log(flags: &Serve) -> anyhow::Result<(LogOptions, LogLevel)> {
+fn start_log(flags: &Serve) -> anyhow::Result<(LogHandle, LogLevel)> {
     let format = match flags.log_format {
         LogFormatFlag::Default => LogFormat::Default,
         LogFormatFlag::Iso8601 => LogFormat::Iso8601,
@@ -89,13 +125,13 @@ fn start_log(flags: &Serve) -> anyhow::Result<(LogOptions, LogLevel)> {
         format,
         file: flags.log_file.clone(),
     };
-    trireme_telemetry::init_logging(&options).context("--log-file")?;
+    let log = trireme_telemetry::init_logging(&options).context("--log-file")?;
     let level = if flags.log_verbose > 0 { LogLevel::VERBOSE } else { LogLevel::INFO };
-    Ok((options, level))
+    Ok((log, level))
 }
 
 fn refuse_or_warn(flags: &Serve) -> anyhow::Result<()> {
-    for finding in review(&flags.known) {
+    for finding in &flags.findings {
         if finding.refused {
             bail!("{} cannot be given: {}", finding.flag, finding.why);
         }
@@ -117,6 +153,9 @@ fn warn_open_control(flags: &Serve) {
     }
 }
 
+/// How long the front ends have to send the last answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Sockets that hold their ports but do not accept yet: until the models are loaded, connections are refused.
 struct Reserved {
     http: Option<(socket2::Socket, &'static str)>,
@@ -126,7 +165,7 @@ struct Reserved {
 
 fn reserve(flags: &Serve) -> anyhow::Result<Reserved> {
     let metrics_address = flags.metrics_address.as_ref().unwrap_or(&flags.http_address);
-    let one = |on: bool, address: &str, port: u16, flag: &'static str| -> anyhow::Result<_> {
+    let one = |on: bool, address: &str, port: u16, share: bool, flag: &'static str| -> anyhow::Result<_> {
         if !on {
             return Ok(None);
         }
@@ -135,6 +174,7 @@ fn reserve(flags: &Serve) -> anyhow::Result<Reserved> {
             let domain = socket2::Domain::for_address(address);
             let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
             socket.set_reuse_address(true)?;
+            socket.set_reuse_port(share)?;
             socket.bind(&address.into())?;
             Ok(socket)
         };
@@ -144,9 +184,21 @@ fn reserve(flags: &Serve) -> anyhow::Result<Reserved> {
         }
     };
     Ok(Reserved {
-        http: one(flags.allow_http, &flags.http_address, flags.http_port, "--http-port")?,
-        grpc: one(flags.allow_grpc, &flags.grpc_address, flags.grpc_port, "--grpc-port")?,
-        metrics: one(flags.allow_metrics, metrics_address, flags.metrics_port, "--metrics-port")?,
+        http: one(
+            flags.allow_http,
+            &flags.http_address,
+            flags.http_port,
+            flags.reuse_http_port,
+            "--http-port",
+        )?,
+        grpc: one(
+            flags.allow_grpc,
+            &flags.grpc_address,
+            flags.grpc_port,
+            flags.reuse_grpc_port,
+            "--grpc-port",
+        )?,
+        metrics: one(flags.allow_metrics, metrics_address, flags.metrics_port, false, "--metrics-port")?,
     })
 }
 
@@ -174,20 +226,20 @@ impl Reserved {
 async fn serve_until_signal(
     core: &Arc<Core>,
     listeners: Listeners,
-    log: &LogOptions,
-    threads: usize,
-    exit_timeout: std::time::Duration,
+    front_ends: FrontEnds,
+    exit_timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let FrontEnds { http, grpc, threads } = front_ends;
     let io = crate::io_threads::IoThreads::start(threads)?;
     let (stop, stopped) = watch::channel(false);
     let mut tasks = tokio::task::JoinSet::new();
     let told = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let http = HttpOptions { log: log.clone(), threads: io.handles(), ..HttpOptions::default() };
-    let grpc = GrpcOptions { log: log.clone(), threads: io.handles(), ..GrpcOptions::default() };
+    let http = HttpOptions { threads: io.handles(), ..http };
+    let grpc = GrpcOptions { threads: io.handles(), ..grpc };
     let mut lines = String::new();
     let mut base = None;
     if let Some(listener) = listeners.http {
@@ -225,12 +277,19 @@ async fn serve_until_signal(
     tracing::info!("draining, at most {} s", exit_timeout.as_secs());
     core.begin_drain();
     let _ = stop.send(true);
+    // A server on which nothing runs needs a moment all the same.
+    let exit_timeout = exit_timeout.max(LAST_WORDS);
     let drained = async {
-        while tasks.join_next().await.is_some() {}
         let core = Arc::clone(core);
-        tokio::task::spawn_blocking(move || core.finish_drain(exit_timeout)).await.unwrap_or(false)
+        let finished = tokio::task::spawn_blocking(move || core.finish_drain(exit_timeout));
+        let finished = finished.await.unwrap_or(false);
+        // What runs no more can be answered at once. Who holds a connection open without a request, or a stream without
+        // anything on it, does not hold up the end.
+        let closed = async { while tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, closed).await;
+        finished
     };
-    match tokio::time::timeout(exit_timeout, drained).await {
+    match tokio::time::timeout(exit_timeout + LAST_WORDS, drained).await {
         Ok(true) => {
             tracing::info!("drained");
             Ok(ExitCode::SUCCESS)

@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use trireme_protocol::Limits;
+use trireme_grpc::Tls;
+use trireme_protocol::{Limits, Restrictions};
 use trireme_runtime::{ControlMode, CoreOptions};
+use trireme_telemetry::MetricOptions;
 
 use crate::cli::{ControlModeFlag, Serve};
+
+/// More loads at once than this only compete for the disk.
+const MAX_LOADS: usize = 256;
 
 /// The options that the flags stand for.
 ///
@@ -22,6 +27,9 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
             ControlMode::Poll { interval: Duration::from_secs(flags.repository_poll_secs.into()) }
         }
     };
+    if flags.model_repository.is_empty() {
+        bail!("--model-repository is empty: name a directory of models");
+    }
     if !flags.load_model.is_empty() && control_mode != ControlMode::Explicit {
         bail!("--load-model needs --model-control-mode=explicit: in the other modes all models are loaded");
     }
@@ -41,11 +49,64 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         config_name: flags.model_config_name.clone(),
         auto_complete: !flags.disable_auto_complete_config,
         strict_readiness: flags.strict_readiness,
-        load_threads: usize::from(flags.model_load_thread_count),
+        load_threads: flags.model_load_thread_count.min(MAX_LOADS),
+        allow_client_shm: flags.allow_client_shm,
         load_retries: flags.model_load_retry_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
+}
+
+/// The restrictions of a door.
+///
+/// # Errors
+/// A value that names no group, or one twice.
+pub(crate) fn restrictions(
+    flag: &str,
+    given: &[String],
+    prefix: &str,
+    what: &str,
+) -> anyhow::Result<Restrictions> {
+    let mut restrictions = Restrictions::default();
+    for text in given {
+        // Without the value: it is a secret.
+        restrictions.add(text, prefix, what).map_err(|error| anyhow::anyhow!("{flag}: {error}"))?;
+    }
+    Ok(restrictions)
+}
+
+/// The certificates of the gRPC port, if it is encrypted.
+///
+/// # Errors
+/// A file that is not named, or does not hold what it should.
+pub(crate) fn tls(flags: &Serve) -> anyhow::Result<Option<Tls>> {
+    if !flags.grpc_use_ssl {
+        return Ok(None);
+    }
+    let certificate = flags.grpc_server_cert.as_deref().context("--grpc-use-ssl needs --grpc-server-cert")?;
+    let key = flags.grpc_server_key.as_deref().context("--grpc-use-ssl needs --grpc-server-key")?;
+    let roots = match (flags.grpc_use_ssl_mutual, flags.grpc_root_cert.as_deref()) {
+        (true, None) => bail!("--grpc-use-ssl-mutual needs --grpc-root-cert: what clients are checked with"),
+        (true, roots) => roots,
+        (false, _) => None,
+    };
+    Tls::read(certificate, key, roots).map(Some).context("TLS of gRPC")
+}
+
+/// Which metrics are kept.
+///
+/// # Errors
+/// A value that its key cannot have.
+pub(crate) fn metric_options(flags: &Serve) -> anyhow::Result<MetricOptions> {
+    let mut options = MetricOptions { cpu: flags.allow_cpu_metrics, ..MetricOptions::default() };
+    for text in &flags.metrics_config {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        let known = options.set(key, value).map_err(|error| anyhow::anyhow!("--metrics-config: {error}"))?;
+        if !known {
+            tracing::warn!("--metrics-config={key} has no effect: there is no such setting");
+        }
+    }
+    Ok(options)
 }
 
 /// The directory that was given, or `backends` beside the program.

@@ -2,11 +2,19 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+mod families;
+mod histogram;
 mod log;
+mod log_settings;
 mod machine;
 mod model;
+mod options;
 mod registry;
+mod summary;
+mod text;
 
-pub use log::{LogFormat, LogOptions, init_logging};
+pub use log::init_logging;
+pub use log_settings::{LogChange, LogFormat, LogHandle, LogOptions};
 pub use model::{FailureReason, ModelMetrics, RequestTimes};
+pub use options::MetricOptions;
 pub use registry::{MetricError, MetricKind, Registry};

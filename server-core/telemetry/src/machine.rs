@@ -19,20 +19,12 @@ impl Machine {
             let (busy_before, total_before) = std::mem::replace(&mut *last, (busy, total));
             let span = total.saturating_sub(total_before);
             let share = if span == 0 { 0.0 } else { busy.saturating_sub(busy_before) as f64 / span as f64 };
-            gauges.push((
-                "nv_cpu_utilization",
-                "Share of the machine's CPU time in use since the last reading, 0 to 1",
-                format!("{share:.6}"),
-            ));
+            gauges.push(("nv_cpu_utilization", "CPU utilization rate [0.0 - 1.0]", format!("{share:.6}")));
         }
         if let Some((total, used)) = std::fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(memory)
         {
-            gauges.push(("nv_cpu_memory_total_bytes", "Bytes of memory of the machine", total.to_string()));
-            gauges.push((
-                "nv_cpu_memory_used_bytes",
-                "Bytes of memory in use on the machine",
-                used.to_string(),
-            ));
+            gauges.push(("nv_cpu_memory_total_bytes", "CPU total memory (RAM), in bytes", total.to_string()));
+            gauges.push(("nv_cpu_memory_used_bytes", "CPU used memory (RAM), in bytes", used.to_string()));
         }
         gauges
     }

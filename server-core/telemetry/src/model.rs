@@ -1,4 +1,9 @@
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::clock::now_ns;
+use crate::histogram::{FIRST_RESPONSE_MS, Histogram};
+use crate::summary::Summary;
 
 /// Why a request failed; the values of the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +66,23 @@ pub struct ModelMetrics {
     pub(crate) compute_output_ns: AtomicU64,
     /// The bits of an `f64`.
     pub(crate) load_secs: AtomicU64,
+    /// Absent unless they are kept.
+    pub(crate) summaries: Option<Box<Summaries>>,
+    /// Empty unless it is kept.
+    pub(crate) first_response: OnceLock<Histogram>,
+    pub(crate) keeps_first_response: bool,
     /// `key="value",…` in alphabetical order, without the braces.
     pub(crate) labels: Vec<(String, String)>,
+}
+
+/// The quantiles of a model's latencies.
+#[derive(Debug, Default)]
+pub(crate) struct Summaries {
+    pub(crate) request: Summary,
+    pub(crate) queue: Summary,
+    pub(crate) compute_input: Summary,
+    pub(crate) compute_infer: Summary,
+    pub(crate) compute_output: Summary,
 }
 
 impl ModelMetrics {
@@ -75,6 +95,29 @@ impl ModelMetrics {
         self.compute_input_ns.fetch_add(times.compute_input_ns, Relaxed);
         self.compute_infer_ns.fetch_add(times.compute_infer_ns, Relaxed);
         self.compute_output_ns.fetch_add(times.compute_output_ns, Relaxed);
+        if let Some(summaries) = &self.summaries {
+            let now = now_ns();
+            summaries.request.observe(times.total_ns / 1000, now);
+            summaries.queue.observe(times.queue_ns / 1000, now);
+            summaries.compute_input.observe(times.compute_input_ns / 1000, now);
+            summaries.compute_infer.observe(times.compute_infer_ns / 1000, now);
+            summaries.compute_output.observe(times.compute_output_ns / 1000, now);
+        }
+    }
+
+    /// The upper bounds, in milliseconds, by which the times to the first response are counted, if they are counted at
+    /// all; without any the usual ones. Only the first call has an effect.
+    pub fn set_first_response_bounds(&self, bounds: Option<&[f64]>) {
+        if self.keeps_first_response {
+            self.first_response.get_or_init(|| Histogram::new(bounds.unwrap_or(&FIRST_RESPONSE_MS)));
+        }
+    }
+
+    /// A decoupled model sent the first response of a request, so many nanoseconds after it was accepted.
+    pub fn observe_first_response(&self, ns: u64) {
+        if let Some(histogram) = self.first_response.get() {
+            histogram.observe(ns);
+        }
     }
 
     /// A request failed.

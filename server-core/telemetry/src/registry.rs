@@ -3,8 +3,11 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::machine;
-use crate::model::{FailureReason, ModelMetrics};
+use crate::clock::now_ns;
+use crate::model::ModelMetrics;
+use crate::options::MetricOptions;
+use crate::text::{braces, head};
+use crate::{families, machine};
 
 /// How a value behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +16,15 @@ pub enum MetricKind {
     Counter,
     /// Goes up and down.
     Gauge,
+}
+
+impl MetricKind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
 }
 
 /// Why a backend's metric was refused.
@@ -39,62 +51,19 @@ pub struct Registry {
     models: Mutex<Vec<Weak<ModelMetrics>>>,
     custom: Mutex<BTreeMap<String, Family>>,
     machine: Option<machine::Machine>,
+    options: MetricOptions,
 }
-
-type Value = fn(&ModelMetrics) -> u64;
-
-/// The counters of a model, in the order in which they are shown: name, help, value.
-const COUNTERS: &[(&str, &str, Value)] = &[
-    (
-        "nv_inference_request_success",
-        "Inference requests that were answered well, whatever their batch size",
-        |m| m.success.load(Relaxed),
-    ),
-    (
-        "nv_inference_count",
-        "Inferences computed: a request counts once for each element of its batch; answers from a cache do not count",
-        |m| m.inferences.load(Relaxed),
-    ),
-    (
-        "nv_inference_exec_count",
-        "Batches that the model has executed; answers from a cache do not count",
-        |m| m.executions.load(Relaxed),
-    ),
-    (
-        "nv_inference_request_duration_us",
-        "Microseconds from acceptance to the last answer, summed over requests, with those from a cache",
-        |m| m.request_ns.load(Relaxed) / 1000,
-    ),
-    (
-        "nv_inference_queue_duration_us",
-        "Microseconds that requests waited for an instance, summed, with those from a cache",
-        |m| m.queue_ns.load(Relaxed) / 1000,
-    ),
-    (
-        "nv_inference_compute_input_duration_us",
-        "Microseconds of preparing inputs, summed over requests; answers from a cache do not count",
-        |m| m.compute_input_ns.load(Relaxed) / 1000,
-    ),
-    (
-        "nv_inference_compute_infer_duration_us",
-        "Microseconds of computing, summed over requests; answers from a cache do not count",
-        |m| m.compute_infer_ns.load(Relaxed) / 1000,
-    ),
-    (
-        "nv_inference_compute_output_duration_us",
-        "Microseconds of making outputs, summed over requests; answers from a cache do not count",
-        |m| m.compute_output_ns.load(Relaxed) / 1000,
-    ),
-];
 
 impl Registry {
     /// An empty registry; `cpu` adds the metrics of the machine.
     pub fn new(cpu: bool) -> Self {
-        Self {
-            models: Mutex::default(),
-            custom: Mutex::default(),
-            machine: cpu.then(machine::Machine::default),
-        }
+        Self::with_options(MetricOptions { cpu, ..MetricOptions::default() })
+    }
+
+    /// An empty registry that keeps what the options say.
+    pub fn with_options(options: MetricOptions) -> Self {
+        let machine = options.cpu.then(machine::Machine::default);
+        Self { models: Mutex::default(), custom: Mutex::default(), machine, options }
     }
 
     /// The counters of a model version. They are shown as long as somebody holds them.
@@ -103,7 +72,12 @@ impl Registry {
             vec![("model".to_owned(), name.to_owned()), ("version".to_owned(), version.to_string())];
         labels.extend(tags.iter().map(|(key, value)| (format!("_{key}"), value.clone())));
         labels.sort();
-        let metrics = Arc::new(ModelMetrics { labels, ..ModelMetrics::default() });
+        let metrics = Arc::new(ModelMetrics {
+            labels,
+            summaries: self.options.summaries.then(Box::default),
+            keeps_first_response: self.options.histograms,
+            ..ModelMetrics::default()
+        });
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         models.retain(|model| model.strong_count() > 0);
         models.push(Arc::downgrade(&metrics));
@@ -149,35 +123,15 @@ impl Registry {
             models.iter().filter_map(Weak::upgrade).collect()
         };
         let mut out = String::new();
-        for (at, (name, help, value)) in COUNTERS.iter().enumerate() {
-            head(&mut out, name, help, MetricKind::Counter);
-            for model in &models {
-                let _ = writeln!(out, "{name}{} {}", braces(&model.labels, None), value(model));
-            }
-            if at == 0 {
-                failures(&mut out, &models);
-            }
-        }
-        let name = "nv_inference_pending_request_count";
-        head(&mut out, name, "Requests that no instance has taken yet", MetricKind::Gauge);
-        for model in &models {
-            let pending = model.pending_request_count.load(Relaxed);
-            let _ = writeln!(out, "{name}{} {pending}", braces(&model.labels, None));
-        }
-        let name = "nv_model_load_duration_secs";
-        head(&mut out, name, "Seconds that the model took to load", MetricKind::Gauge);
-        for model in &models {
-            let seconds = f64::from_bits(model.load_secs.load(Relaxed));
-            let _ = writeln!(out, "{name}{} {seconds:.6}", braces(&model.labels, None));
-        }
+        families::write(&mut out, &models, &self.options, now_ns());
         if let Some(machine) = &self.machine {
             for (name, help, value) in machine.read() {
-                head(&mut out, name, help, MetricKind::Gauge);
+                head(&mut out, name, help, "gauge");
                 let _ = writeln!(out, "{name} {value}");
             }
         }
         for (name, family) in &*self.custom.lock().unwrap_or_else(PoisonError::into_inner) {
-            head(&mut out, name, &family.help, family.kind);
+            head(&mut out, name, &family.help, family.kind.name());
             for (labels, cell) in &family.cells {
                 let _ = writeln!(out, "{name}{labels} {}", f64::from_bits(cell.load(Relaxed)));
             }
@@ -186,47 +140,70 @@ impl Registry {
     }
 }
 
-fn failures(out: &mut String, models: &[Arc<ModelMetrics>]) {
-    let name = "nv_inference_request_failure";
-    head(
-        out,
-        name,
-        "Inference requests that failed, by reason, whatever their batch size",
-        MetricKind::Counter,
-    );
-    for model in models {
-        for (reason, count) in FailureReason::ALL.iter().zip(&model.failure) {
-            let labels = braces(&model.labels, Some(("reason", reason.label())));
-            let _ = writeln!(out, "{name}{labels} {}", count.load(Relaxed));
-        }
-    }
-}
-
-fn head(out: &mut String, name: &str, help: &str, kind: MetricKind) {
-    let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-    let kind = match kind {
-        MetricKind::Counter => "counter",
-        MetricKind::Gauge => "gauge",
-    };
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-fn braces(labels: &[(String, String)], more: Option<(&str, &str)>) -> String {
-    let mut all: Vec<(&str, &str)> =
-        labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain(more).collect();
-    all.sort_unstable();
-    if all.is_empty() {
-        return String::new();
-    }
-    let escape = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let pairs: Vec<String> = all.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
-    format!("{{{}}}", pairs.join(","))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::model::{FailureReason, RequestTimes};
+
+    fn names(text: &str) -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect()
+    }
+
+    #[test]
+    fn families_are_those_of_upstream() {
+        let registry = Registry::new(false);
+        assert_eq!(registry.render(), "");
+        let model = registry.model("m", 1, &[]);
+        expect_test::expect![[r#"
+            nv_inference_request_success counter
+            nv_inference_request_failure counter
+            nv_inference_count counter
+            nv_inference_exec_count counter
+            nv_inference_request_duration_us counter
+            nv_inference_queue_duration_us counter
+            nv_inference_compute_input_duration_us counter
+            nv_inference_compute_infer_duration_us counter
+            nv_inference_compute_output_duration_us counter
+            nv_inference_pending_request_count gauge
+            nv_model_load_duration_secs gauge"#]]
+        .assert_eq(&names(&registry.render()).join("\n"));
+        drop(model);
+    }
+
+    #[test]
+    fn options_add_summaries_and_histograms_and_take_counters_away() {
+        let options =
+            MetricOptions { counters: false, summaries: true, histograms: true, ..MetricOptions::default() };
+        let registry = Registry::with_options(options);
+        let model = registry.model("m", 1, &[]);
+        model.set_first_response_bounds(Some(&[1.0, 2.5]));
+        model.observe_first_response(2_000_000);
+        model.count_success(&RequestTimes {
+            batch_size: 1,
+            total_ns: 20_000,
+            queue_ns: 5_000,
+            compute_input_ns: 0,
+            compute_infer_ns: 10_000,
+            compute_output_ns: 0,
+        });
+        let text = registry.render();
+        let all = names(&text);
+        assert!(all.contains(&"nv_inference_request_summary_us summary"));
+        assert!(all.contains(&"nv_inference_first_response_histogram_ms histogram"));
+        assert!(!all.contains(&"nv_inference_request_duration_us counter"));
+        for line in [
+            "nv_inference_request_summary_us{model=\"m\",quantile=\"0.999\",version=\"1\"} 20",
+            "nv_inference_request_summary_us_sum{model=\"m\",version=\"1\"} 20",
+            "nv_inference_queue_summary_us_count{model=\"m\",version=\"1\"} 1",
+            "nv_inference_first_response_histogram_ms_bucket{le=\"1\",model=\"m\",version=\"1\"} 0",
+            "nv_inference_first_response_histogram_ms_bucket{le=\"2.5\",model=\"m\",version=\"1\"} 1",
+            "nv_inference_first_response_histogram_ms_bucket{le=\"+Inf\",model=\"m\",version=\"1\"} 1",
+            "nv_inference_first_response_histogram_ms_sum{model=\"m\",version=\"1\"} 2",
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+        }
+    }
 
     #[test]
     fn labels_are_alphabetical_and_failures_begin_at_zero() {

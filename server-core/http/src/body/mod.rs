@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 pub(crate) use events::Events;
-pub(crate) use read::read;
+pub(crate) use read::{discard, read};
 
 /// The body of an answer.
 pub(crate) enum Body {

@@ -44,6 +44,18 @@ where
 /// How long the next piece of a body may take.
 const PIECE_TIME: Duration = Duration::from_secs(75);
 
+/// Reads a body that nobody wants, so that its sender gets to see the answer.
+pub(crate) async fn discard<B>(body: B, waits: bool)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let mut body = body;
+    if !waits && !body.is_end_stream() {
+        let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut body)).await;
+    }
+}
+
 enum Refusal {
     Limit(Failure),
     Broken(String),

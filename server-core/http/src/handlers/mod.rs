@@ -1,5 +1,6 @@
 //! One file a group of calls.
 
+mod fields;
 pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod infer;

@@ -1,26 +1,35 @@
 //! prost with a bound: a message of many empty fields is small on the wire and large in memory, so the fields are
 //! counted before anything is allocated for them.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 
 use bytes::{Buf, Bytes};
 use prost::Message;
-use prost::encoding::{DecodeContext, decode_key, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
 
 use crate::error::{ProtocolError, Result};
+use crate::proto::ModelInferRequest;
 
 /// Fields of a message, each element of a list counted: more than the inputs, outputs, contents and parameters that
 /// [`crate::Limits`] allows.
 const MAX_FIELDS: usize = 16_384;
 
+/// What the contents of a request's inputs may take in memory once they are numbers and texts.
+const MAX_EXPANDED: usize = 256 << 20;
+/// Bytes in memory of a number, a text and a parameter, at most.
+const NUMBER: usize = 8;
+const TEXT: usize = 32;
+const ENTRY: usize = 160;
+
 /// Decodes a message that came from the wire. `bytes` fields stay slices of it.
 ///
 /// # Errors
 /// `InvalidArg` for a message of too many fields, `Internal` for one that cannot be read.
-pub fn decode_message<T: Message + Default>(wire: Bytes) -> Result<T> {
+pub fn decode_message<T: Message + Default + 'static>(wire: Bytes) -> Result<T> {
     let unreadable =
         |error: prost::DecodeError| ProtocolError::internal(format!("the message cannot be read: {error}"));
     let mut rest = &wire[..];
@@ -36,7 +45,82 @@ pub fn decode_message<T: Message + Default>(wire: Bytes) -> Result<T> {
         let (tag, wire_type) = decode_key(&mut rest).map_err(unreadable)?;
         skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(unreadable)?;
     }
+    if TypeId::of::<T>() == TypeId::of::<ModelInferRequest>() {
+        check_inputs(&wire)?;
+    }
     T::decode(wire).map_err(unreadable)
+}
+
+/// Holds what the shapes and contents of a `ModelInferRequest`'s inputs take in memory against [`MAX_EXPANDED`].
+fn check_inputs(wire: &[u8]) -> Result<()> {
+    // Lists that are not packed cost a tag for each element, packed ones a byte.
+    let expanded = |input: &[u8]| -> usize {
+        let mut bytes = 0usize;
+        each_field(input, &mut |tag, payload| match (tag, payload) {
+            (inputs::SHAPE, Some(shape)) => bytes += numbers(shape) * NUMBER,
+            (inputs::PARAMETERS, _) => bytes += ENTRY,
+            (inputs::CONTENTS, Some(contents)) => each_field(contents, &mut |tag, payload| {
+                bytes += match (tag, payload) {
+                    (inputs::FLOATS | inputs::DOUBLES, Some(packed)) => packed.len(),
+                    (inputs::TEXTS, Some(text)) => text.len() + TEXT,
+                    (_, Some(packed)) => numbers(packed) * NUMBER,
+                    (_, None) => NUMBER,
+                };
+            }),
+            _ => bytes += NUMBER,
+        });
+        bytes
+    };
+    let mut total = 0usize;
+    each_field(wire, &mut |tag, payload| {
+        if let (inputs::INPUTS, Some(input)) = (tag, payload) {
+            total = total.saturating_add(expanded(input));
+        }
+    });
+    if total <= MAX_EXPANDED {
+        return Ok(());
+    }
+    Err(ProtocolError::invalid(format!(
+        "the contents of the request's inputs would take {total} bytes, at most {MAX_EXPANDED} are allowed: send them as \
+         raw_input_contents"
+    )))
+}
+
+/// How many varints there are: each ends with a byte below 128.
+fn numbers(packed: &[u8]) -> usize {
+    packed.iter().filter(|byte| **byte < 0x80).count()
+}
+
+/// The fields of a message, those of a length with their bytes. Stops where the message cannot be read.
+fn each_field<'a>(mut rest: &'a [u8], see: &mut dyn FnMut(u32, Option<&'a [u8]>)) {
+    while !rest.is_empty() {
+        let Ok((tag, wire_type)) = decode_key(&mut rest) else { return };
+        if wire_type != WireType::LengthDelimited {
+            see(tag, None);
+            if skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_err() {
+                return;
+            }
+            continue;
+        }
+        let Ok(length) = decode_varint(&mut rest) else { return };
+        let Some((payload, after)) = usize::try_from(length).ok().and_then(|at| rest.split_at_checked(at))
+        else {
+            return;
+        };
+        see(tag, Some(payload));
+        rest = after;
+    }
+}
+
+/// Field numbers of a request, of its inputs and of their contents.
+mod inputs {
+    pub(super) const INPUTS: u32 = 5;
+    pub(super) const SHAPE: u32 = 3;
+    pub(super) const PARAMETERS: u32 = 4;
+    pub(super) const CONTENTS: u32 = 5;
+    pub(super) const FLOATS: u32 = 6;
+    pub(super) const DOUBLES: u32 = 7;
+    pub(super) const TEXTS: u32 = 8;
 }
 
 /// The codec of all services.
@@ -72,7 +156,7 @@ where
 #[derive(Debug, Clone)]
 pub struct BoundedDecoder<U>(PhantomData<U>);
 
-impl<U: Message + Default> Decoder for BoundedDecoder<U> {
+impl<U: Message + Default + 'static> Decoder for BoundedDecoder<U> {
     type Item = U;
     type Error = Status;
 
@@ -92,7 +176,6 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::proto::ModelInferRequest;
     use crate::proto::model_infer_request::InferInputTensor;
 
     #[test]
@@ -101,6 +184,19 @@ mod tests {
         let wire = Bytes::from([0x2a, 0].repeat(10_000_000));
         let error = decode_message::<ModelInferRequest>(wire).unwrap_err();
         assert!(error.message.contains("more than 16384 fields"), "{}", error.message);
+    }
+
+    #[test]
+    fn an_input_of_many_empty_texts_is_refused_before_it_is_built() {
+        let texts = [0x42, 0].repeat(20_000_000);
+        let field = |tag: u8, payload: &[u8]| {
+            let mut wire = vec![tag << 3 | 2];
+            prost::encoding::encode_varint(payload.len() as u64, &mut wire);
+            [&wire[..], payload].concat()
+        };
+        let wire = Bytes::from(field(5, &field(5, &texts)));
+        let error = decode_message::<ModelInferRequest>(wire).unwrap_err();
+        assert!(error.message.contains("would take 640000000 bytes"), "{}", error.message);
     }
 
     #[test]

@@ -1,24 +1,11 @@
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgMatches, Args};
+use regex::Regex;
 
-/// The Trireme inference server.
-#[derive(Debug, Parser)]
-#[command(name = "trireme", version, about, max_term_width = 100)]
-pub struct Cli {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What the program can do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Serve the models of one or more repositories.
-    Serve(Box<Serve>),
-    /// Read a whole repository without serving it and report every finding with file and line.
-    Check(Check),
-}
+use super::command::Values;
+use super::grammar;
+use super::review::{Finding, review};
 
 /// The flags of `trireme check`.
 #[derive(Debug, Args)]
@@ -34,7 +21,7 @@ pub struct Check {
 }
 
 /// Who decides which models are loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlModeFlag {
     /// All models, once, at start.
     None,
@@ -45,150 +32,158 @@ pub enum ControlModeFlag {
 }
 
 /// The form of log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormatFlag {
     /// One readable line a message.
     Default,
     /// As default, with ISO 8601 times.
-    #[value(name = "ISO8601")]
     Iso8601,
     /// One JSON object a line.
     Json,
 }
 
-/// A flag's truth value, as tritonserver reads it.
-fn truth(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "on" => Ok(true),
-        "false" | "0" | "off" => Ok(false),
-        _ => Err("expected true, false, 1, 0, on or off".to_owned()),
-    }
-}
-
-/// The flags of `trireme serve`, by tritonserver's names.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Models")]
+/// The flags of `trireme serve` that do something, by tritonserver's names.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each field is the flag of its name; the table describes it")]
 pub struct Serve {
-    /// A directory of models; may be given several times.
-    #[arg(long, visible_alias = "model-store", value_name = "DIR", required = true)]
     pub model_repository: Vec<PathBuf>,
-    /// Where the backends are; the default is `backends` beside the program.
-    #[arg(long, value_name = "DIR")]
-    pub backend_directory: Option<PathBuf>,
-    /// Where copies of changed backend libraries are kept; the default is a temporary directory.
-    #[arg(long, value_name = "DIR")]
-    pub backend_cache: Option<PathBuf>,
-    /// Whether a backend library inside a model's directory may be loaded. It is code: allow it only for repositories
-    /// that you trust as you trust the server.
-    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-          value_parser = truth, action = ArgAction::Set)]
-    pub allow_model_backends: bool,
-    /// A setting for a backend: `BACKEND,KEY=VALUE`, or `KEY=VALUE` for all of them.
-    #[arg(long, value_name = "[BACKEND,]KEY=VALUE")]
-    pub backend_config: Vec<String>,
-    /// Use one backend in the place of another: `tensorrtllm=cpu`.
-    #[arg(long, value_name = "FROM=TO")]
-    pub backend_fallback: Vec<String>,
-    /// Who decides which models are loaded.
-    #[arg(long, value_enum, default_value = "none", ignore_case = true)]
     pub model_control_mode: ControlModeFlag,
-    /// How long it is from one look at the repositories to the next (poll mode only).
-    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     pub repository_poll_secs: u32,
-    /// A model to load at start (explicit mode only); `*` for all.
-    #[arg(long, value_name = "MODEL")]
     pub load_model: Vec<String>,
-    /// Read `configs/NAME.pbtxt` of a model in the place of its `config.pbtxt` where it exists.
-    #[arg(long, value_name = "NAME")]
     pub model_config_name: Option<String>,
-    /// Do not let backends complete configurations.
-    #[arg(long, value_name = "BOOL", default_value = "false", default_missing_value = "true", num_args = 0..=1,
-          value_parser = truth, action = ArgAction::Set)]
+    /// Also set by `--strict-model-config=true`.
     pub disable_auto_complete_config: bool,
-    /// How many models are loaded at once.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub model_load_thread_count: u16,
-    /// How often a model that cannot be loaded is tried again before it counts as failed.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub model_load_thread_count: usize,
     pub model_load_retry_count: u32,
-    /// Whether the server is ready only if every requested model is.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set)]
     pub strict_readiness: bool,
-    /// Whether a model that cannot be loaded at start ends the server.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set)]
     pub exit_on_error: bool,
-    /// How long running requests may go on after SIGTERM.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub exit_timeout_secs: u64,
-    /// The server's name in its metadata.
-    #[arg(long, value_name = "NAME", default_value = "triton")]
     pub id: String,
 
-    /// Whether the HTTP front end is on.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set,
-          help_heading = "Front ends")]
-    pub allow_http: bool,
-    /// The address of the HTTP front end.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0", help_heading = "Front ends")]
-    pub http_address: String,
-    /// The port of the HTTP front end; 0 takes a free one.
-    #[arg(long, value_name = "PORT", default_value_t = 8000, help_heading = "Front ends")]
-    pub http_port: u16,
-    /// The largest request body, inflated, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 20, help_heading = "Front ends")]
-    pub http_max_input_size: usize,
-    /// Threads for all front ends; the default is the number of cores, at most 8.
-    #[arg(long, value_name = "N", help_heading = "Front ends")]
-    pub http_thread_count: Option<usize>,
-    /// Whether the gRPC front end is on.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set,
-          help_heading = "Front ends")]
-    pub allow_grpc: bool,
-    /// The address of the gRPC front end.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0", help_heading = "Front ends")]
-    pub grpc_address: String,
-    /// The port of the gRPC front end; 0 takes a free one.
-    #[arg(long, value_name = "PORT", default_value_t = 8001, help_heading = "Front ends")]
-    pub grpc_port: u16,
-    /// Whether the metrics are served.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set,
-          help_heading = "Front ends")]
-    pub allow_metrics: bool,
-    /// The address of the metrics; the default is that of HTTP.
-    #[arg(long, value_name = "ADDRESS", help_heading = "Front ends")]
-    pub metrics_address: Option<String>,
-    /// The port of the metrics; 0 takes a free one.
-    #[arg(long, value_name = "PORT", default_value_t = 8002, help_heading = "Front ends")]
-    pub metrics_port: u16,
-    /// Whether the metrics of the machine's CPUs are shown.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set,
-          help_heading = "Front ends")]
-    pub allow_cpu_metrics: bool,
+    pub backend_directory: Option<PathBuf>,
+    pub backend_config: Vec<String>,
+    pub backend_cache: Option<PathBuf>,
+    pub backend_fallback: Vec<String>,
+    pub allow_model_backends: bool,
 
-    /// How much is told: 0 is the usual, 1 and more is verbose.
-    #[arg(long, value_name = "LEVEL", default_value = "0", default_missing_value = "1", num_args = 0..=1,
-          help_heading = "Log")]
+    pub allow_http: bool,
+    pub http_address: String,
+    pub http_port: u16,
+    pub reuse_http_port: bool,
+    pub http_thread_count: Option<usize>,
+    pub http_max_input_size: usize,
+    pub http_header_forward_pattern: Option<Regex>,
+    pub http_restricted_api: Vec<String>,
+
+    pub allow_grpc: bool,
+    pub grpc_address: String,
+    pub grpc_port: u16,
+    pub reuse_grpc_port: bool,
+    pub grpc_header_forward_pattern: Option<Regex>,
+    pub grpc_restricted_protocol: Vec<String>,
+    /// Whether answers are compressed: any level but none.
+    pub grpc_compress_answers: bool,
+    /// Milliseconds, as the three after it.
+    pub grpc_keepalive_time: u64,
+    pub grpc_keepalive_timeout: u64,
+    pub grpc_max_connection_age: Option<u64>,
+    pub grpc_max_connection_age_grace: Option<u64>,
+
+    /// Also set by `--grpc-use-ssl-mutual`.
+    pub grpc_use_ssl: bool,
+    pub grpc_use_ssl_mutual: bool,
+    pub grpc_server_cert: Option<PathBuf>,
+    pub grpc_server_key: Option<PathBuf>,
+    pub grpc_root_cert: Option<PathBuf>,
+
+    pub allow_client_shm: bool,
+
+    pub allow_metrics: bool,
+    pub allow_cpu_metrics: bool,
+    pub metrics_address: Option<String>,
+    pub metrics_port: u16,
+    pub metrics_config: Vec<String>,
+
     pub log_verbose: u32,
-    /// Whether information is logged.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set,
-          help_heading = "Log")]
     pub log_info: bool,
-    /// Whether warnings are logged.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set,
-          help_heading = "Log")]
     pub log_warning: bool,
-    /// Whether errors are logged.
-    #[arg(long, value_name = "BOOL", default_value = "true", value_parser = truth, action = ArgAction::Set,
-          help_heading = "Log")]
     pub log_error: bool,
-    /// The form of log lines.
-    #[arg(long, value_enum, default_value = "default", ignore_case = true, help_heading = "Log")]
     pub log_format: LogFormatFlag,
-    /// Write the log here in the place of standard error.
-    #[arg(long, value_name = "FILE", help_heading = "Log")]
     pub log_file: Option<PathBuf>,
 
-    /// Flags of tritonserver that this server knows by name only; see `review`.
-    #[command(flatten)]
-    pub known: super::known::KnownFlags,
+    /// What is to be said of flags that were given and do nothing.
+    pub findings: Vec<Finding>,
+}
+
+impl Serve {
+    pub(super) fn new(matches: &ArgMatches) -> Self {
+        let values = Values(matches);
+        Self {
+            model_repository: values.paths("model-repository"),
+            model_control_mode: match values.word("model-control-mode").to_ascii_lowercase().as_str() {
+                "poll" => ControlModeFlag::Poll,
+                "explicit" => ControlModeFlag::Explicit,
+                _ => ControlModeFlag::None,
+            },
+            repository_poll_secs: values.number("repository-poll-secs").unwrap_or(15),
+            load_model: values.texts("load-model"),
+            model_config_name: values.text("model-config-name"),
+            disable_auto_complete_config: values.truth("disable-auto-complete-config")
+                || values.truth("strict-model-config"),
+            model_load_thread_count: values.number("model-load-thread-count").unwrap_or(4),
+            model_load_retry_count: values.number("model-load-retry-count").unwrap_or(0),
+            strict_readiness: values.truth("strict-readiness"),
+            exit_on_error: values.truth("exit-on-error"),
+            exit_timeout_secs: values.number("exit-timeout-secs").unwrap_or(30),
+            id: values.word("id"),
+            backend_directory: values.path("backend-directory"),
+            backend_config: values.texts("backend-config"),
+            backend_cache: values.path("backend-cache"),
+            backend_fallback: values.texts("backend-fallback"),
+            allow_model_backends: values.truth("allow-model-backends"),
+            allow_http: values.truth("allow-http"),
+            http_address: values.word("http-address"),
+            http_port: values.number("http-port").unwrap_or(8000),
+            reuse_http_port: values.truth("reuse-http-port"),
+            http_thread_count: values.number("http-thread-count"),
+            http_max_input_size: values.number("http-max-input-size").unwrap_or(64 << 20),
+            http_header_forward_pattern: values.pattern("http-header-forward-pattern"),
+            http_restricted_api: values.texts("http-restricted-api"),
+            allow_grpc: values.truth("allow-grpc"),
+            grpc_address: values.word("grpc-address"),
+            grpc_port: values.number("grpc-port").unwrap_or(8001),
+            reuse_grpc_port: values.truth("reuse-grpc-port"),
+            grpc_header_forward_pattern: values.pattern("grpc-header-forward-pattern"),
+            grpc_restricted_protocol: values.texts("grpc-restricted-protocol"),
+            grpc_compress_answers: !values
+                .word("grpc-infer-response-compression-level")
+                .eq_ignore_ascii_case("none"),
+            grpc_keepalive_time: values.number("grpc-keepalive-time").unwrap_or(7_200_000),
+            grpc_keepalive_timeout: values.number("grpc-keepalive-timeout").unwrap_or(20_000),
+            grpc_max_connection_age: values.number("grpc-max-connection-age"),
+            grpc_max_connection_age_grace: values.number("grpc-max-connection-age-grace"),
+            grpc_use_ssl: values.truth("grpc-use-ssl") || values.truth("grpc-use-ssl-mutual"),
+            grpc_use_ssl_mutual: values.truth("grpc-use-ssl-mutual"),
+            grpc_server_cert: values.path("grpc-server-cert"),
+            grpc_server_key: values.path("grpc-server-key"),
+            grpc_root_cert: values.path("grpc-root-cert"),
+            allow_client_shm: values.truth("allow-client-shm"),
+            allow_metrics: values.truth("allow-metrics"),
+            allow_cpu_metrics: values.truth("allow-cpu-metrics"),
+            metrics_address: values.text("metrics-address"),
+            metrics_port: values.number("metrics-port").unwrap_or(8002),
+            metrics_config: values.texts("metrics-config"),
+            log_verbose: values.text("log-verbose").as_deref().and_then(grammar::level).unwrap_or(0),
+            log_info: values.truth("log-info"),
+            log_warning: values.truth("log-warning"),
+            log_error: values.truth("log-error"),
+            log_format: match values.word("log-format").to_ascii_lowercase().as_str() {
+                "iso8601" => LogFormatFlag::Iso8601,
+                "json" => LogFormatFlag::Json,
+                _ => LogFormatFlag::Default,
+            },
+            log_file: values.path("log-file"),
+            findings: review(&values),
+        }
+    }
 }

@@ -1,7 +1,46 @@
-//! The command line: `trireme serve` with tritonserver's flag names, and `trireme check`.
+//! The command line: `trireme serve` with tritonserver's flags, and `trireme check`.
+//!
+//! The flags of `serve` are rows of one [`table`]: parsing, help and `docs/flags.md` come from it.
 
+mod command;
+mod document;
+mod flag;
 mod flags;
-mod known;
+mod grammar;
+mod review;
+mod table;
+#[cfg(test)]
+mod tests;
 
-pub use flags::{Check, Cli, Command, ControlModeFlag, LogFormatFlag, Serve};
-pub use known::{Finding, review};
+use std::ffi::OsString;
+
+use clap::FromArgMatches;
+
+pub use document::flags_document;
+pub use flag::{Effect, Flag};
+pub use flags::{Check, ControlModeFlag, LogFormatFlag, Serve};
+pub use grammar::Grammar;
+pub use review::Finding;
+pub use table::TABLE;
+
+/// What the program is to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve the models of one or more repositories.
+    Serve(Box<Serve>),
+    /// Read a whole repository without serving it.
+    Check(Check),
+}
+
+/// Reads a command line; the first argument is the program's name.
+///
+/// # Errors
+/// What is wrong with it, or the help that was asked for, to be printed.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, clap::Error> {
+    let matches = command::command().try_get_matches_from(arguments)?;
+    match matches.subcommand() {
+        Some(("check", matches)) => Check::from_arg_matches(matches).map(Command::Check),
+        Some((_, matches)) => Ok(Command::Serve(Box::new(Serve::new(matches)))),
+        None => Err(clap::Error::new(clap::error::ErrorKind::MissingSubcommand)),
+    }
+}

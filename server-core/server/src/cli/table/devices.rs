@@ -1,0 +1,58 @@
+use crate::cli::flag::Flag;
+use crate::cli::grammar::{COUNT, Grammar};
+
+pub(super) const SCHEDULING: &[Flag] = &[
+    Flag::refused(
+        "rate-limit",
+        Grammar::Word(&["off", "execution_count"]),
+        "Whether instances wait for the resources that their configuration names.",
+        "the rate limiter is not implemented; limit the number of instances in the configurations",
+    )
+    .fine(&["off"]),
+    Flag::idle(
+        "rate-limit-resource",
+        Grammar::Resource,
+        "How much there is of a resource.",
+        "it only has a meaning with --rate-limit=execution_count",
+    )
+    .repeats(),
+    Flag::idle(
+        "host-policy",
+        Grammar::PolicySetting,
+        "Which cores or NUMA node the instances of a policy use: NAME,cpu-cores=0-3.",
+        "host policies are not implemented; instances run on all cores",
+    )
+    .repeats(),
+    Flag::idle(
+        "buffer-manager-thread-count",
+        COUNT,
+        "Threads that copy tensors for backends.",
+        "tensors are handed to backends as slices of what was received",
+    )
+    .fine(&["0"]),
+];
+
+const NO_GPU: &str = "this build uses no GPU";
+
+pub(super) const DEVICES: &[Flag] = &[
+    Flag::idle("pinned-memory-pool-byte-size", COUNT, "Bytes of pinned memory for copies to GPUs.", NO_GPU),
+    Flag::idle("cuda-memory-pool-byte-size", Grammar::PerDevice("BYTES"), "Bytes of a GPU's pool.", NO_GPU)
+        .repeats(),
+    Flag::idle(
+        "cuda-virtual-address-size",
+        Grammar::PerDevice("BYTES"),
+        "Bytes of a GPU's address space for implicit state.",
+        NO_GPU,
+    )
+    .repeats(),
+    Flag::idle("min-supported-compute-capability", Grammar::Number, "The oldest GPU that is used.", NO_GPU),
+    Flag::idle("enable-peer-access", Grammar::Truth, "Whether GPUs may read each other's memory.", NO_GPU)
+        .fine(&["false"]),
+    Flag::idle(
+        "model-load-gpu-limit",
+        Grammar::PerDevice("FRACTION"),
+        "How full a GPU may be for a model to be loaded onto it.",
+        NO_GPU,
+    )
+    .repeats(),
+];
