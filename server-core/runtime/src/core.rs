@@ -10,6 +10,7 @@ use trireme_protocol::repository::LoadRequest;
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
+use crate::cache::ResponseCache;
 use crate::error::ServeError;
 use crate::index::{Index, ModelEntry};
 use crate::lifecycle::Lifecycle;
@@ -42,6 +43,7 @@ pub struct Core {
     pub(crate) life: Lifecycle,
     pub(crate) threads: Arc<Threads>,
     draining: AtomicBool,
+    cache: Option<Arc<ResponseCache>>,
 }
 
 impl Core {
@@ -64,6 +66,7 @@ impl Core {
             life: Lifecycle::new(options.load_threads),
             threads: Arc::default(),
             draining: AtomicBool::new(false),
+            cache: options.cache_bytes.map(ResponseCache::new),
             options,
         });
         core.load_at_start()?;
@@ -76,6 +79,7 @@ impl Core {
             backends: &self.backends,
             registry: self.registry,
             index: &self.index,
+            cache: self.cache.as_ref(),
         }
     }
 

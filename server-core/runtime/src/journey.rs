@@ -18,6 +18,7 @@ use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
+use crate::cache::{Key, share_response};
 use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::lineage::{Dependent, Lineage, Outlet};
@@ -54,6 +55,8 @@ pub(crate) struct Journey {
     outlet: Outlet,
     /// Whose part it is, if another request caused it.
     lineage: Lineage,
+    /// Under which name its answer is to be kept, and how long the look-up took.
+    cache_miss: OnceLock<(Key, u64)>,
     /// What its steps spent, if its model is an ensemble.
     sums: Option<Arc<Sums>>,
 }
@@ -93,6 +96,7 @@ impl Journey {
             turn: OnceLock::new(),
             outlet,
             lineage,
+            cache_miss: OnceLock::new(),
         })
     }
 
@@ -167,6 +171,48 @@ impl Journey {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Relaxed) != 0
+    }
+
+    /// The cache does not know the answer, but is to know it.
+    pub(crate) fn missed(&self, key: Key, lookup_ns: u64) {
+        let _ = self.cache_miss.set((key, lookup_ns));
+    }
+
+    /// Answers from the cache, before the request has entered a queue.
+    pub(crate) fn answer_from_cache(&self, response: Response, lookup_start: u64, lookup_ns: u64) {
+        let converted = self.convert(response);
+        lock(&self.progress).done = true;
+        if converted.is_ok() {
+            let queue_ns = lookup_start.saturating_sub(self.accepted_ns);
+            let total_ns = now_ns().saturating_sub(self.accepted_ns);
+            self.model.statistics.success.add(total_ns);
+            self.model.statistics.queue.add(queue_ns);
+            self.model.statistics.cache_hit.add(lookup_ns);
+            self.model.metrics.count_cache_hit(total_ns, queue_ns, lookup_ns);
+        } else {
+            self.count_failure(FailureReason::Other);
+        }
+        self.deliver(converted.map(|response| StreamItem { response: Some(response), is_final: true }));
+    }
+
+    /// Refused after it was accepted, by somebody who has counted that.
+    pub(crate) fn refuse(&self, error: ServeError) {
+        if !std::mem::replace(&mut lock(&self.progress).done, true) {
+            self.send_letter(Err(error));
+        }
+    }
+
+    /// Keeps a good answer, if it is to be kept.
+    fn keep(&self, response: Option<&Response>) {
+        let Some(response) = response else { return };
+        let (Some(cache), Some((key, lookup_ns))) = (&self.model.cache, self.cache_miss.get()) else {
+            return;
+        };
+        let start = now_ns();
+        cache.insert(*key, response);
+        let miss_ns = lookup_ns + now_ns().saturating_sub(start);
+        self.model.statistics.cache_miss.add(miss_ns);
+        self.model.metrics.count_cache_miss(miss_ns);
     }
 
     /// Ends the request without a backend: refused, expired, cancelled.
@@ -287,7 +333,13 @@ impl Journey {
         };
         match response.error {
             Some(error) => Err(error.into()),
-            None => Ok(StreamItem { response: Some(self.convert(response)?), is_final: true }),
+            None => {
+                let missed = self.cache_miss.get().is_some();
+                let kept = missed.then(|| share_response(&response));
+                let letter = StreamItem { response: Some(self.convert(response)?), is_final: true };
+                self.keep(kept.as_ref());
+                Ok(letter)
+            }
         }
     }
 

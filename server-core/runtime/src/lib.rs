@@ -6,6 +6,7 @@
 
 mod alarm;
 mod backends;
+mod cache;
 mod core;
 mod ensemble;
 mod error;

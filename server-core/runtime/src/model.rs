@@ -2,13 +2,16 @@ use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use trireme_host::Request;
 use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
-use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
-use trireme_scheduling::InstanceId;
+use trireme_protocol::{InferRequest, InferResponse, StatusCode, TensorMeta};
+use trireme_scheduling::{InstanceId, ShapeKey};
+use trireme_telemetry::clock::now_ns;
 use trireme_telemetry::{FailureReason, ModelMetrics};
 
+use crate::cache::{KeyOf, ResponseCache};
 use crate::ensemble::{Ensemble, Header};
 use crate::error::ServeError;
 use crate::journey::Journey;
@@ -24,6 +27,17 @@ use crate::validate::admit;
 
 /// Tells one load of a version from the next.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
+
+/// Inputs of so many bytes are hashed by the thread that brings them: a hundred microseconds.
+const HASHED_AT_ONCE: usize = 128 << 10;
+
+/// A request on its way to the queue.
+struct Parcel {
+    request: Box<Request>,
+    header: Option<Header>,
+    shape_key: ShapeKey,
+    timeout_us: u64,
+}
 
 /// A loaded version of a model. Holding one keeps it alive, also while the index already has another in its place.
 pub struct ModelVersion {
@@ -46,6 +60,8 @@ pub struct ModelVersion {
     input_metas: Vec<TensorMeta>,
     /// The steps, if it is an ensemble.
     pub(crate) ensemble: Option<Arc<Ensemble>>,
+    /// Where its answers are kept, if they are.
+    pub(crate) cache: Option<Arc<ResponseCache>>,
     /// The files of a load request; they are there as long as somebody may read them.
     pub(crate) files: Option<Arc<Overlay>>,
 }
@@ -87,6 +103,7 @@ impl ModelVersion {
             lost: Arc::default(),
             input_metas,
             ensemble: None,
+            cache: None,
             files: None,
         }
     }
@@ -111,6 +128,7 @@ impl ModelVersion {
             lost: Arc::clone(&self.lost),
             input_metas: self.input_metas.clone(),
             ensemble: self.ensemble.clone(),
+            cache: self.cache.clone(),
             files: self.files.clone(),
         }
     }
@@ -275,15 +293,81 @@ impl ModelVersion {
             let timeout_ns = admitted.timeout_us.saturating_mul(1000);
             admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
         }
-        match (&self.ensemble, header) {
-            (Some(ensemble), Some(header)) => {
-                ensemble
-                    .start(&journey, admitted.request, header)
-                    .inspect_err(|_| self.metrics.count_failure(FailureReason::Other))?;
+        let parcel = Parcel {
+            request: admitted.request,
+            header,
+            shape_key: admitted.shape_key,
+            timeout_us: admitted.timeout_us,
+        };
+        match &self.cache {
+            None => self.pass_on(&journey, parcel)?,
+            Some(cache) if parcel.request.byte_size() <= HASHED_AT_ONCE => {
+                if !self.look_up(cache, &journey, &parcel.request) {
+                    self.pass_on(&journey, parcel)?;
+                }
             }
-            _ => self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us)?,
+            Some(cache) => self.look_up_apart(cache, &journey, parcel)?,
         }
         Ok(journey)
+    }
+
+    /// To the steps, or into the queue.
+    fn pass_on(&self, journey: &Arc<Journey>, parcel: Parcel) -> Result<(), ServeError> {
+        match (&self.ensemble, parcel.header) {
+            (Some(ensemble), Some(header)) => ensemble
+                .start(journey, parcel.request, header)
+                .inspect_err(|_| self.metrics.count_failure(FailureReason::Other)),
+            _ => self.queue.push(journey, parcel.request, parcel.shape_key, parcel.timeout_us),
+        }
+    }
+
+    /// Answers from the cache; false if it does not know the answer.
+    fn look_up(&self, cache: &ResponseCache, journey: &Journey, request: &Request) -> bool {
+        let start = now_ns();
+        let of = KeyOf {
+            model: &self.name,
+            version: self.version,
+            generation: self.generation,
+            outputs: self.table.outputs.len(),
+        };
+        let key = of.key(request);
+        let known = cache.get(&key);
+        let took = now_ns().saturating_sub(start);
+        match known {
+            None => journey.missed(key, took),
+            Some(response) => {
+                journey.answer_from_cache(response, start, took);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// As [`ModelVersion::look_up`], on a thread of its own: a front end's must not compute for so long.
+    fn look_up_apart(
+        self: &Arc<Self>,
+        cache: &Arc<ResponseCache>,
+        journey: &Arc<Journey>,
+        parcel: Parcel,
+    ) -> Result<(), ServeError> {
+        let (model, cache, journey) = (Arc::clone(self), Arc::clone(cache), Arc::clone(journey));
+        let work = move || {
+            if journey.is_cancelled() {
+                let error = ServeError::new(StatusCode::Cancelled, "the request was cancelled");
+                journey.fail(error, FailureReason::Canceled);
+            } else if !model.look_up(&cache, &journey, &parcel.request) {
+                match model.pass_on(&journey, parcel) {
+                    Err(error) => journey.refuse(error),
+                    // A cancellation meanwhile has found nothing in the queue.
+                    Ok(()) if journey.is_cancelled() => journey.cancel(),
+                    Ok(()) => {}
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name("cache".to_owned()).spawn(work);
+        spawned
+            .map(drop)
+            .map_err(|error| ServeError::unavailable(format!("no thread for the response cache: {error}")))
     }
 
     /// Requests that no instance has taken yet.

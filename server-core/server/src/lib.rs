@@ -5,6 +5,7 @@
 
 pub mod cli;
 
+mod cache;
 mod check;
 mod io_threads;
 mod report;

@@ -44,6 +44,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         load_threads: usize::from(flags.model_load_thread_count),
         load_retries: flags.model_load_retry_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
+        cache_bytes: crate::cache::size(&flags.cache_config, flags.response_cache_byte_size)?,
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
 }

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::cache::CacheCounters;
+
 /// Why a request failed; the values of the label `reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureReason {
@@ -59,6 +61,7 @@ pub struct ModelMetrics {
     pub(crate) compute_input_ns: AtomicU64,
     pub(crate) compute_infer_ns: AtomicU64,
     pub(crate) compute_output_ns: AtomicU64,
+    pub(crate) cache: CacheCounters,
     /// The bits of an `f64`.
     pub(crate) load_secs: AtomicU64,
     /// `key="value",…` in alphabetical order, without the braces.

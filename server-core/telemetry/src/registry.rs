@@ -170,6 +170,7 @@ impl Registry {
             let seconds = f64::from_bits(model.load_secs.load(Relaxed));
             let _ = writeln!(out, "{name}{} {seconds:.6}", braces(&model.labels, None));
         }
+        crate::cache::write(&mut out, &models);
         if let Some(machine) = &self.machine {
             for (name, help, value) in machine.read() {
                 head(&mut out, name, help, MetricKind::Gauge);
@@ -202,7 +203,7 @@ fn failures(out: &mut String, models: &[Arc<ModelMetrics>]) {
     }
 }
 
-fn head(out: &mut String, name: &str, help: &str, kind: MetricKind) {
+pub(crate) fn head(out: &mut String, name: &str, help: &str, kind: MetricKind) {
     let help = help.replace('\\', "\\\\").replace('\n', "\\n");
     let kind = match kind {
         MetricKind::Counter => "counter",
@@ -211,7 +212,7 @@ fn head(out: &mut String, name: &str, help: &str, kind: MetricKind) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn braces(labels: &[(String, String)], more: Option<(&str, &str)>) -> String {
+pub(crate) fn braces(labels: &[(String, String)], more: Option<(&str, &str)>) -> String {
     let mut all: Vec<(&str, &str)> =
         labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain(more).collect();
     all.sort_unstable();

@@ -187,8 +187,9 @@ impl Core {
                 Err(error) => error.message,
             };
             let version = if version > 0 { format!(" version {version}") } else { String::new() };
-            let message =
-                format!("ensemble '{name}' depends on '{step}'{version} (step {number}), which is not available: {why}");
+            let message = format!(
+                "ensemble '{name}' depends on '{step}'{version} (step {number}), which is not available: {why}"
+            );
             let field = format!("ensemble_scheduling.step.{number}.model_name");
             return Err(ServeError::invalid(draft.finding(Severity::Error, &field, message).to_string()));
         }

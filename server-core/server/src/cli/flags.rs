@@ -89,6 +89,12 @@ pub struct Serve {
     /// Use one backend in the place of another: `tensorrtllm=cpu`.
     #[arg(long, value_name = "FROM=TO")]
     pub backend_fallback: Vec<String>,
+    /// The response cache: `local,size=BYTES`.
+    #[arg(long, value_name = "local,size=BYTES")]
+    pub cache_config: Vec<String>,
+    /// Deprecated: the same as --cache-config=local,size=BYTES.
+    #[arg(long, value_name = "BYTES")]
+    pub response_cache_byte_size: Option<usize>,
     /// Who decides which models are loaded.
     #[arg(long, value_enum, default_value = "none", ignore_case = true)]
     pub model_control_mode: ControlModeFlag,

@@ -55,9 +55,7 @@ known_flags! {
     http_header_forward_pattern "http-header-forward-pattern" refuse "header forwarding is not implemented";
     grpc_header_forward_pattern "grpc-header-forward-pattern" refuse "header forwarding is not implemented";
     allow_client_shm "allow-client-shm" refuse "shared memory is not implemented; leave the flag out";
-    cache_config "cache-config" refuse "the response cache is not implemented";
-    cache_directory "cache-directory" refuse "the response cache is not implemented";
-    response_cache_byte_size "response-cache-byte-size" refuse "the response cache is not implemented";
+    cache_directory "cache-directory" refuse "the only cache is the built-in one, local";
     rate_limit "rate-limit" refuse "the rate limiter is not implemented";
     rate_limit_resource "rate-limit-resource" refuse "the rate limiter is not implemented";
     model_namespacing "model-namespacing" refuse "model namespacing is not implemented";
