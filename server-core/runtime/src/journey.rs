@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
-use trireme_host::{Response, ResponseSink, Value, Verdict};
+use trireme_host::{CallReader, Message, Response, ResponseSink, Status, Value, Verdict};
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
 use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
@@ -47,6 +47,7 @@ pub(crate) struct Journey {
     empty_final: bool,
     cancelled: AtomicU32,
     accepted_ns: u64,
+    deadline_ns: AtomicU64,
     /// Where the request waits in the queue, 0 while it does not.
     pub(crate) ticket: AtomicU64,
     progress: Mutex<Progress>,
@@ -91,6 +92,7 @@ impl Journey {
             empty_final,
             cancelled: AtomicU32::new(0),
             accepted_ns: now_ns(),
+            deadline_ns: AtomicU64::new(0),
             ticket: AtomicU64::new(0),
             progress: Mutex::default(),
             turn: OnceLock::new(),
@@ -98,6 +100,15 @@ impl Journey {
             lineage,
             cache_miss: OnceLock::new(),
         })
+    }
+
+    /// Nanoseconds of the monotonic clock; 0: none.
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        self.deadline_ns.load(Relaxed)
+    }
+
+    pub(crate) fn set_deadline_ns(&self, deadline_ns: u64) {
+        self.deadline_ns.store(deadline_ns, Relaxed);
     }
 
     pub(crate) fn accepted_ns(&self) -> u64 {
@@ -124,7 +135,14 @@ impl Journey {
 
     /// Cancels `dependent` with this request, at once if that is cancelled already.
     pub(crate) fn adopt(&self, dependent: &Arc<dyn Dependent>) {
-        lock(&self.progress).dependents.push(Arc::downgrade(dependent));
+        let mut progress = lock(&self.progress);
+        let dependents = &mut progress.dependents;
+        // Those that have ended are swept now and then: a request may cause any number of others.
+        if dependents.len() >= 16 && dependents.len().is_power_of_two() {
+            dependents.retain(|dependent| dependent.strong_count() > 0);
+        }
+        dependents.push(Arc::downgrade(dependent));
+        drop(progress);
         if self.is_cancelled() {
             Arc::clone(dependent).cancel();
         }
@@ -445,6 +463,10 @@ impl ResponseSink for Journey {
         self.outlet.on_writable(call);
     }
 
+    fn call(self: Arc<Self>, call: Message, reader: CallReader) -> Result<(), Status> {
+        crate::bls::call(&self, call, reader).map_err(Status::from)
+    }
+
     fn cancelled(&self) -> &AtomicU32 {
         &self.cancelled
     }
@@ -500,6 +522,13 @@ impl Journey {
     /// Whether the client wants to be told of an end that carries no response.
     pub(crate) fn wants_empty_final(&self) -> bool {
         self.empty_final
+    }
+}
+
+/// The request of a call goes with the one that caused it.
+impl Dependent for Journey {
+    fn cancel(self: Arc<Self>) {
+        Self::cancel(&self);
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod backends;
+mod bls;
 mod cache;
 mod core;
 mod ensemble;

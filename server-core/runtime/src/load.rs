@@ -147,6 +147,7 @@ impl Loader<'_> {
         let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
         let mut version = self.version(number, config, numbers, queue);
         version.labels = labels;
+        version.max_in_flight = bounded;
         let fleet = Some(VersionFleet { fleet, backend });
         Ok(LoadedModel { version, library: Some(library), fleet, instances })
     }
@@ -167,6 +168,7 @@ impl Loader<'_> {
         }
         let mut version = ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue);
         version.cache = cache;
+        version.directory = Arc::downgrade(self.index);
         version
     }
 

@@ -1,7 +1,9 @@
 use std::hash::RandomState;
-use std::sync::Arc;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use trireme_host::Request;
 use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
@@ -14,12 +16,14 @@ use trireme_telemetry::{FailureReason, ModelMetrics};
 use crate::cache::{KeyOf, ResponseCache};
 use crate::ensemble::{Ensemble, Header};
 use crate::error::ServeError;
+use crate::index::Index;
 use crate::journey::Journey;
 use crate::labels::Labels;
 use crate::lineage::{Lineage, Outlet};
 use crate::ordering::Ordering;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
+use crate::served::Served;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
 use crate::table::TensorTable;
@@ -60,6 +64,10 @@ pub struct ModelVersion {
     input_metas: Vec<TensorMeta>,
     /// The steps, if it is an ensemble.
     pub(crate) ensemble: Option<Arc<Ensemble>>,
+    /// Where other models are found. Weak: it holds this one.
+    pub(crate) directory: Weak<ArcSwap<Index>>,
+    /// How many unfinished requests an instance may hold, if the backend has a limit.
+    pub(crate) max_in_flight: Option<NonZeroU32>,
     /// Where its answers are kept, if they are.
     pub(crate) cache: Option<Arc<ResponseCache>>,
     /// The files of a load request; they are there as long as somebody may read them.
@@ -103,6 +111,8 @@ impl ModelVersion {
             lost: Arc::default(),
             input_metas,
             ensemble: None,
+            directory: Weak::new(),
+            max_in_flight: None,
             cache: None,
             files: None,
         }
@@ -128,6 +138,8 @@ impl ModelVersion {
             lost: Arc::clone(&self.lost),
             input_metas: self.input_metas.clone(),
             ensemble: self.ensemble.clone(),
+            directory: Weak::clone(&self.directory),
+            max_in_flight: self.max_in_flight,
             cache: self.cache.clone(),
             files: self.files.clone(),
         }
@@ -196,6 +208,18 @@ impl ModelVersion {
             "model '{}' version {} has lost all its instances and cannot make new ones: see the log, then load it again",
             self.name, self.version
         ))
+    }
+
+    /// Another model, as it is served now.
+    pub(crate) fn find(&self, name: &str, version: Option<i64>) -> Result<Arc<Served>, ServeError> {
+        let gone = || ServeError::unavailable("the server has ended");
+        self.directory.upgrade().ok_or_else(gone)?.load().find(name, version).cloned()
+    }
+
+    /// How many instances it has, and how many unfinished requests they may hold together, if there is a limit.
+    pub(crate) fn room(&self) -> (u32, Option<u32>) {
+        let instances = self.queue.alive();
+        (instances, self.max_in_flight.map(|each| each.get().saturating_mul(instances)))
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -293,6 +317,7 @@ impl ModelVersion {
             let timeout_ns = admitted.timeout_us.saturating_mul(1000);
             admitted.request.deadline_ns = journey.accepted_ns().saturating_add(timeout_ns);
         }
+        journey.set_deadline_ns(admitted.request.deadline_ns);
         let parcel = Parcel {
             request: admitted.request,
             header,
