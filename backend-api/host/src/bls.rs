@@ -82,11 +82,9 @@ unsafe extern "C" fn call(
     reply: CallReply,
 ) -> trireme_abi::Status {
     // SAFETY: the ABI demands `buffer_count` whole buffers; each is moved out once.
-    let buffers: Vec<Foreign> = if buffers.is_null() {
-        Vec::new()
-    } else {
-        (0..buffer_count).map(|at| unsafe { Foreign::new(buffers.add(at).read()) }).collect()
-    };
+    let take = |at: usize| unsafe { Foreign::new(buffers.add(at).read()) };
+    let count = if buffers.is_null() { 0 } else { buffer_count };
+    let buffers: Vec<Foreign> = (0..count).map(take).collect();
     if caller.is_null() || buffers.len() > MAX_BUFFERS || message.len > MAX_MESSAGE {
         return Status::invalid("a call without its request, or of impossible size").into_wire();
     }

@@ -58,31 +58,55 @@ fn members_that_fit() {
 
 #[test]
 fn members_that_do_not_fit() {
-    ensemble(8, STEP, &[], expect![[r#"
+    ensemble(
+        8,
+        STEP,
+        &[],
+        expect![[r#"
         line 5, column 3: ensemble 'm' depends on 'a' which has no loaded version
           | { model_name: "a" model_version: -1 input_map { key: "x" value: "I" } output_map { key: "y" value: "O" } }
           |   ^^^^^^^^^^
-    "#]]);
-    ensemble(8, STEP, &[("a", &member(4, FP32, FP32))], expect![[r#"
+    "#]],
+    );
+    ensemble(
+        8,
+        STEP,
+        &[("a", &member(4, FP32, FP32))],
+        expect![[r#"
         line 5, column 3: ensemble m allows maximum batch size 8, but it contains model a which only allows maximum batch size to be 4
           | { model_name: "a" model_version: -1 input_map { key: "x" value: "I" } output_map { key: "y" value: "O" } }
           |   ^^^^^^^^^^
-    "#]]);
+    "#]],
+    );
     let int = "data_type: TYPE_INT32 dims: 4";
-    ensemble(8, STEP, &[("a", &member(8, int, FP32))], expect![[r#"
+    ensemble(
+        8,
+        STEP,
+        &[("a", &member(8, int, FP32))],
+        expect![[r#"
         line 5, column 47: in ensemble m, ensemble tensor I: inconsistent data type: TYPE_FP32 is inferred from model m while TYPE_INT32 is inferred from model a
           | { model_name: "a" model_version: -1 input_map { key: "x" value: "I" } output_map { key: "y" value: "O" } }
           |                                               ^
-    "#]]);
+    "#]],
+    );
     let five = "data_type: TYPE_FP32 dims: 5";
-    ensemble(8, STEP, &[("a", &member(8, FP32, five))], expect![[r#"
+    ensemble(
+        8,
+        STEP,
+        &[("a", &member(8, FP32, five))],
+        expect![[r#"
         line 5, column 82: in ensemble m, ensemble tensor O: inconsistent shape: [-1,4] is inferred from model m while [-1,5] is inferred from model a
           | { model_name: "a" model_version: -1 input_map { key: "x" value: "I" } output_map { key: "y" value: "O" } }
           |                                                                                  ^
-    "#]]);
+    "#]],
+    );
     let other = "max_batch_size: 8 input { name: \"z\" data_type: TYPE_FP32 dims: 4 } \
                  output { name: \"w\" data_type: TYPE_FP32 dims: 4 }";
-    ensemble(8, STEP, &[("a", other)], expect![[r#"
+    ensemble(
+        8,
+        STEP,
+        &[("a", other)],
+        expect![[r#"
         line 5, column 47: in ensemble m, ensemble tensor I is mapping to non-existing input x in model a
           | { model_name: "a" model_version: -1 input_map { key: "x" value: "I" } output_map { key: "y" value: "O" } }
           |                                               ^
@@ -92,7 +116,8 @@ fn members_that_do_not_fit() {
         line 5, column 82: in ensemble m, ensemble tensor O is mapped from non-existing output y in model a
           | { model_name: "a" model_version: -1 input_map { key: "x" value: "I" } output_map { key: "y" value: "O" } }
           |                                                                                  ^
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -107,6 +132,10 @@ fn steps_in_a_circle() {
            input_map { key: \"b\" value: \"s\" } output_map { key: \"b\" value: \"t\" } },\n\
          { model_name: \"two\" model_version: -1 input_map { key: \"a\" value: \"t\" }\n\
            output_map { key: \"b\" value: \"s\" } } ] }",
-        expect![[r#""#]],
+        expect![[r#"
+            line 7, column 1: the steps wait for each other: two -> one -> two
+              | { model_name: "one" model_version: -1 input_map { key: "a" value: "I" }
+              | ^
+        "#]],
     );
 }
