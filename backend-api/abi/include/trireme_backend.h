@@ -531,6 +531,38 @@ typedef struct TriremeProbe {
   TriremeBackendVtablePtr vtable;
 } TriremeProbe;
 
+// The right to call on behalf of a request; opaque to a backend.
+typedef struct TriremeCallerHandle TriremeCallerHandle;
+
+// Where the answers to a call go.
+typedef struct TriremeCallReply {
+  void *user;
+  // `[any-thread]` Takes an answer; the buffers move to the backend, the text lives until the function returns. Never
+  // called concurrently for one call. After the one with `is_final` not 0 the host does not use `user` any more.
+  void (*answer)(void *user,
+                 struct TriremeStrView message,
+                 struct TriremeBuffer *buffers,
+                 size_t buffer_count,
+                 uint32_t is_final);
+} TriremeCallReply;
+
+// The host's half of `bls/1`. All functions: `[any-thread]`.
+typedef struct TriremeBlsVtable {
+  size_t struct_size;
+  // The right to call on behalf of the request that `responder` answers: deadline, cancellation and trace are
+  // inherited. It may be used after the responder is released; a request that is answered can still ask.
+  struct TriremeCallerHandle *(*open)(const struct TriremeResponderHandle *responder);
+  // Asks a model. The buffers move to the host, whatever the result. If it is OK, `reply` is called at least once, and
+  // exactly once as final; it may be before this function returns. Otherwise it is never called.
+  struct TriremeStatus (*call)(const struct TriremeCallerHandle *caller,
+                               struct TriremeStrView message,
+                               struct TriremeBuffer *buffers,
+                               size_t buffer_count,
+                               struct TriremeCallReply reply);
+  // The last use of `caller`. Its calls go on.
+  void (*close)(struct TriremeCallerHandle *caller);
+} TriremeBlsVtable;
+
 #endif  /* TRIREME_BACKEND_H */
 
 #ifdef __cplusplus

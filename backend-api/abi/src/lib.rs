@@ -20,6 +20,7 @@
 #![allow(non_camel_case_types, non_local_definitions)]
 
 mod args;
+mod bls;
 mod buffer;
 mod dtype;
 mod host;
@@ -32,6 +33,7 @@ mod text;
 
 pub use args::{BackendArgs, BackendInfo, InstanceArgs, InstanceKind, ModelArgs};
 pub use args::{BackendArgsPtr, BackendInfoPtr, InstanceArgsPtr, ModelArgsPtr};
+pub use bls::{BLS_1, BlsVtable, CallReply, CallerHandle};
 pub use buffer::{Buffer, BufferView, MemoryKind};
 pub use dtype::DType;
 pub use host::{HostRef, HostVtable, HostVtablePtr, LogLevel, MetricCell, MetricDesc, MetricKind};

@@ -5,6 +5,7 @@
 //! it are in `vtables`. Nothing else in the server touches a raw pointer.
 
 mod backend;
+mod bls;
 mod elf;
 mod error;
 mod layout;
@@ -21,6 +22,7 @@ mod wire;
 pub use trireme_abi as abi;
 
 pub use backend::{Backend, Instance, InstanceArgs, Model, ModelArgs};
+pub use bls::{CallReader, Message};
 pub use error::LoadError;
 pub use library::{Library, LibraryInfo, LoadOptions};
 pub use memory::HostMemory;

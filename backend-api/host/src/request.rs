@@ -43,6 +43,13 @@ pub struct Request {
     pub names: Arc<[Box<str>]>,
 }
 
+impl Request {
+    /// Bytes of all inputs together.
+    pub fn byte_size(&self) -> usize {
+        self.inputs.iter().flat_map(|input| &input.buffers).map(Bytes::len).sum()
+    }
+}
+
 /// One input.
 #[derive(Debug)]
 pub struct Input {

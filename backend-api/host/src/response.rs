@@ -5,6 +5,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use trireme_abi::{DType, Stage};
 
+use crate::bls::{CallReader, Message};
 use crate::memory::HostMemory;
 use crate::request::{Shape, Value};
 use crate::status::Status;
@@ -67,6 +68,16 @@ pub trait ResponseSink: Send + Sync {
 
     /// Notes the time of a stage, in nanoseconds of the monotonic clock; 0 means now.
     fn mark(&self, stage: Stage, time_ns: u64);
+
+    /// Asks another model on behalf of the request. If this is OK, `reader` gets exactly one final answer.
+    ///
+    /// # Errors
+    /// The call is malformed, or can never be answered; then `reader` gets nothing.
+    fn call(self: Arc<Self>, call: Message, reader: CallReader) -> Result<(), Status> {
+        let _ = (call, reader);
+        let code = trireme_abi::StatusCode::UNSUPPORTED;
+        Err(Status { code, message: "there are no other models here".to_owned() })
+    }
 
     /// Memory for an output.
     ///

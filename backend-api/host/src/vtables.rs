@@ -562,5 +562,6 @@ unsafe extern "C" fn now_ns(context: *const c_void) -> u64 {
 
 unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_void {
     // SAFETY: the ABI demands the host's context and a readable text.
-    unsafe { services(context).extension(&read(id)) }
+    let (services, id) = unsafe { (services(context), read(id)) };
+    crate::bls::built_in(&id).unwrap_or_else(|| services.extension(&id))
 }

@@ -65,6 +65,10 @@ impl DataType {
         TYPES.iter().map(|entry| entry.0).find(|dtype| dtype.config_name() == name)
     }
 
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        TYPES.iter().find(|entry| entry.1 == name).map(|entry| entry.0)
+    }
+
     pub(crate) fn from_wire(dtype: DType) -> Option<Self> {
         TYPES.get((dtype.0 as usize).checked_sub(1)?).map(|entry| entry.0)
     }
@@ -125,4 +129,17 @@ impl Element for bool {
     fn read(bytes: &[u8]) -> Self {
         bytes.first().is_some_and(|byte| *byte != 0)
     }
+}
+
+/// Bytes as values of a Rust type; borrowed if they are aligned, otherwise copied once.
+pub(crate) fn values<T: Element>(bytes: &[u8]) -> std::borrow::Cow<'_, [T]> {
+    if T::PLAIN && cfg!(target_endian = "little") {
+        // SAFETY: every bit pattern is a value of a plain element, and `align_to` looks at the alignment.
+        let (head, values, tail) = unsafe { bytes.align_to::<T>() };
+        if head.is_empty() && tail.is_empty() {
+            return values.into();
+        }
+    }
+    // Copied: received bytes have no alignment.
+    bytes.chunks_exact(size_of::<T>()).map(T::read).collect::<Vec<T>>().into()
 }

@@ -66,3 +66,17 @@ impl Error {
         }
     }
 }
+
+impl ErrorCode {
+    /// What the host calls it; what is unknown is the host's fault.
+    pub(crate) fn from_wire(code: StatusCode) -> Self {
+        match code {
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::INVALID_ARG => Self::InvalidArg,
+            StatusCode::UNAVAILABLE => Self::Unavailable,
+            StatusCode::UNSUPPORTED => Self::Unsupported,
+            StatusCode::CANCELLED => Self::Cancelled,
+            _ => Self::Internal,
+        }
+    }
+}

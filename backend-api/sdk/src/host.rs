@@ -45,6 +45,12 @@ impl Host {
         unsafe { &*self.table().responder.0 }
     }
 
+    /// The host's half of an extension, or null.
+    pub(crate) fn extension(&self, id: &str) -> *const std::ffi::c_void {
+        // SAFETY: the context came with the table; the text lives until the call returns.
+        unsafe { (self.table().extension)(self.0.context, view(id)) }
+    }
+
     /// Nanoseconds of the clock that deadlines are given in.
     pub fn now_ns(&self) -> u64 {
         // SAFETY: the context came with the table.

@@ -127,18 +127,10 @@ impl<'a> Input<'a> {
             )));
         }
         let data = self.data()?;
-        if T::PLAIN
-            && cfg!(target_endian = "little")
-            && let Cow::Borrowed(bytes) = &data
-        {
-            // SAFETY: every bit pattern is a value of a plain element, and `align_to` looks at the alignment.
-            let (head, values, tail) = unsafe { bytes.align_to::<T>() };
-            if head.is_empty() && tail.is_empty() {
-                return Ok(Cow::Borrowed(values));
-            }
-        }
-        // Copied: received bytes have no alignment.
-        Ok(Cow::Owned(data.chunks_exact(size_of::<T>()).map(T::read).collect()))
+        Ok(match data {
+            Cow::Borrowed(bytes) => crate::element::values(bytes),
+            Cow::Owned(bytes) => Cow::Owned(crate::element::values(&bytes).into_owned()),
+        })
     }
 
     /// The only element.

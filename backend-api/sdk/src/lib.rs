@@ -46,8 +46,10 @@
 //! All of it is safe: a crate that uses this one can be `#![forbid(unsafe_code)]`. A panic is fenced: its batch is
 //! answered INTERNAL and the instance is replaced.
 
+mod answer;
 mod backend;
 mod bytes;
+mod call;
 mod config;
 mod element;
 mod error;
@@ -63,11 +65,13 @@ mod wire;
 #[doc(hidden)]
 pub mod export;
 
+pub use answer::Answer;
 pub use backend::{
     Backend, BackendContext, Devices, Info, Instance, InstanceContext, LoadModel, Model, ModelContext,
     Stateless,
 };
 pub use bytes::{BytesError, bytes_elements, encode_bytes};
+pub use call::{Call, Caller};
 pub use config::{Config, ConfigPatch, TensorConfig};
 pub use element::{DataType, Element};
 pub use error::{Error, ErrorCode, Result};

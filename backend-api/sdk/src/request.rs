@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use trireme_abi::{ParameterKind, RequestHandle, RequestItem, RequestVtable};
 
+use crate::call::Caller;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::input::Input;
@@ -64,6 +65,14 @@ impl Request {
         // SAFETY: by this function's contract.
         let responder = unsafe { Responder::new(item.responder, host.clone()) };
         Self { guard, responder }
+    }
+
+    /// The right to ask other models on behalf of this request.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if this server does not have it.
+    pub fn caller(&self) -> Result<Caller> {
+        self.responder.caller()
     }
 
     /// The id that the client gave, or empty.

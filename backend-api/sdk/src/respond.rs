@@ -5,7 +5,8 @@ use trireme_abi::{
     ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage, StatusCode, StrView, Writable,
 };
 
-use crate::error::Error;
+use crate::call::Caller;
+use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::response::Response;
 use crate::wire::view;
@@ -53,6 +54,15 @@ impl Responder {
     pub fn is_cancelled(&self) -> bool {
         // SAFETY: the host keeps the flag as long as the responder, and writes it atomically.
         unsafe { AtomicU32::from_ptr(self.cancelled.cast_mut()) }.load(Relaxed) != 0
+    }
+
+    /// The right to ask other models on behalf of the request.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if this server does not have it.
+    pub fn caller(&self) -> Result<Caller> {
+        // SAFETY: the handle is live.
+        unsafe { Caller::new(&self.host, self.handle) }
     }
 
     /// Sends one of several responses (decoupled models).

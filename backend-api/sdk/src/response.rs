@@ -25,10 +25,32 @@ struct Output {
 }
 
 /// A buffer that is released if it is not sent.
-struct OwnBuffer(Option<Buffer>);
+pub(crate) struct OwnBuffer(Option<Buffer>);
 
 // SAFETY: made of memory that may be read and released on any thread.
 unsafe impl Send for OwnBuffer {}
+// SAFETY: it is only read.
+unsafe impl Sync for OwnBuffer {}
+
+impl OwnBuffer {
+    /// A buffer that came from the host, to be released by us.
+    pub(crate) fn new(buffer: Buffer) -> Self {
+        Self(Some(buffer))
+    }
+
+    /// What is in it; nothing if it is not in the memory of this process.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let readable = |buffer: &&Buffer| {
+            let kinds = [MemoryKind::CPU, MemoryKind::CPU_PINNED, MemoryKind::SHARED];
+            kinds.contains(&buffer.kind) && !buffer.data.is_null() && buffer.len > 0
+        };
+        match self.0.as_ref().filter(readable) {
+            // SAFETY: `len` bytes are readable until the buffer is released, which takes `self`.
+            Some(buffer) => unsafe { std::slice::from_raw_parts(buffer.data.cast::<u8>(), buffer.len) },
+            None => &[],
+        }
+    }
+}
 
 impl Drop for OwnBuffer {
     fn drop(&mut self) {
@@ -138,7 +160,7 @@ impl Response {
         Ok(self.push(name, input.data_type(), input.shape(), buffer))
     }
 
-    fn push(mut self, name: &str, data_type: DataType, shape: &[i64], buffer: OwnBuffer) -> Self {
+    pub(crate) fn push(mut self, name: &str, data_type: DataType, shape: &[i64], buffer: OwnBuffer) -> Self {
         self.outputs.push(Output { name: name.to_owned(), data_type, shape: shape.to_vec(), buffer });
         self
     }
@@ -148,6 +170,16 @@ impl Response {
     pub fn parameter(mut self, name: &str, value: Parameter) -> Self {
         self.parameters.push((name.to_owned(), value));
         self
+    }
+
+    /// The tensors as a message has them: descriptions, and the buffers in the same order.
+    pub(crate) fn take_tensors(&mut self) -> (Vec<serde_json::Value>, Vec<Buffer>) {
+        let one = |output: &mut Output| {
+            let Output { name, data_type, shape, .. } = &*output;
+            let described = serde_json::json!({ "name": name, "datatype": data_type.name(), "shape": shape });
+            Some((described, output.buffer.0.take()?))
+        };
+        self.outputs.iter_mut().filter_map(one).unzip()
     }
 
     pub(crate) fn wire_parameters(&self) -> Vec<trireme_abi::Parameter> {

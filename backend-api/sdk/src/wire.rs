@@ -53,14 +53,9 @@ pub(crate) unsafe fn check(status: Status) -> Result<()> {
         // SAFETY: called once, with the owner that came with it.
         unsafe { release(message.owner) };
     }
-    let code = match status.code {
-        StatusCode::OK => return Ok(()),
-        StatusCode::NOT_FOUND => ErrorCode::NotFound,
-        StatusCode::INVALID_ARG => ErrorCode::InvalidArg,
-        StatusCode::UNAVAILABLE => ErrorCode::Unavailable,
-        StatusCode::UNSUPPORTED => ErrorCode::Unsupported,
-        StatusCode::CANCELLED => ErrorCode::Cancelled,
-        _ => ErrorCode::Internal,
-    };
+    if status.code == StatusCode::OK {
+        return Ok(());
+    }
+    let code = ErrorCode::from_wire(status.code);
     Err(Error { code, message: copied })
 }

@@ -86,7 +86,8 @@ fn examples() {
         }
         let mut draft = Draft::read(&path).unwrap_or_else(|finding| panic!("{finding}"));
         draft.normalise(name, &[]);
-        let (_, warnings) = draft.check(name).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let checked = draft.check_for(name, &everything());
+        let (_, warnings) = checked.unwrap_or_else(|findings| panic!("{findings:#?}"));
         assert_eq!(warnings, [], "{name}");
         read += 1;
     }

@@ -10,6 +10,7 @@ use trireme_protocol::repository::LoadRequest;
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
+use crate::cache::ResponseCache;
 use crate::error::ServeError;
 use crate::index::{Index, ModelEntry};
 use crate::lifecycle::Lifecycle;
@@ -50,6 +51,7 @@ pub struct Core {
     draining: AtomicBool,
     shared_memory: Arc<SharedMemory>,
     services: &'static Services,
+    cache: Option<Arc<ResponseCache>>,
 }
 
 impl Core {
@@ -74,6 +76,7 @@ impl Core {
             draining: AtomicBool::new(false),
             shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
             services,
+            cache: options.cache_bytes.map(ResponseCache::new),
             options,
         });
         core.load_at_start()?;
@@ -86,6 +89,7 @@ impl Core {
             backends: &self.backends,
             registry: self.registry,
             index: &self.index,
+            cache: self.cache.as_ref(),
         }
     }
 

@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
-use trireme_host::{Response, ResponseSink, Value, Verdict};
+use trireme_host::{CallReader, Message, Response, ResponseSink, Status, Value, Verdict};
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
 use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
+use crate::cache::{Key, share_response};
 use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::lineage::{Dependent, Lineage, Outlet};
@@ -47,6 +48,7 @@ pub(crate) struct Journey {
     empty_final: bool,
     cancelled: AtomicU32,
     accepted_ns: u64,
+    deadline_ns: AtomicU64,
     /// Where the request waits in the queue, 0 while it does not.
     pub(crate) ticket: AtomicU64,
     /// The same, also after it has left the queue.
@@ -59,6 +61,8 @@ pub(crate) struct Journey {
     outlet: Outlet,
     /// Whose part it is, if another request caused it.
     lineage: Lineage,
+    /// Under which name its answer is to be kept, and how long the look-up took.
+    cache_miss: OnceLock<(Key, u64)>,
     /// What its steps spent, if its model is an ensemble.
     sums: Option<Arc<Sums>>,
 }
@@ -93,6 +97,7 @@ impl Journey {
             empty_final,
             cancelled: AtomicU32::new(0),
             accepted_ns: now_ns(),
+            deadline_ns: AtomicU64::new(0),
             ticket: AtomicU64::new(0),
             number: AtomicU64::new(0),
             slot: OnceLock::new(),
@@ -100,7 +105,17 @@ impl Journey {
             turn: OnceLock::new(),
             outlet,
             lineage,
+            cache_miss: OnceLock::new(),
         })
+    }
+
+    /// Nanoseconds of the monotonic clock; 0: none.
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        self.deadline_ns.load(Relaxed)
+    }
+
+    pub(crate) fn set_deadline_ns(&self, deadline_ns: u64) {
+        self.deadline_ns.store(deadline_ns, Relaxed);
     }
 
     pub(crate) fn accepted_ns(&self) -> u64 {
@@ -132,7 +147,14 @@ impl Journey {
 
     /// Cancels `dependent` with this request, at once if that is cancelled already.
     pub(crate) fn adopt(&self, dependent: &Arc<dyn Dependent>) {
-        lock(&self.progress).dependents.push(Arc::downgrade(dependent));
+        let mut progress = lock(&self.progress);
+        let dependents = &mut progress.dependents;
+        // Those that have ended are swept now and then: a request may cause any number of others.
+        if dependents.len() >= 16 && dependents.len().is_power_of_two() {
+            dependents.retain(|dependent| dependent.strong_count() > 0);
+        }
+        dependents.push(Arc::downgrade(dependent));
+        drop(progress);
         if self.is_cancelled() {
             Arc::clone(dependent).cancel();
         }
@@ -179,6 +201,48 @@ impl Journey {
 
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Relaxed) != 0
+    }
+
+    /// The cache does not know the answer, but is to know it.
+    pub(crate) fn missed(&self, key: Key, lookup_ns: u64) {
+        let _ = self.cache_miss.set((key, lookup_ns));
+    }
+
+    /// Answers from the cache, before the request has entered a queue.
+    pub(crate) fn answer_from_cache(&self, response: Response, lookup_start: u64, lookup_ns: u64) {
+        let converted = self.convert(response);
+        lock(&self.progress).done = true;
+        if converted.is_ok() {
+            let queue_ns = lookup_start.saturating_sub(self.accepted_ns);
+            let total_ns = now_ns().saturating_sub(self.accepted_ns);
+            self.model.statistics.success.add(total_ns);
+            self.model.statistics.queue.add(queue_ns);
+            self.model.statistics.cache_hit.add(lookup_ns);
+            self.model.metrics.count_cache_hit(total_ns, queue_ns, lookup_ns);
+        } else {
+            self.count_failure(FailureReason::Other);
+        }
+        self.deliver(converted.map(|response| StreamItem { response: Some(response), is_final: true }));
+    }
+
+    /// Refused after it was accepted, by somebody who has counted that.
+    pub(crate) fn refuse(&self, error: ServeError) {
+        if !std::mem::replace(&mut lock(&self.progress).done, true) {
+            self.send_letter(Err(error));
+        }
+    }
+
+    /// Keeps a good answer, if it is to be kept.
+    fn keep(&self, response: Option<&Response>) {
+        let Some(response) = response else { return };
+        let (Some(cache), Some((key, lookup_ns))) = (&self.model.cache, self.cache_miss.get()) else {
+            return;
+        };
+        let start = now_ns();
+        cache.insert(*key, response);
+        let miss_ns = lookup_ns + now_ns().saturating_sub(start);
+        self.model.statistics.cache_miss.add(miss_ns);
+        self.model.metrics.count_cache_miss(miss_ns);
     }
 
     /// Ends the request without a backend: refused, expired, cancelled.
@@ -305,7 +369,13 @@ impl Journey {
         };
         match response.error {
             Some(error) => Err(error.into()),
-            None => Ok(StreamItem { response: Some(self.convert(response)?), is_final: true }),
+            None => {
+                let missed = self.cache_miss.get().is_some();
+                let kept = missed.then(|| share_response(&response));
+                let letter = StreamItem { response: Some(self.convert(response)?), is_final: true };
+                self.keep(kept.as_ref());
+                Ok(letter)
+            }
         }
     }
 
@@ -414,6 +484,10 @@ impl ResponseSink for Journey {
         self.outlet.on_writable(call);
     }
 
+    fn call(self: Arc<Self>, call: Message, reader: CallReader) -> Result<(), Status> {
+        crate::bls::call(&self, call, reader).map_err(Status::from)
+    }
+
     fn cancelled(&self) -> &AtomicU32 {
         &self.cancelled
     }
@@ -469,6 +543,13 @@ impl Journey {
     /// Whether the client wants to be told of an end that carries no response.
     pub(crate) fn wants_empty_final(&self) -> bool {
         self.empty_final
+    }
+}
+
+/// The request of a call goes with the one that caused it.
+impl Dependent for Journey {
+    fn cancel(self: Arc<Self>) {
+        Self::cancel(&self);
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod alarm;
 mod backends;
+mod bls;
+mod cache;
 mod classify;
 mod core;
 mod ensemble;

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::journey::Letter;
 use crate::mailbox::Mailbox;
+use crate::model::ModelVersion;
 use crate::statistics::Sums;
 
 /// Something that ends when the request that it belongs to is cancelled.
@@ -24,6 +25,40 @@ pub(crate) struct Lineage {
     pub(crate) sums: Option<Arc<Sums>>,
     /// W3C `traceparent`, or empty.
     pub(crate) trace_parent: String,
+    /// The requests that this one is called by.
+    pub(crate) ancestors: Option<Arc<Ancestor>>,
+}
+
+/// A request whose backend has called.
+#[derive(Debug)]
+pub(crate) struct Ancestor {
+    generation: u64,
+    /// Its instance does nothing else until the call returns.
+    waits: bool,
+    above: Option<Arc<Ancestor>>,
+}
+
+impl Ancestor {
+    pub(crate) fn new(model: &ModelVersion, waits: bool, above: Option<Arc<Self>>) -> Arc<Self> {
+        Arc::new(Self { generation: model.generation(), waits, above })
+    }
+}
+
+impl Lineage {
+    /// Whether the requests that wait for this one take all the room that `model` has, so that it can never run.
+    pub(crate) fn occupies(&self, model: &ModelVersion) -> bool {
+        let (instances, room) = model.room();
+        let (mut waiting, mut unfinished) = (0, 0);
+        let mut next = self.ancestors.as_ref();
+        while let Some(ancestor) = next {
+            if ancestor.generation == model.generation() {
+                waiting += u32::from(ancestor.waits);
+                unfinished += 1;
+            }
+            next = ancestor.above.as_ref();
+        }
+        instances > 0 && (waiting >= instances || room.is_some_and(|room| unfinished >= room))
+    }
 }
 
 /// Takes answers as they come, on the threads that they come on.

@@ -12,6 +12,7 @@ use trireme_repository::{FoundModel, FoundVersion};
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
+use crate::cache::ResponseCache;
 use crate::ensemble::Ensemble;
 use crate::error::ServeError;
 use crate::fleet::{Fleet, FleetChange};
@@ -34,6 +35,7 @@ pub(crate) struct Loader<'a> {
     pub(crate) backends: &'a Backends,
     pub(crate) registry: &'static Registry,
     pub(crate) index: &'a Arc<ArcSwap<Index>>,
+    pub(crate) cache: Option<&'a Arc<ResponseCache>>,
 }
 
 /// A version that is ready; its instances wait for the word.
@@ -147,6 +149,7 @@ impl Loader<'_> {
         let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
         let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
+        version.max_in_flight = bounded;
         let fleet = Some(VersionFleet { fleet, backend });
         Ok(LoadedModel { version, library: Some(library), fleet, instances })
     }
@@ -163,7 +166,20 @@ impl Loader<'_> {
             config.metric_tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         let metrics = self.registry.model(&config.name, number, &tags);
         let json = trireme_model_config::config_json(&config.proto);
-        ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue, sequences)
+        let cache = self.cache.filter(|_| config.response_cache).cloned();
+        match &cache {
+            Some(_) => metrics.show_cache(),
+            None if config.response_cache => tracing::warn!(
+                model = config.name,
+                "response_cache has no effect: the server has no cache; start it with --cache-config=local,size=BYTES"
+            ),
+            None => {}
+        }
+        let mut version =
+            ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue, sequences);
+        version.cache = cache;
+        version.directory = Arc::downgrade(self.index);
+        version
     }
 
     /// A version of an ensemble, which computes nothing itself. Its steps are ready versions by now; whether their

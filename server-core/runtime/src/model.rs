@@ -1,17 +1,23 @@
 use std::hash::RandomState;
-use std::sync::Arc;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
+use trireme_host::Request;
 use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::proto::model_metrics::metric_control::MetricOptions;
-use trireme_protocol::{InferRequest, InferResponse, TensorMeta};
-use trireme_scheduling::InstanceId;
+use trireme_protocol::{InferRequest, InferResponse, StatusCode, TensorMeta};
+use trireme_scheduling::{InstanceId, SequenceStep, ShapeKey};
+use trireme_telemetry::clock::now_ns;
 use trireme_telemetry::{FailureReason, ModelMetrics};
 
+use crate::cache::{KeyOf, ResponseCache};
 use crate::ensemble::{Ensemble, Header};
 use crate::error::ServeError;
+use crate::index::Index;
 use crate::journey::Journey;
 use crate::labels::Labels;
 use crate::lineage::{Lineage, Outlet};
@@ -19,6 +25,7 @@ use crate::ordering::Ordering;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
 use crate::sequence::{self, Sequences};
+use crate::served::Served;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
 use crate::table::TensorTable;
@@ -48,6 +55,18 @@ fn first_response_bounds(config: &CheckedConfig) -> Option<&[f64]> {
     bounds
 }
 
+/// Inputs of so many bytes are hashed by the thread that brings them: a hundred microseconds.
+const HASHED_AT_ONCE: usize = 128 << 10;
+
+/// A request on its way to the queue.
+struct Parcel {
+    request: Box<Request>,
+    header: Option<Header>,
+    shape_key: ShapeKey,
+    timeout_us: u64,
+    step: Option<SequenceStep>,
+}
+
 /// A loaded version of a model. Holding one keeps it alive, also while the index already has another in its place.
 pub struct ModelVersion {
     name: String,
@@ -70,6 +89,12 @@ pub struct ModelVersion {
     input_metas: Vec<TensorMeta>,
     /// The steps, if it is an ensemble.
     pub(crate) ensemble: Option<Arc<Ensemble>>,
+    /// Where other models are found. Weak: it holds this one.
+    pub(crate) directory: Weak<ArcSwap<Index>>,
+    /// How many unfinished requests an instance may hold, if the backend has a limit.
+    pub(crate) max_in_flight: Option<NonZeroU32>,
+    /// Where its answers are kept, if they are.
+    pub(crate) cache: Option<Arc<ResponseCache>>,
     /// The files of a load request; they are there as long as somebody may read them.
     pub(crate) files: Option<Arc<Overlay>>,
 }
@@ -114,6 +139,9 @@ impl ModelVersion {
             lost: Arc::default(),
             input_metas,
             ensemble: None,
+            directory: Weak::new(),
+            max_in_flight: None,
+            cache: None,
             files: None,
         }
     }
@@ -139,6 +167,9 @@ impl ModelVersion {
             lost: Arc::clone(&self.lost),
             input_metas: self.input_metas.clone(),
             ensemble: self.ensemble.clone(),
+            directory: Weak::clone(&self.directory),
+            max_in_flight: self.max_in_flight,
+            cache: self.cache.clone(),
             files: self.files.clone(),
         }
     }
@@ -206,6 +237,18 @@ impl ModelVersion {
             "model '{}' version {} has lost all its instances and cannot make new ones: see the log, then load it again",
             self.name, self.version
         ))
+    }
+
+    /// Another model, as it is served now.
+    pub(crate) fn find(&self, name: &str, version: Option<i64>) -> Result<Arc<Served>, ServeError> {
+        let gone = || ServeError::unavailable("the server has ended");
+        self.directory.upgrade().ok_or_else(gone)?.load().find(name, version).cloned()
+    }
+
+    /// How many instances it has, and how many unfinished requests they may hold together, if there is a limit.
+    pub(crate) fn room(&self) -> (u32, Option<u32>) {
+        let instances = self.queue.alive();
+        (instances, self.max_in_flight.map(|each| each.get().saturating_mul(instances)))
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -314,17 +357,83 @@ impl ModelVersion {
             let inherited = Some(admitted.request.deadline_ns).filter(|deadline| *deadline > 0);
             admitted.request.deadline_ns = inherited.map_or(own, |deadline| deadline.min(own));
         }
-        match (&self.ensemble, header) {
-            (Some(ensemble), Some(header)) => {
-                ensemble
-                    .start(&journey, admitted.request, header)
-                    .inspect_err(|_| self.metrics.count_failure(FailureReason::Other))?;
+        journey.set_deadline_ns(admitted.request.deadline_ns);
+        let parcel = Parcel {
+            request: admitted.request,
+            header,
+            shape_key: admitted.shape_key,
+            timeout_us: admitted.timeout_us,
+            step,
+        };
+        match &self.cache {
+            None => self.pass_on(&journey, parcel)?,
+            Some(cache) if parcel.request.byte_size() <= HASHED_AT_ONCE => {
+                if !self.look_up(cache, &journey, &parcel.request) {
+                    self.pass_on(&journey, parcel)?;
+                }
             }
-            _ => {
-                self.queue.push(&journey, admitted.request, admitted.shape_key, admitted.timeout_us, step)?
-            }
+            Some(cache) => self.look_up_apart(cache, &journey, parcel)?,
         }
         Ok(journey)
+    }
+
+    /// To the steps, or into the queue.
+    fn pass_on(&self, journey: &Arc<Journey>, parcel: Parcel) -> Result<(), ServeError> {
+        match (&self.ensemble, parcel.header) {
+            (Some(ensemble), Some(header)) => ensemble
+                .start(journey, parcel.request, header)
+                .inspect_err(|_| self.metrics.count_failure(FailureReason::Other)),
+            _ => self.queue.push(journey, parcel.request, parcel.shape_key, parcel.timeout_us, parcel.step),
+        }
+    }
+
+    /// Answers from the cache; false if it does not know the answer.
+    fn look_up(&self, cache: &ResponseCache, journey: &Journey, request: &Request) -> bool {
+        let start = now_ns();
+        let of = KeyOf {
+            model: &self.name,
+            version: self.version,
+            generation: self.generation,
+            outputs: self.table.outputs.len(),
+        };
+        let key = of.key(request);
+        let known = cache.get(&key);
+        let took = now_ns().saturating_sub(start);
+        match known {
+            None => journey.missed(key, took),
+            Some(response) => {
+                journey.answer_from_cache(response, start, took);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// As [`ModelVersion::look_up`], on a thread of its own: a front end's must not compute for so long.
+    fn look_up_apart(
+        self: &Arc<Self>,
+        cache: &Arc<ResponseCache>,
+        journey: &Arc<Journey>,
+        parcel: Parcel,
+    ) -> Result<(), ServeError> {
+        let (model, cache, journey) = (Arc::clone(self), Arc::clone(cache), Arc::clone(journey));
+        let work = move || {
+            if journey.is_cancelled() {
+                let error = ServeError::new(StatusCode::Cancelled, "the request was cancelled");
+                journey.fail(error, FailureReason::Canceled);
+            } else if !model.look_up(&cache, &journey, &parcel.request) {
+                match model.pass_on(&journey, parcel) {
+                    Err(error) => journey.refuse(error),
+                    // A cancellation meanwhile has found nothing in the queue.
+                    Ok(()) if journey.is_cancelled() => journey.cancel(),
+                    Ok(()) => {}
+                }
+            }
+        };
+        let spawned = std::thread::Builder::new().name("cache".to_owned()).spawn(work);
+        spawned
+            .map(drop)
+            .map_err(|error| ServeError::unavailable(format!("no thread for the response cache: {error}")))
     }
 
     /// Requests that no instance has taken yet.

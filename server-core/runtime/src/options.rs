@@ -53,6 +53,8 @@ pub struct CoreOptions {
     pub load_retries: u32,
     /// How long a drain may take.
     pub exit_timeout: Duration,
+    /// The size of the response cache in bytes; none if absent.
+    pub cache_bytes: Option<usize>,
     /// What clients may send.
     pub limits: Limits,
 }

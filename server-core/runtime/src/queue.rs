@@ -319,6 +319,12 @@ impl Queue {
         }
     }
 
+    /// Instances that take requests.
+    pub(crate) fn alive(&self) -> u32 {
+        let alive = lock(&self.state).alive.iter().filter(|alive| **alive).count();
+        u32::try_from(alive).unwrap_or(u32::MAX)
+    }
+
     /// How many instances there are or were: the number of the next one.
     pub(crate) fn instances(&self) -> u32 {
         u32::try_from(lock(&self.state).alive.len()).unwrap_or(u32::MAX)

@@ -25,7 +25,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     preserve_ordering: true,
     priority_levels: true,
     queue_policies: true,
-    response_cache: false,
+    response_cache: true,
     model_warmup: true,
     batch_input_output: false,
     shape_tensors: false,

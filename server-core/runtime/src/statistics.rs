@@ -110,6 +110,8 @@ pub(crate) struct Statistics {
     pub(crate) compute_input: Duration,
     pub(crate) compute_infer: Duration,
     pub(crate) compute_output: Duration,
+    pub(crate) cache_hit: Duration,
+    pub(crate) cache_miss: Duration,
     pub(crate) inference_count: AtomicU64,
     pub(crate) execution_count: AtomicU64,
     /// Milliseconds since the epoch; 0 if there was none.

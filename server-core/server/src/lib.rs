@@ -6,6 +6,7 @@
 
 pub mod cli;
 
+mod cache;
 mod check;
 mod io_threads;
 mod report;

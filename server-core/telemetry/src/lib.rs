@@ -1,6 +1,7 @@
 //! The metric catalogue and its text form, logging, and the clock.
 #![forbid(unsafe_code)]
 
+mod cache;
 pub mod clock;
 mod families;
 mod histogram;

@@ -1,6 +1,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::cache::CacheCounters;
 use crate::clock::now_ns;
 use crate::histogram::{FIRST_RESPONSE_MS, Histogram};
 use crate::summary::Summary;
@@ -64,6 +65,7 @@ pub struct ModelMetrics {
     pub(crate) compute_input_ns: AtomicU64,
     pub(crate) compute_infer_ns: AtomicU64,
     pub(crate) compute_output_ns: AtomicU64,
+    pub(crate) cache: CacheCounters,
     /// The bits of an `f64`.
     pub(crate) load_secs: AtomicU64,
     /// Absent unless they are kept.

@@ -124,6 +124,7 @@ impl Registry {
         };
         let mut out = String::new();
         families::write(&mut out, &models, &self.options, now_ns());
+        crate::cache::write(&mut out, &models);
         if let Some(machine) = &self.machine {
             for (name, help, value) in machine.read() {
                 head(&mut out, name, help, "gauge");

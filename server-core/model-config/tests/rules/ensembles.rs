@@ -132,6 +132,10 @@ fn steps_in_a_circle() {
            input_map { key: \"b\" value: \"s\" } output_map { key: \"b\" value: \"t\" } },\n\
          { model_name: \"two\" model_version: -1 input_map { key: \"a\" value: \"t\" }\n\
            output_map { key: \"b\" value: \"s\" } } ] }",
-        expect![[r#""#]],
+        expect![[r#"
+            line 7, column 1: the steps wait for each other: two -> one -> two
+              | { model_name: "one" model_version: -1 input_map { key: "a" value: "I" }
+              | ^
+        "#]],
     );
 }

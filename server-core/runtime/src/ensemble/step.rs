@@ -1,5 +1,7 @@
 //! One execution of a step: a request to another model whose answers come back to the run.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -19,9 +21,41 @@ pub(super) struct Waiting {
     pub(super) inputs: Vec<Option<Tensor>>,
 }
 
+thread_local! {
+    /// Steps that are to be launched by who launches already on this thread.
+    static LINE: RefCell<Option<VecDeque<Waiting>>> = const { RefCell::new(None) };
+}
+
 impl Waiting {
     /// Asks the model of the step.
+    ///
+    /// An answer may come at once, from a cache or a closed queue, and let the next one start: one after the other, so
+    /// that the stack does not grow with those that wait.
     pub(super) fn launch(self) {
+        let first = LINE.with_borrow_mut(|line| match line {
+            Some(line) => {
+                line.push_back(self);
+                None
+            }
+            None => {
+                *line = Some(VecDeque::new());
+                Some(self)
+            }
+        });
+        let mut next = first;
+        while let Some(waiting) = next {
+            waiting.launch_now();
+            next = LINE.with_borrow_mut(|line| {
+                let next = line.as_mut().and_then(VecDeque::pop_front);
+                if next.is_none() {
+                    *line = None;
+                }
+                next
+            });
+        }
+    }
+
+    fn launch_now(self) {
         let Self { run, id, step, inputs } = self;
         let plan = &run.ensemble.plan.steps[step];
         let model = Arc::clone(&run.members[step]);
@@ -50,6 +84,8 @@ impl Waiting {
             depth: above.depth + 1,
             sums: run.journey.sums().cloned(),
             trace_parent: above.trace_parent.clone(),
+            // An ensemble occupies no instance itself.
+            ancestors: above.ancestors.clone(),
         };
         let done = AtomicBool::new(false);
         let reader = Arc::new(StepReader { run, id, step, batch, sequence, done });

@@ -96,6 +96,8 @@ pub struct Serve {
     pub grpc_server_key: Option<PathBuf>,
     pub grpc_root_cert: Option<PathBuf>,
 
+    pub cache_config: Vec<String>,
+    pub response_cache_byte_size: Option<usize>,
     pub allow_client_shm: bool,
 
     pub allow_metrics: bool,
@@ -167,6 +169,8 @@ impl Serve {
             grpc_server_cert: values.path("grpc-server-cert"),
             grpc_server_key: values.path("grpc-server-key"),
             grpc_root_cert: values.path("grpc-root-cert"),
+            cache_config: values.texts("cache-config"),
+            response_cache_byte_size: values.number("response-cache-byte-size"),
             allow_client_shm: values.truth("allow-client-shm"),
             allow_metrics: values.truth("allow-metrics"),
             allow_cpu_metrics: values.truth("allow-cpu-metrics"),

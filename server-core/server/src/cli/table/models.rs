@@ -100,22 +100,18 @@ pub(super) const BACKENDS: &[Flag] = &[
     .alone("true"),
 ];
 
-const NO_CACHE: &str = "the response cache is not implemented; every request is computed";
-
 pub(super) const CACHE: &[Flag] = &[
-    Flag::idle(
+    Flag::works(
         "cache-config",
         Grammar::NamedSetting("CACHE"),
         "The response cache and its settings: local,size=BYTES.",
-        NO_CACHE,
     )
     .repeats(),
-    Flag::idle("cache-directory", Grammar::Path("DIR"), "Where cache libraries are.", NO_CACHE),
     Flag::idle(
-        "response-cache-byte-size",
-        INT,
-        "Deprecated: the same as --cache-config=local,size=BYTES.",
-        NO_CACHE,
-    )
-    .fine(&["0"]),
+        "cache-directory",
+        Grammar::Path("DIR"),
+        "Where cache libraries are.",
+        "the only cache is the built-in one, local",
+    ),
+    Flag::works("response-cache-byte-size", INT, "Deprecated: the same as --cache-config=local,size=BYTES."),
 ];
