@@ -11,7 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ".inference.ModelInferResponse.raw_output_contents",
     ]);
     prost.btree_map(["."]);
-    tonic_prost_build::configure().build_client(true).compile_fds_with_config(set, prost)?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .codec_path("crate::grpc::BoundedCodec")
+        .compile_fds_with_config(set, prost)?;
     println!("cargo::rerun-if-changed=proto");
     Ok(())
 }

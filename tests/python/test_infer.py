@@ -1,4 +1,8 @@
 """Inference by the real tritonclient over HTTP and gRPC."""
+import asyncio
+import json
+
+import httpx
 import ml_dtypes
 import numpy as np
 import pytest
@@ -179,3 +183,22 @@ def test_decoupled_is_refused_by_unary_calls(server):
     with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
         with pytest.raises(Exception, match="doesn't support models with decoupled transaction policy"):
             client.infer("repeat_int32", repeat_inputs("grpc", [1], [1]))
+
+
+def test_many_streams_of_one_http2_connection(server):
+    """The client ends each body in a frame of its own; an answer before that frame would be lost."""
+    body = {"inputs": [{"name": name, "shape": [1, 16], "datatype": "INT32"} for name in ("INPUT0", "INPUT1")]}
+
+    async def ask(client, number):
+        for tensor in body["inputs"]:
+            tensor["data"] = [number] * 16
+        content = json.dumps(body).encode()
+        answer = await client.post(server.url("/v2/models/simple/infer"), content=content)
+        assert answer.http_version == "HTTP/2"
+        return answer.json()["outputs"][0]["data"] == [2 * number] * 16
+
+    async def run():
+        async with httpx.AsyncClient(http1=False, http2=True, timeout=30) as client:
+            return await asyncio.gather(*(ask(client, number) for number in range(400)))
+
+    assert all(asyncio.run(run()))

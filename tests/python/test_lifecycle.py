@@ -466,6 +466,44 @@ def test_changes_in_place_under_load_lose_nothing(tmp_path):
         assert successes(server, "m") == total
 
 
+def sums(strategy, extra):
+    """Running sums of a sequence, which the instance holds."""
+    controls = "".join(
+        f'control_input {{ name: "{name}" control {{ kind: CONTROL_SEQUENCE_{name} int32_false_true: [ 0, 1 ] }} }}\n'
+        for name in ("START", "END", "READY"))
+    controls += 'control_input { name: "CORRID" control { kind: CONTROL_SEQUENCE_CORRID data_type: TYPE_UINT64 } }\n'
+    return ('backend: "sequence"\nmax_batch_size: 2\n' + io("input", "INPUT", "INT32", "1") + io("output", "OUTPUT", "INT32", "1")
+            + f"sequence_batching {{ {strategy}\n max_sequence_idle_microseconds: 20000000\n{controls} }}\n{extra}")
+
+
+@pytest.mark.parametrize("strategy", ["direct { }", "oldest { max_candidate_sequences: 2 }"])
+def test_sequences_survive_a_change_of_instances(tmp_path, strategy):
+    sample = ('model_warmup { name: "s" batch_size: 2 inputs { key: "INPUT" value { data_type: TYPE_INT32 dims: [ 1 ] '
+              "random_data: true } } }\n")
+    write_model(tmp_path, "m", sums(strategy, sample + group(3)))
+    with Server(tmp_path, EXPLICIT, "--load-model=m") as server:
+        def send(sequence, value, start=False, end=False):
+            parameters = {"sequence_id": sequence, "sequence_start": start, "sequence_end": end}
+            body = {"parameters": parameters,
+                    "inputs": [{"name": "INPUT", "datatype": "INT32", "shape": [1, 1], "data": [value]}]}
+            status, _, answer = server.raw("POST", "/v2/models/m/infer", json.dumps(body).encode())
+            assert status == 200, answer
+            return json.loads(answer)["outputs"][0]["data"][0]
+
+        # Six sequences fill the slots of all three instances.
+        assert [send(n, n, start=True) for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
+        write_model(tmp_path, "m", sums(strategy, sample + group(1)))
+        assert load(server, "m") == (200, "")
+        assert [send(n, 1) for n in range(1, 7)] == [2, 3, 4, 5, 6, 7], "also those of instances that are to go"
+        assert [send(n, 1, end=True) for n in range(1, 7)] == [3, 4, 5, 6, 7, 8]
+        write_model(tmp_path, "m", sums(strategy, sample + group(2)))
+        assert load(server, "m") == (200, "")
+        assert [send(n, n, start=True) for n in range(11, 15)] == [11, 12, 13, 14], "the new ones have slots, too"
+        assert [send(n, 1, end=True) for n in range(11, 15)] == [12, 13, 14, 15]
+        assert successes(server, "m") == 26, "never reloaded"
+        assert server.stop() == 0
+
+
 # Dependencies
 
 def ensemble(name, *steps):
@@ -515,11 +553,6 @@ def test_an_ensemble_loads_its_steps_first(tmp_path):
         assert (state(server, "a"), state(server, "b"), state(server, "c")) == ("READY", "READY", None)
 
 
-def needs_ensembles(server, model):
-    if "ensembles are not implemented" in reason(server, model):
-        pytest.skip("this build has no ensembles")
-
-
 def all_states(server):
     lines = index(server).items()
     return {name: line["state"] for (name, _), line in lines if line.get("state", "UNAVAILABLE") != "UNAVAILABLE"}
@@ -532,7 +565,6 @@ def test_an_ensemble_follows_its_steps(tmp_path):
     write_model(tmp_path, "top", ensemble("top", "e", "c"))
     with Server(tmp_path, EXPLICIT) as server:
         load(server, "top")
-        needs_ensembles(server, "e")
         everything = dict.fromkeys(("a", "b", "c", "e", "top"), "READY")
         assert all_states(server) == everything and ready(server)
         unload(server, "a")
@@ -566,7 +598,6 @@ def test_steps_that_others_need_stay(tmp_path):
     write_model(tmp_path, "f", ensemble("f", "b"))
     with Server(tmp_path, EXPLICIT) as server:
         load(server, "e")
-        needs_ensembles(server, "e")
         assert load(server, "f") == (200, "")
         unload(server, "e", dependents=True)
         eventually(lambda: all_states(server) == {"b": "READY", "f": "READY"})
@@ -582,12 +613,16 @@ def test_poll_follows_the_steps_of_ensembles(tmp_path):
         assert "depends on 'a' (step 0)" in reason(server, "e")
         write_model(tmp_path, "a", identity("a", batch=8))
         eventually(lambda: state(server, "a") == "READY")
-        needs_ensembles(server, "e")
         eventually(lambda: all_states(server) == dict.fromkeys("abe", "READY"))
         shutil.rmtree(tmp_path / "a")
         eventually(lambda: all_states(server) == {"b": "READY"})
         assert "depends on 'a' (step 0)" in reason(server, "e")
         write_model(tmp_path, "e", ensemble("e", "b"))
+        eventually(lambda: all_states(server) == dict.fromkeys("be", "READY"))
+        # Both change in one poll: the ensemble is not only held against its new step.
+        write_model(tmp_path, "b", identity("b", batch=4))
+        write_model(tmp_path, "e", ensemble("e", "b").replace("max_batch_size: 8", "max_batch_size: 4"))
+        eventually(lambda: json.loads(server.raw("GET", "/v2/models/e/config")[2])["max_batch_size"] == 4)
         eventually(lambda: all_states(server) == dict.fromkeys("be", "READY"))
         server.alive()
 

@@ -4,9 +4,8 @@
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use prost::Message;
 use tonic::Status;
-use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
+use trireme_protocol::grpc::{decode_grpc_infer, decode_message, encode_grpc_infer};
 use trireme_protocol::proto::ModelInferRequest;
 use trireme_runtime::Core;
 
@@ -50,8 +49,7 @@ pub(crate) async fn answer(
 async fn call(core: &Core, request: Request<Incoming>, options: &GrpcOptions) -> Result<Reply, Status> {
     let (head, body) = request.into_parts();
     let message = read_one(body, options.max_message).await?;
-    let message = ModelInferRequest::decode(message)
-        .map_err(|error| Status::internal(format!("the message is no ModelInferRequest: {error}")))?;
+    let message: ModelInferRequest = decode_message(message).map_err(from_protocol)?;
     let mut request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
     forward(&mut request, &head.headers, options.forward.as_ref())?;
     let model = core.model(&request.model_name, request.model_version).map_err(from_serve)?;

@@ -13,6 +13,7 @@ mod handlers;
 mod metrics;
 mod offload;
 mod options;
+mod patience;
 mod route;
 mod router;
 mod serve;

@@ -18,6 +18,7 @@ use trireme_runtime::Core;
 
 use crate::body::Body;
 use crate::options::HttpOptions;
+use crate::patience::FirstBytes;
 use crate::router::Router;
 
 /// HTTP/2: how much a client may send ahead on a stream and on a connection. A tensor of a few MiB needs no
@@ -26,6 +27,8 @@ const STREAM_WINDOW: u32 = 8 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
 const MAX_FRAME: u32 = 1 << 20;
 const MAX_STREAMS: u32 = 1024;
+/// How long the other side has to answer a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait when no connection can be accepted, as when all file descriptors are used.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -74,7 +77,7 @@ where
         let (handler, builder, watcher) = (handler.clone(), Arc::clone(&builder), running.watcher());
         let connection = async move {
             // Made where it is served, so that its events arrive there.
-            let stream = TcpStream::from_std(stream)?;
+            let stream = FirstBytes::within(TcpStream::from_std(stream)?, header_timeout);
             let service = service_fn(move |request| {
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
@@ -113,7 +116,10 @@ fn connections(header_timeout: Duration) -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_send_buf_size(1 << 20);
+        .max_send_buf_size(1 << 20)
+        // A peer that is gone without a word is found out.
+        .keep_alive_interval(header_timeout)
+        .keep_alive_timeout(PING_TIMEOUT);
     builder
 }
 

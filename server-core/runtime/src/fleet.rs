@@ -13,7 +13,7 @@ use crate::threads::Threads;
 use crate::warmup::Warmup;
 
 /// The instances of a version.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Fleet {
     /// Held by the instances' threads: with the last of them the model goes.
     model: Weak<Model>,

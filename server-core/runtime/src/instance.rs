@@ -67,7 +67,7 @@ impl Prepared {
             .spawn(move || {
                 let made = model.create_instance(&plan.args()).map_err(ServeError::from);
                 let warm = |mut instance| {
-                    warmup.run(&mut instance, &plan.name)?;
+                    warmup.run(&mut instance, &plan)?;
                     Ok(instance)
                 };
                 let instance = match made.and_then(warm) {

@@ -134,10 +134,14 @@ fn check_count(model: &str, table: &TensorTable, inputs: &[InputTensor]) -> Resu
         )
     };
     Err(ServeError::invalid(format!(
-        "{count}. Got input(s) ['{}'], but missing required input(s) ['{}']. Please provide all required input(s).",
-        names.join("','"),
-        missing.join("','")
+        "{count}. Got input(s) [{}], but missing required input(s) [{}]. Please provide all required input(s).",
+        quoted(&names),
+        quoted(&missing)
     )))
+}
+
+fn quoted(names: &[&str]) -> String {
+    if names.is_empty() { String::new() } else { format!("'{}'", names.join("','")) }
 }
 
 fn known(specs: &[TensorSpec]) -> String {

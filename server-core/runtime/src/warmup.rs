@@ -7,27 +7,34 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use trireme_host::{Correlation, Input, Instance, Item, OutputSet, Request, Responder, Shape};
+use trireme_host::{Correlation, Input, Instance, Item, OutputSet, Request, Responder, Shape, Status};
 use trireme_model_config::{CheckedConfig, TensorSpec};
 use trireme_protocol::proto::ModelWarmup;
 use trireme_protocol::{DataType, ShapeText};
+use trireme_scheduling::{InstanceId, RequestId, Row};
 
 use crate::error::ServeError;
+use crate::instance::InstancePlan;
+use crate::sequence::Sequences;
 use crate::table::reshape;
 use sink::WarmupSink;
 
 /// The samples of a model version; the same data goes to all instances.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Warmup {
     samples: Vec<Sample>,
     names: Arc<[Box<str>]>,
     outputs: usize,
+    /// Gives the requests their controls, if the model is one of sequences. Its states are the warm-up's alone.
+    sequences: Option<Sequences>,
 }
 
 #[derive(Debug)]
 struct Sample {
     name: String,
     count: u32,
+    /// Requests of an execution: of a model of sequences, one for each batch element.
+    requests: u32,
     batch_size: u32,
     tensors: Vec<Tensor>,
 }
@@ -59,27 +66,44 @@ impl Warmup {
             samples
                 .push(Sample::read(sample, config, model_dir).map_err(|error| failed(&sample.name, &error))?);
         }
-        let names = config.inputs.iter().map(|input| input.name.clone().into_boxed_str()).collect();
-        Ok(Self { samples, names, outputs: config.outputs.len() })
+        let table = crate::load::tensor_table(config);
+        let sequences = Sequences::new(config, model_dir)?;
+        Ok(Self { samples, names: table.input_names, outputs: table.outputs.len(), sequences })
     }
 
     /// Runs all samples on an instance; called on its thread.
     ///
     /// # Errors
     /// INVALID_ARG: what the backend answered.
-    pub(crate) fn run(&self, instance: &mut Instance, instance_name: &str) -> Result<(), ServeError> {
+    pub(crate) fn run(&self, instance: &mut Instance, plan: &InstancePlan) -> Result<(), ServeError> {
         for sample in &self.samples {
-            tracing::debug!(instance = instance_name, "warm-up sample '{}'", sample.name);
+            tracing::debug!(instance = plan.name, "warm-up sample '{}'", sample.name);
             for _ in 0..sample.count {
-                let sink = Arc::new(WarmupSink::default());
-                let responder = Responder::new(sink.clone());
-                let mut batch = vec![Item { request: Box::new(self.request(sample)), responder }];
+                let refuse = |status: Status| failed(&sample.name, &status.message);
+                let sinks: Vec<Arc<WarmupSink>> = (0..sample.requests).map(|_| Arc::default()).collect();
+                let mut batch = self.batch(sample, &sinks, plan);
                 let executed = instance.execute(&mut batch);
                 drop(batch);
-                sink.wait().and(executed).map_err(|status| failed(&sample.name, &status.message))?;
+                let answered = sinks.iter().try_for_each(|sink| sink.wait());
+                answered.and(executed).map_err(refuse)?;
             }
         }
         Ok(())
+    }
+
+    /// The requests of one execution. Each is a whole sequence of its own, where there are sequences.
+    fn batch(&self, sample: &Sample, sinks: &[Arc<WarmupSink>], plan: &InstancePlan) -> Vec<Item> {
+        let item = |sink: &Arc<WarmupSink>| {
+            let responder = Responder::new(Arc::<WarmupSink>::clone(sink));
+            Item { request: Box::new(self.request(sample)), responder }
+        };
+        let mut batch: Vec<Item> = sinks.iter().map(item).collect();
+        if let Some(sequences) = &self.sequences {
+            let row = |slot| Row { slot, request: Some(RequestId(slot.into())), start: true, end: true };
+            let rows: Vec<Row> = (0..sample.requests).map(row).collect();
+            sequences.prepare(InstanceId(plan.index), &rows, &mut batch);
+        }
+        batch
     }
 
     fn request(&self, sample: &Sample) -> Request {
@@ -97,7 +121,7 @@ impl Warmup {
             batch_size: sample.batch_size,
             priority: 0,
             deadline_ns: 0,
-            correlation: Correlation::None,
+            correlation: if self.sequences.is_some() { Correlation::Number(1) } else { Correlation::None },
             trace_parent: String::new(),
             names: Arc::clone(&self.names),
         }
@@ -110,6 +134,8 @@ fn failed(sample: &str, why: &str) -> ServeError {
 
 impl Sample {
     fn read(sample: &ModelWarmup, config: &CheckedConfig, model_dir: &Path) -> Result<Self, String> {
+        let (requests, elements) =
+            if config.sequence().is_some() { (sample.batch_size, 1) } else { (1, sample.batch_size) };
         let mut tensors = Vec::new();
         for (index, spec) in config.inputs.iter().enumerate() {
             let Some(given) = sample.inputs.get(&spec.name) else {
@@ -125,16 +151,16 @@ impl Sample {
             }
             let dims = backend_dims(spec, &given.dims).map_err(within)?;
             let element = data::element(given, spec.data_type, &dims, model_dir).map_err(within)?;
-            let batch = (config.max_batch_size > 0).then_some(i64::from(sample.batch_size));
+            let batch = (config.max_batch_size > 0).then_some(i64::from(elements));
             tensors.push(Tensor {
                 index: u16::try_from(index).unwrap_or(u16::MAX),
                 datatype: spec.data_type,
                 shape: batch.into_iter().chain(dims).collect(),
-                data: data::repeat(element, sample.batch_size).map_err(within)?,
+                data: data::repeat(element, elements).map_err(within)?,
             });
         }
-        let batch_size = if config.max_batch_size > 0 { sample.batch_size } else { 1 };
-        Ok(Self { name: sample.name.clone(), count: sample.count.max(1), batch_size, tensors })
+        let (name, count) = (sample.name.clone(), sample.count.max(1));
+        Ok(Self { name, count, requests, batch_size: elements, tensors })
     }
 }
 
@@ -195,7 +221,7 @@ mod tests {
 
     #[test]
     fn samples_that_do_not_fit_are_named() {
-        let error = |inputs: &str| read(&sample(1, inputs)).unwrap_err();
+        let error = |inputs: &str| read(&sample(1, inputs)).err().unwrap();
         assert_eq!(error(""), "failed to run warmup sample 's': it has no data for input 'X'");
         assert!(error(&input("X", "data_type: TYPE_INT8 dims: [ 3, 2 ]")).contains("TYPE_FP32"));
         assert!(

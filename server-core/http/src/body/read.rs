@@ -14,6 +14,8 @@ use crate::answer::Failure;
 /// connection closed on unread data is reset. Nothing of it is kept.
 const DRAIN_BYTES: usize = 256 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// How long the next piece of a body may take.
+const PIECE_TIME: Duration = Duration::from_secs(75);
 
 /// The whole body. One that arrives in one piece is not copied.
 ///
@@ -68,15 +70,19 @@ where
     check(announced.unwrap_or(0))?;
     let Some(first) = next(body).await? else { return Ok(Bytes::new()) };
     check(first.len())?;
-    if announced == Some(first.len()) || body.is_end_stream() {
+    if body.is_end_stream() {
         return Ok(first);
     }
+    // An HTTP/2 client may say that the body ends in a frame of its own. To answer before it would reset the stream.
+    let Some(second) = next(body).await? else { return Ok(first) };
+    check(first.len() + second.len())?;
     // A copy: tensors are contiguous, and a long body arrives in pieces. The announced length is within the limit,
     // and pages that nothing is written to cost nothing.
     let mut whole = BytesMut::with_capacity(announced.unwrap_or(first.len() * 2));
     whole.extend_from_slice(&first);
-    drop(first);
-    let mut chunks = 1;
+    whole.extend_from_slice(&second);
+    drop((first, second));
+    let mut chunks = 2;
     while let Some(data) = next(body).await? {
         chunks += 1;
         check(whole.len() + data.len())?;
@@ -97,7 +103,12 @@ where
     B::Error: std::fmt::Display,
 {
     loop {
-        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+        let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+        let Ok(frame) = tokio::time::timeout(PIECE_TIME, frame).await else {
+            let text = format!("nothing of the request body came for {} s", PIECE_TIME.as_secs());
+            return Err(Refusal::Broken(text));
+        };
+        match frame {
             None => return Ok(None),
             Some(Err(error)) => {
                 return Err(Refusal::Broken(format!("failed to read the request body: {error}")));
@@ -177,6 +188,33 @@ mod tests {
     fn a_piece_that_is_the_whole_body_is_not_copied() {
         let piece: &'static [u8] = b"abc";
         assert_eq!(run(&[piece], true, &Limits::default()).unwrap().as_ptr(), piece.as_ptr());
+    }
+
+    /// HTTP/2 clients send the end in an empty frame of its own; an answer before it makes them lose the request.
+    #[test]
+    fn the_end_is_waited_for() {
+        let mut body = Given([Bytes::from_static(b"abc"), Bytes::new()].into(), true);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let read = runtime.block_on(collect(&mut body, &Limits::default()));
+        assert!(matches!(read, Ok(data) if data == "abc"));
+        assert!(body.is_end_stream());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_coming_is_given_up() {
+        struct Silent;
+        impl Body for Silent {
+            type Data = Bytes;
+            type Error = Infallible;
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+                Poll::Pending
+            }
+        }
+        let failure = read(Silent, &Limits::default(), false).await.unwrap_err();
+        assert_eq!(failure.message, "nothing of the request body came for 75 s");
     }
 
     #[test]

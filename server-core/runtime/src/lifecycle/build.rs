@@ -49,30 +49,32 @@ impl Core {
             self.withdraw(name, &failure);
             return Err(load_error(name, &failure));
         }
-        let fingerprint = Fingerprint::of(&target.found).map_err(|error| {
-            let dir = target.found.dir.display();
-            let error = ServeError::invalid(format!("the directory '{dir}' cannot be read: {error}"));
-            self.load_failed(name, error.into())
-        })?;
+        let record = self.life.records.get(name);
+        let fingerprint = match &record.origin {
+            // Nothing is read again but the steps, so that a change of the files is still to be followed.
+            Some(origin) if target.again => origin.fingerprint.clone(),
+            _ => Fingerprint::of(&target.found).map_err(|error| {
+                let dir = target.found.dir.display();
+                let error = ServeError::invalid(format!("the directory '{dir}' cannot be read: {error}"));
+                self.load_failed(name, error.into())
+            })?,
+        };
         if target.seen.as_ref().is_some_and(|seen| *seen != fingerprint) {
             tracing::info!(model = name, "its directory is being written: left until it is still");
             return Ok(Outcome::Unchanged);
         }
-        let record = self.life.records.get(name);
         let (serving, complete) = self.serving(name);
         let current = record.origin.as_ref().is_some_and(|origin| {
             // On behalf of an ensemble a model is taken as somebody has set it up.
             let set_up = !target.asked && origin.given.is_some();
             set_up || origin.is_current(&target.found, &fingerprint)
         });
-        self.life.records.change(name, |record| {
-            record.asked |= target.asked;
-            record.steps.clone_from(&target.steps);
-        });
+        self.life.records.change(name, |record| record.asked |= target.asked);
         if complete && current && !target.again && target.given.is_none() {
             self.want(name);
             return Ok(Outcome::Unchanged);
         }
+        self.life.records.change(name, |record| record.steps.clone_from(&target.steps));
         let started = trireme_telemetry::clock::now_ns();
         match self.build(target, &fingerprint, &serving) {
             Ok(built) => {
