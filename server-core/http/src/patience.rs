@@ -109,7 +109,7 @@ mod tests {
         let mut server = FirstBytes::within(server, Duration::from_secs(75));
         client.write_all(b"GET /v2/health/live HTTP/1.1\r\n").await.unwrap();
         let mut read = [0; 64];
-        server.read(&mut read).await.unwrap();
+        assert_eq!(server.read(&mut read).await.unwrap(), 30);
         tokio::time::advance(Duration::from_secs(1000)).await;
         client.write_all(b"Host: x\r\n").await.unwrap();
         assert_eq!(server.read(&mut read).await.unwrap(), 9);

@@ -14,6 +14,8 @@ use crate::answer::Failure;
 /// connection closed on unread data is reset. Nothing of it is kept.
 const DRAIN_BYTES: usize = 256 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// How long the next piece of a body may take.
+const PIECE_TIME: Duration = Duration::from_secs(75);
 
 /// The whole body. One that arrives in one piece is not copied.
 ///
@@ -40,9 +42,6 @@ where
         Ok(whole) => Ok(whole),
     }
 }
-
-/// How long the next piece of a body may take.
-const PIECE_TIME: Duration = Duration::from_secs(75);
 
 /// Reads a body that nobody wants, so that its sender gets to see the answer.
 pub(crate) async fn discard<B>(body: B, waits: bool)
