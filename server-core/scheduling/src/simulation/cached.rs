@@ -55,7 +55,7 @@ impl Question {
                 digest: DIGESTS[digest % DIGESTS.len()],
             })
             .collect();
-        
+
         let request = CacheRequest {
             model: "model",
             version: 1,

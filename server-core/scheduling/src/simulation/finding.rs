@@ -9,6 +9,8 @@ use crate::scheduler::Refusal;
 pub enum Finding {
     #[error("{0}")]
     Broken(#[from] Violation),
+    #[error("a panic")]
+    Panicked,
     #[error("instance {0} got a batch while it was busy")]
     BatchWhileBusy(At),
     #[error("instance {0} got a batch while it was down")]

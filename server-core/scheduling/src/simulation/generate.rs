@@ -41,9 +41,9 @@ struct Habits {
 impl Habits {
     fn random(random: &mut Random) -> Self {
         Self {
-            gap: random.pick(&[0, 1, 2, 4, 12, 40]),
+            gap: random.pick(&[0, 0, 1, 2, 4, 12, 40]),
             burst: random.pick(&[0, 50, 400]),
-            execution: random.pick(&[1, 3, 10, 50]),
+            execution: random.pick(&[1, 3, 10, 50, 200]),
             sizes: random.pick(&[1, 1, 3, 8]),
             shapes: random.pick(&[1, 1, 2, 4]),
             deadline: random.pick(&[0, 30, 300]),

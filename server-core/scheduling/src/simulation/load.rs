@@ -537,7 +537,6 @@ impl Load {
         let mut instances = self.instances.iter().zip(0..);
         instances.find_map(|(of, n)| of.running.first().map(|id| (InstanceId(n), *id)))
     }
-
 }
 
 pub(super) fn millis(time: Time) -> u64 {

@@ -35,6 +35,8 @@ pub use finding::Finding;
 pub use parse::ParseError;
 pub use plan::{Kind, Levels, Plan, PlanError};
 
+use std::panic::{self, AssertUnwindSafe};
+
 use generate::Generator;
 use random::Random;
 use world::World;
@@ -61,8 +63,7 @@ pub fn run(seed: u64, events: u64) -> Result<Counts, Box<(Counts, Failure)>> {
     let mut counts = Counts::default();
     let mut random = Random::new(seed);
     while counts.events() < events {
-        let left = events - counts.events();
-        let length = random.between(20, LONGEST).min(left.max(20));
+        let length = random.between(20, LONGEST);
         let (plan, world_seed) = (Plan::random(&mut random), random.next());
         let mut script = Script { plan, events: Vec::new() };
         let (found, counted) = run_world(&mut script, Random::new(world_seed), length);
@@ -92,7 +93,7 @@ fn run_world(script: &mut Script, random: Random, length: u64) -> (Result<(), Fi
         }
         world.drain()
     };
-    let found = go();
+    let found = caught(&mut go);
     (found, world.counts())
 }
 
@@ -103,11 +104,18 @@ impl Script {
     /// The first promise that is not kept.
     pub fn run(&self) -> Result<(), Finding> {
         let Ok(mut world) = World::new(self.plan.clone()) else { return Ok(()) };
-        for event in &self.events {
-            world.apply(event)?;
-            world.ledger.started.clear();
-            world.ledger.ids.clear();
-        }
-        world.drain()
+        caught(|| {
+            for event in &self.events {
+                world.apply(event)?;
+                world.ledger.started.clear();
+                world.ledger.ids.clear();
+            }
+            world.drain()
+        })
     }
+}
+
+/// A panic is a finding, too. What was touched is not used any more.
+fn caught(mut go: impl FnMut() -> Result<(), Finding>) -> Result<(), Finding> {
+    panic::catch_unwind(AssertUnwindSafe(&mut go)).unwrap_or(Err(Finding::Panicked))
 }

@@ -24,10 +24,26 @@ pub struct Levels {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Direct,
-    Dynamic { max: u32, preferred: Vec<u32>, delay: u64, levels: Levels },
+    Dynamic {
+        max: u32,
+        preferred: Vec<u32>,
+        delay: u64,
+        levels: Levels,
+    },
     /// Sequences, direct strategy; the share is in hundredths.
-    Rows { max: u32, idle: u64, delay: u64, share: u32 },
-    Oldest { max: u32, idle: u64, candidates: u32, preferred: Vec<u32>, delay: u64 },
+    Rows {
+        max: u32,
+        idle: u64,
+        delay: u64,
+        share: u32,
+    },
+    Oldest {
+        max: u32,
+        idle: u64,
+        candidates: u32,
+        preferred: Vec<u32>,
+        delay: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +72,12 @@ impl Plan {
             0 => Kind::Direct,
             1..=5 => {
                 let max = random.small(1, 20);
-                Kind::Dynamic { max, preferred: preferred(random, max), delay, levels: Levels::random(random) }
+                Kind::Dynamic {
+                    max,
+                    preferred: preferred(random, max),
+                    delay,
+                    levels: Levels::random(random),
+                }
             }
             6..=7 => Kind::Rows {
                 max: random.small(1, 5),
