@@ -238,7 +238,8 @@ impl Dispatcher {
         self.scheduler.expire(now, expired);
     }
 
-    /// The earliest deadline of a queued request.
+    /// When [`Self::expire`] next has something to do: the earliest deadline of a queued request. In the past: at
+    /// once.
     pub fn next_deadline(&mut self) -> Option<Time> {
         self.scheduler.next_deadline()
     }

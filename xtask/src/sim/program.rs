@@ -25,8 +25,8 @@ impl Program {
         cargo.args(["--target", host, "--target-dir"]).arg(&folder);
         cargo.env("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "true");
         if let Some(mutant) = mutant {
-            // For speed: a fault is found within a moment, the build is what takes time.
-            cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+            // A fault is found within a moment; the build is what takes time.
+            cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
             cargo.env("RUSTFLAGS", format!("--cfg trireme_mutant=\"{mutant}\""));
             cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
         }

@@ -337,6 +337,11 @@ impl Witness {
         self.line.first(now)
     }
 
+    /// With sequences: a request that could run at once on this instance, if nobody waits for company there.
+    pub fn next_in_slots(&self, instance: InstanceId) -> Option<RequestId> {
+        self.chains.next_in_slots(instance)
+    }
+
     /// When the next request expires; a dispatcher that sleeps must wake by then.
     pub fn next_end(&self) -> Option<Time> {
         self.line.first_end().map(|(end, _)| end)

@@ -175,7 +175,9 @@ impl Book {
 
     /// As [`crate::Scheduler::next_deadline`].
     pub(super) fn next_due(&mut self) -> Option<Time> {
-        self.waiting.next_deadline().into_iter().chain(self.next_alarm()).min()
+        // An arrival finds out who has expired before it, but has no place to list them.
+        let unlisted = (!self.expired.is_empty()).then_some(Time::ZERO);
+        unlisted.into_iter().chain(self.waiting.next_deadline()).chain(self.next_alarm()).min()
     }
 
     pub(super) fn take_expired(&mut self, expired: &mut Vec<RequestId>) {

@@ -25,7 +25,7 @@ pub enum Finding {
     WakeNotLater { model: u32, wake: u64 },
     #[error("model {model} sleeps over the end of a request at {end} ms")]
     SleepsOverEnd { model: u32, end: u64 },
-    #[error("R{request} waits at the head beyond its delay while an instance of model {model} is free")]
+    #[error("R{request} is next and waits beyond its delay while an instance of model {model} is free")]
     IdleBesideWork { model: u32, request: u64 },
     #[error("model {model} sleeps over the delay of R{request}, which ends at {until} ms")]
     SleepsOverDelay { model: u32, request: u64, until: u64 },

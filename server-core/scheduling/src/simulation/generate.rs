@@ -88,12 +88,13 @@ impl Generator {
         }
     }
 
-    /// The next event. None: somebody wants to be woken before; tell him, and ask again.
+    /// The next event. None: something else comes before; let the world attend to it, and ask again.
     pub(super) fn next(&mut self, world: &mut World) -> Option<Event> {
         self.follow(world);
         let due = self.due.peek().map(|Reverse((at, _, _))| *at);
         let next = due.into_iter().chain([self.next_client]).min().unwrap_or(0);
-        if world.next_wake().is_some_and(|wake| wake <= next) {
+        let is_over = world.is_dirty() && next > world.now();
+        if is_over || world.next_wake().is_some_and(|wake| wake <= next) {
             return None;
         }
         if due == Some(next)

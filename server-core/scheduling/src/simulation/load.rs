@@ -10,7 +10,7 @@ use std::mem;
 
 use super::event::At;
 use super::finding::Finding;
-use super::ledger::{Ledger, Started};
+use super::ledger::{Ledger, Started, State as Fate};
 use super::order::Ordered;
 use super::plan::{Plan, PlanError};
 use crate::instances::InstanceId;
@@ -60,6 +60,10 @@ pub(super) struct Load {
     dispatcher: Dispatcher,
     witness: Witness,
     bound: bool,
+    /// Something happened since it was polled.
+    pub(super) dirty: bool,
+    /// Who waited and could not be cancelled.
+    not_cancelled: Vec<RequestId>,
     wake: Option<Time>,
     running: usize,
     actions: Actions,
@@ -83,6 +87,8 @@ impl Load {
             bound: dispatcher.is_bound(),
             dispatcher,
             witness: Witness::new(plan.rules()?),
+            dirty: false,
+            not_cancelled: Vec::new(),
             wake: None,
             running: 0,
             actions: Actions::new(),
@@ -96,7 +102,7 @@ impl Load {
     }
 
     pub(super) fn wake(&self) -> Option<Time> {
-        self.wake
+        self.wake.map(|wake| wake.after_us(self.plan.late * 1_000))
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -174,7 +180,8 @@ impl Load {
                 ordered.on_done(entry.place)?;
             }
         } else if self.witness.is_waiting(id) {
-            return Err(Finding::NotCancelled(id.0));
+            // It may have left unseen; then it is listed before anybody runs.
+            self.not_cancelled.push(id);
         }
         self.settle(if self.closed { Call::All } else { Call::Nobody }, now, ledger)
     }
@@ -263,7 +270,12 @@ impl Load {
         for of in &mut self.instances {
             of.woken |= of.timer.is_some_and(|timer| timer <= now);
         }
-        self.settle(Call::Nobody, now, ledger)
+        self.settle_now(Call::Nobody, now, ledger)
+    }
+
+    /// All of this instant has happened.
+    pub(super) fn flush(&mut self, now: Time, ledger: &mut Ledger) -> Checked {
+        if self.dirty { self.settle_now(Call::Nobody, now, ledger) } else { Ok(()) }
     }
 
     /// Whether an instance is left that can take everything.
@@ -299,6 +311,12 @@ impl Load {
     }
 
     fn settle(&mut self, call: Call, now: Time, ledger: &mut Ledger) -> Checked {
+        self.dirty = self.plan.lazy;
+        if self.dirty { Ok(()) } else { self.settle_now(call, now, ledger) }
+    }
+
+    fn settle_now(&mut self, call: Call, now: Time, ledger: &mut Ledger) -> Checked {
+        self.dirty = false;
         if self.plan.pull {
             // A request for one particular instance may have been set free by anything.
             self.call(if self.bound { Call::All } else { call });
@@ -478,6 +496,10 @@ impl Load {
     fn check(&mut self, now: Time, ledger: &Ledger) -> Checked {
         self.witness.check_due(now)?;
         self.check_gauges()?;
+        let stays = |id: &RequestId| ledger.get(id.0).state != Fate::Answered;
+        if let Some(id) = self.not_cancelled.drain(..).find(stays) {
+            return Err(Finding::NotCancelled(id.0));
+        }
         let (model, wake) = (self.number, self.wake);
         if let Some(wake) = wake.filter(|wake| *wake <= now) {
             return Err(Finding::WakeNotLater { model, wake: millis(wake) });
@@ -497,7 +519,7 @@ impl Load {
 
     /// Nobody waits longer than the delay while an instance could take it.
     fn check_nobody_idles(&mut self, now: Time, ledger: &Ledger) -> Checked {
-        let Some(delay) = self.plan.head_delay() else { return Ok(()) };
+        let Some(delay) = self.plan.head_delay() else { return self.check_no_slot_idles() };
         if self.witness.pending() == 0 || !self.instances.iter().any(|of| self.could_take(of)) {
             return Ok(());
         }
@@ -510,6 +532,23 @@ impl Load {
         }
         if self.wake.is_none_or(|wake| wake > until) {
             return Err(Finding::SleepsOverDelay { model, request, until: millis(until) });
+        }
+        Ok(())
+    }
+
+    /// The same with sequences: whose turn it is in a slot runs, unless the configuration has it wait for company.
+    fn check_no_slot_idles(&self) -> Checked {
+        if self.witness.pending() == 0 || !(self.closed || self.plan.never_waits()) {
+            return Ok(());
+        }
+        for (of, n) in self.instances.iter().zip(0..) {
+            let room = self.plan.in_flight == 0 || of.running.len() < self.plan.in_flight as usize;
+            if of.state == State::Free
+                && room
+                && let Some(next) = self.witness.next_in_slots(InstanceId(n))
+            {
+                return Err(Finding::IdleBesideWork { model: self.number, request: next.0 });
+            }
         }
         Ok(())
     }

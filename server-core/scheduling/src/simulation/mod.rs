@@ -88,7 +88,7 @@ fn run_world(script: &mut Script, random: Random, length: u64) -> (Result<(), Fi
                     script.events.push(event);
                     script.events.last().map_or(Ok(()), |event| world.apply(event))?;
                 }
-                None => world.next_wake().map_or(Ok(()), |wake| world.wake(wake))?,
+                None => world.attend()?,
             }
         }
         world.drain()

@@ -94,6 +94,8 @@ impl<'a> Words<'a> {
             instances: self.field("instances", number)?.unwrap_or(1),
             in_flight: self.number("in_flight")?,
             pull: self.has("pull"),
+            lazy: self.has("lazy"),
+            late: self.field("late", ms)?.unwrap_or(0),
             ordered: self.has("ordered"),
             cached: self.has("cached"),
         })

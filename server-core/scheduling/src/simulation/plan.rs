@@ -54,6 +54,10 @@ pub struct Plan {
     pub in_flight: u32,
     /// Instances ask for work; otherwise the dispatcher is polled.
     pub pull: bool,
+    /// It is polled once when all of an instant has happened, not after every event.
+    pub lazy: bool,
+    /// It is woken so many milliseconds after it asked to be.
+    pub late: u64,
     /// Answers leave in the order of arrivals.
     pub ordered: bool,
     /// Answers are cached.
@@ -91,10 +95,18 @@ impl Plan {
                 Kind::Oldest { max, idle, candidates, preferred: preferred(random, max), delay }
             }
         };
+        let pull = random.chance(500);
         Self {
             instances: random.small(1, 4),
             in_flight: if random.chance(600) { 0 } else { random.small(1, 12) },
-            pull: random.chance(500),
+            pull,
+            lazy: !pull && random.chance(300),
+            // An instance that is not bound asks by itself only at its time; then that has to be right.
+            late: if (!pull || kind.has_sequences()) && random.chance(200) {
+                random.between(1, 20)
+            } else {
+                0
+            },
             ordered: random.chance(300),
             cached: random.chance(120) && !kind.has_sequences(),
             kind,
@@ -151,6 +163,17 @@ impl Plan {
             Kind::Direct => Some(0),
             Kind::Dynamic { delay, .. } => Some(*delay),
             Kind::Rows { .. } | Kind::Oldest { .. } => None,
+        }
+    }
+}
+
+impl Plan {
+    /// Sequences: nobody is kept for company.
+    pub(super) fn never_waits(&self) -> bool {
+        match self.kind {
+            Kind::Rows { delay, share, .. } => delay == 0 || share == 0,
+            Kind::Oldest { delay, .. } => delay == 0,
+            Kind::Direct | Kind::Dynamic { .. } => false,
         }
     }
 }
@@ -273,7 +296,11 @@ impl fmt::Display for Plan {
         if self.in_flight > 0 {
             write!(f, " in_flight={}", self.in_flight)?;
         }
-        let words = [(self.pull, "pull"), (self.ordered, "ordered"), (self.cached, "cached")];
+        if self.late > 0 {
+            write!(f, " late={}ms", self.late)?;
+        }
+        let words =
+            [(self.pull, "pull"), (self.lazy, "lazy"), (self.ordered, "ordered"), (self.cached, "cached")];
         words.iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(f, " {word}"))
     }
 }

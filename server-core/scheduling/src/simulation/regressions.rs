@@ -11,6 +11,16 @@ fn check(script: &str) {
 }
 
 #[test]
+fn who_expired_unnoticed_before_an_arrival_is_listed_though_every_instance_is_busy() {
+    check(
+        "rows max=1 idle=2ms delay=0ms late=10ms pull
+         58ms   arrive R110 seq=6 is=start
+         59ms   arrive R111 deadline=72ms seq=6
+         72ms   arrive R131 seq=2 is=start",
+    );
+}
+
+#[test]
 fn a_seed_always_gives_the_same() {
     let counts = run(1, 20_000).map_err(|failure| failure.1.script.to_string());
     assert_eq!(counts, run(1, 20_000).map_err(|failure| failure.1.script.to_string()));
@@ -29,7 +39,7 @@ fn promises_are_kept_from_any_seed() {
 fn what_a_script_prints_is_a_script() {
     let text = "\
 dynamic max=8 preferred=4,8 delay=100ms levels=2 level=1 queue=delay,50ms,override,max=9 queue1=reject,20ms \
-instances=2 in_flight=3 pull ordered cached
+instances=2 in_flight=3 late=2ms lazy ordered cached
 0ms    arrive R0..R3 size=2 shape=1 priority=2 timeout=5ms deadline=50ms content=7
 1ms    arrive R4 seq=7 is=start,end
 5ms    cancel R0

@@ -50,6 +50,34 @@ impl World {
         self.loads.iter().filter_map(Load::wake).min().map(millis)
     }
 
+    /// In milliseconds.
+    pub(super) fn now(&self) -> u64 {
+        millis(self.now)
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.loads.iter().any(|load| load.dirty)
+    }
+
+    /// All of this instant has happened.
+    ///
+    /// # Errors
+    /// A promise was not kept.
+    pub(super) fn flush(&mut self) -> Checked {
+        self.loads.iter_mut().try_for_each(|load| load.flush(self.now, &mut self.ledger))
+    }
+
+    /// What has to be done before the next event: the end of this instant, or a wake-up.
+    ///
+    /// # Errors
+    /// A promise was not kept.
+    pub(super) fn attend(&mut self) -> Checked {
+        if self.is_dirty() {
+            return self.flush();
+        }
+        self.next_wake().map_or(Ok(()), |wake| self.wake(wake))
+    }
+
     /// Wakes who wanted to be woken at this time.
     ///
     /// # Errors
@@ -71,6 +99,9 @@ impl World {
     /// # Errors
     /// A promise was not kept.
     pub(super) fn apply(&mut self, event: &Event) -> Checked {
+        if Time::from_millis(event.at) > self.now {
+            self.flush()?;
+        }
         while let Some(wake) = self.next_wake().filter(|wake| *wake <= event.at) {
             self.wake(wake)?;
         }
@@ -169,12 +200,14 @@ impl World {
             while let Some((_, id)) = self.loads[load].any_running() {
                 self.done(id.0)?;
             }
+            self.flush()?;
             self.loads[load].check_end()?;
         }
         self.ledger.check_all_answered()
     }
 
     fn drain_once(&mut self, load: usize) -> Checked {
+        self.flush()?;
         while let Some((_, id)) = self.loads[load].any_running() {
             self.done(id.0)?;
         }
@@ -190,6 +223,7 @@ impl World {
         if !self.loads[load].has_usable_instance() {
             self.apply_now(Act::Add(number))?;
         }
+        self.flush()?;
         let of = &self.loads[load];
         if of.running() == 0 && !of.is_drained() {
             let Some(wake) = self.next_wake() else { return Err(Finding::Asleep(number)) };
