@@ -55,15 +55,17 @@ fn simulate(workspace: &Workspace, seed: u64, seeds: u64, events: u64) -> Result
     let program = Program::build(workspace, None)?;
     let seeds = seeds.max(1);
     let each = events.div_ceil(seeds);
-    let Outcome { counts, wall, busy, broken } = spread::run(&program, Range { first: seed, seeds }, each)?;
+    let Outcome { counts, wall, cpu, broken } = spread::run(&program, Range { first: seed, seeds }, each)?;
     for (name, count) in &counts {
         println!("  {count:>12} {name}");
     }
     let total = counts.first().map_or(0, |(_, count)| *count) as f64;
-    println!("  {:.1} s, {:.2} million events/s, {:.2} a core", wall, total / wall / 1e6, total / busy / 1e6);
+    let (a_second, a_cpu_second) = (total / wall / 1e6, total / cpu.max(0.01) / 1e6);
+    println!("  {wall:.1} s, {a_second:.2} million events/s, {a_cpu_second:.2} million a CPU second");
     match broken {
         Some(text) => {
-            println!("\n{}\n{} {each}", text.trim_end(), "again: cargo xtask sim --seed <seed> --events");
+            println!("\n{}\n", text.trim_end());
+            println!("again: cargo xtask sim --seed <its seed> --events {each}");
             Ok(false)
         }
         None => Ok(true),

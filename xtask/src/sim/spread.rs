@@ -1,5 +1,6 @@
 //! Hands seeds out to processes, one a core, and puts their counts together.
 
+use std::fs;
 use std::process::Output;
 use std::sync::Mutex;
 use std::thread;
@@ -21,9 +22,9 @@ pub(crate) struct Range {
 pub(crate) struct Outcome {
     /// The first is that of all events.
     pub(crate) counts: Vec<(String, u64)>,
-    /// Seconds, of the clock and of all processes together.
+    /// Seconds of the clock, and of the processors.
     pub(crate) wall: f64,
-    pub(crate) busy: f64,
+    pub(crate) cpu: f64,
     /// What one of them says of a broken promise.
     pub(crate) broken: Option<String>,
 }
@@ -32,7 +33,7 @@ pub(crate) struct Outcome {
 const PIECES: u64 = 8;
 
 pub(crate) fn run(program: &Program, seeds: Range, events: u64) -> Result<Outcome> {
-    let watch = Stopwatch::start();
+    let (watch, cpu) = (Stopwatch::start(), children_cpu());
     let cores = thread::available_parallelism().map_or(1, usize::from) as u64;
     let piece = seeds.seeds.div_ceil(cores * PIECES);
     let left = Mutex::new(seeds);
@@ -48,11 +49,10 @@ pub(crate) fn run(program: &Program, seeds: Range, events: u64) -> Result<Outcom
         for _ in 0..cores.min(seeds.seeds) {
             scope.spawn(|| {
                 while let Some(range) = next() {
-                    let watch = Stopwatch::start();
                     let outcome = run_one(program, range, events);
                     let Ok(mut total) = total.lock() else { return };
                     match (outcome, &mut *total) {
-                        (Ok((counts, broken)), Ok(total)) => add(total, counts, watch.seconds(), broken),
+                        (Ok((counts, broken)), Ok(total)) => add(total, counts, broken),
                         (Err(error), _) => *total = Err(error),
                         _ => {}
                     }
@@ -65,7 +65,19 @@ pub(crate) fn run(program: &Program, seeds: Range, events: u64) -> Result<Outcom
         }
     });
     let total = total.into_inner().map_err(|_| anyhow!("a thread of the simulation panicked"))??;
-    Ok(Outcome { wall: watch.seconds(), ..total })
+    Ok(Outcome { wall: watch.seconds(), cpu: children_cpu() - cpu, ..total })
+}
+
+/// Seconds that processes of ours have spent which have ended; 0 where nobody says.
+fn children_cpu() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    ticks(&stat).unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Fields 16 and 17, user and system. The name in field 2 may hold spaces and brackets.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().skip(13).take(2).map(|field| field.parse::<u64>().ok()).sum()
 }
 
 type Counts = Vec<(String, u64)>;
@@ -93,8 +105,7 @@ pub(crate) fn read(output: &Output) -> Result<(Counts, Option<String>)> {
     Ok((counts.lines().filter_map(count).collect(), broken))
 }
 
-fn add(total: &mut Outcome, counts: Counts, seconds: f64, broken: Option<String>) {
-    total.busy += seconds;
+fn add(total: &mut Outcome, counts: Counts, broken: Option<String>) {
     if total.counts.is_empty() {
         total.counts = counts;
     } else {
@@ -103,4 +114,16 @@ fn add(total: &mut Outcome, counts: Counts, seconds: f64, broken: Option<String>
         }
     }
     total.broken = total.broken.take().or(broken);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ticks;
+
+    #[test]
+    fn the_time_of_ended_children_is_read() {
+        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 7 3 20 0 9 0 100 1 1";
+        assert_eq!(ticks(stat), Some(10));
+        assert_eq!(ticks("nonsense"), None);
+    }
 }

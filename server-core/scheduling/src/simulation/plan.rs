@@ -224,7 +224,7 @@ fn preferred(random: &mut Random, max: u32) -> Vec<u32> {
 fn policy(random: &mut Random) -> QueuePolicy {
     QueuePolicy {
         timeout_action: if random.chance(500) { TimeoutAction::Reject } else { TimeoutAction::Delay },
-        default_timeout_microseconds: random.chance(500).then(|| random.between(1, 60) * 1_000).unwrap_or(0),
+        default_timeout_microseconds: if random.chance(500) { random.between(1, 60) * 1_000 } else { 0 },
         allow_timeout_override: random.chance(500),
         max_queue_size: if random.chance(660) { 0 } else { random.small(1, 9) },
     }
