@@ -62,6 +62,8 @@ pub(super) struct Load {
     bound: bool,
     /// Something happened since it was polled.
     pub(super) dirty: bool,
+    /// The alarm is on time, or it is its late time.
+    rings: bool,
     /// Who waited and could not be cancelled.
     not_cancelled: Vec<RequestId>,
     wake: Option<Time>,
@@ -88,6 +90,7 @@ impl Load {
             dispatcher,
             witness: Witness::new(plan.rules()?),
             dirty: false,
+            rings: plan.late == 0,
             not_cancelled: Vec::new(),
             wake: None,
             running: 0,
@@ -270,7 +273,10 @@ impl Load {
         for of in &mut self.instances {
             of.woken |= of.timer.is_some_and(|timer| timer <= now);
         }
-        self.settle_now(Call::Nobody, now, ledger)
+        self.rings = true;
+        let settled = self.settle_now(Call::Nobody, now, ledger);
+        self.rings = self.plan.late == 0;
+        settled
     }
 
     /// All of this instant has happened.
@@ -363,7 +369,8 @@ impl Load {
     /// Every instance that was woken asks, and the alarm rings if it is time.
     fn ask(&mut self, now: Time, ledger: &mut Ledger) -> Checked {
         loop {
-            if self.dispatcher.next_deadline().is_some_and(|next| next <= now) {
+            let may_ring = self.rings || self.bound;
+            if self.dispatcher.next_deadline().is_some_and(|next| may_ring && next <= now) {
                 let mut expired = mem::take(&mut self.expired);
                 self.dispatcher.expire(now, &mut expired);
                 self.take_expired(&mut expired, now, ledger)?;
@@ -494,8 +501,13 @@ impl Load {
 
     /// All that has to be true whenever everything was carried out.
     fn check(&mut self, now: Time, ledger: &Ledger) -> Checked {
-        self.witness.check_due(now)?;
         self.check_gauges()?;
+        let overdue = self.plan.pull && !self.bound && !self.rings;
+        if overdue && self.wake.is_some_and(|wake| wake <= now) {
+            // Who is to ask, or the alarm, is late; then is time enough.
+            return Ok(());
+        }
+        self.witness.check_due(now)?;
         let stays = |id: &RequestId| ledger.get(id.0).state != Fate::Answered;
         if let Some(id) = self.not_cancelled.drain(..).find(stays) {
             return Err(Finding::NotCancelled(id.0));

@@ -101,12 +101,7 @@ impl Plan {
             in_flight: if random.chance(600) { 0 } else { random.small(1, 12) },
             pull,
             lazy: !pull && random.chance(300),
-            // An instance that is not bound asks by itself only at its time; then that has to be right.
-            late: if (!pull || kind.has_sequences()) && random.chance(200) {
-                random.between(1, 20)
-            } else {
-                0
-            },
+            late: if random.chance(200) { random.between(1, 20) } else { 0 },
             ordered: random.chance(300),
             cached: random.chance(120) && !kind.has_sequences(),
             kind,
