@@ -19,6 +19,10 @@ pub enum Finding {
     BatchWhileRetiring(At),
     #[error("instance {0} got a batch after it was retired")]
     BatchAfterRetired(At),
+    #[error("instance {0} was told another number of requests than it got")]
+    OtherThanSaid(At),
+    #[error("the instances of model {0} ask again and again at one time")]
+    AsksForEver(u32),
     #[error("instance {0} was told that all is over while something waits or runs on")]
     ClosedTooEarly(At),
     #[error("model {model} wants to be woken at {wake} ms, which is not later than now")]

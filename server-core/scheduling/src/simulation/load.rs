@@ -368,7 +368,13 @@ impl Load {
 
     /// Every instance that was woken asks, and the alarm rings if it is time.
     fn ask(&mut self, now: Time, ledger: &mut Ledger) -> Checked {
+        // Every batch may wake all.
+        let mut rounds = 64 + 2 * (self.pending() + 1) * (self.instances.len() + 1);
         loop {
+            rounds -= 1;
+            if rounds == 0 {
+                return Err(Finding::AsksForEver(self.number));
+            }
             let may_ring = self.rings || self.bound;
             if self.dispatcher.next_deadline().is_some_and(|next| may_ring && next <= now) {
                 let mut expired = mem::take(&mut self.expired);
@@ -399,7 +405,11 @@ impl Load {
         let left = !expired.is_empty();
         self.take_expired(&mut expired, now, ledger)?;
         let left = self.take_dropped(ledger)? || left;
-        if !batch.is_empty() {
+        let said = if let Ask::Batch(len) = ask { len } else { 0 };
+        if said != batch.len() {
+            return Err(Finding::OtherThanSaid(At { model: self.number, instance: n }));
+        }
+        if matches!(ask, Ask::Batch(_)) {
             self.on_batch(instance, &batch, now, ledger)?;
         }
         batch.clear();
