@@ -6,17 +6,19 @@
 //!          [`Dispatcher`] says, at the time it was told, and by the alarm for the next deadline
 //! ```
 
+mod checks;
+mod pull;
+
 use std::mem;
 
 use super::event::At;
 use super::finding::Finding;
-use super::ledger::{Ledger, Started, State as Fate};
+use super::ledger::{Ledger, Started};
 use super::order::Ordered;
 use super::plan::{Plan, PlanError};
 use crate::instances::InstanceId;
 use crate::invariants::Witness;
 use crate::request::{RequestId, RequestInfo};
-use crate::scheduler::{Ask, Refusal};
 use crate::sequence::{DropReason, SequenceStep};
 use crate::time::Time;
 use crate::{Actions, Dispatcher};
@@ -144,27 +146,12 @@ impl Load {
         Ok(answer.is_ok())
     }
 
-    fn check_refusal(&self, info: &RequestInfo, step: Option<&SequenceStep>, refusal: Refusal) -> Checked {
-        let has_reason = match refusal {
-            Refusal::Closed => self.closed && step.is_none_or(|step| step.start),
-            Refusal::TooLarge { .. } => self.plan.kind.max_size().is_some_and(|max| info.size > max),
-            Refusal::DuplicateId => false,
-            // The witness knows better.
-            Refusal::QueueFull { .. } => true,
-            Refusal::NotBatchOne { .. } => self.bound && info.size > 1,
-            Refusal::NoCorrelationId => self.bound && step.is_none(),
-            Refusal::CorrelationIdTooLong => false,
-            Refusal::NotStarted => step.is_some_and(|step| !step.start),
-        };
-        if has_reason { Ok(()) } else { Err(Finding::RefusedWithoutReason { request: info.id.0, refusal }) }
-    }
-
     /// After one or more arrivals that were taken.
     ///
     /// # Errors
     /// A promise was not kept.
     pub(super) fn settle_arrivals(&mut self, taken: u32, now: Time, ledger: &mut Ledger) -> Checked {
-        // One for each; a bounded instance may be full, so then only waking all is sure to reach one that is not.
+        // One for each. If instances may be full, only waking all is sure to reach one that is not.
         if self.plan.pull && !self.bound && self.plan.in_flight == 0 {
             (0..taken).for_each(|_| self.call(Call::One));
             return self.settle(Call::Nobody, now, ledger);
@@ -353,122 +340,6 @@ impl Load {
         Ok(())
     }
 
-    fn call(&mut self, call: Call) {
-        let mut idle = self.instances.iter_mut().filter(|of| of.state == State::Free && !of.woken);
-        match call {
-            Call::Nobody => {}
-            Call::One => {
-                if let Some(of) = idle.next() {
-                    of.woken = true;
-                }
-            }
-            Call::All => idle.for_each(|of| of.woken = true),
-        }
-    }
-
-    /// Every instance that was woken asks, and the alarm rings if it is time.
-    fn ask(&mut self, now: Time, ledger: &mut Ledger) -> Checked {
-        // Every batch may wake all.
-        let mut rounds = 64 + 2 * (self.pending() + 1) * (self.instances.len() + 1);
-        loop {
-            rounds -= 1;
-            if rounds == 0 {
-                return Err(Finding::AsksForEver(self.number));
-            }
-            let may_ring = self.rings || self.bound;
-            if self.dispatcher.next_deadline().is_some_and(|next| may_ring && next <= now) {
-                let mut expired = mem::take(&mut self.expired);
-                self.dispatcher.expire(now, &mut expired);
-                self.take_expired(&mut expired, now, ledger)?;
-                self.expired = expired;
-                self.take_dropped(ledger)?;
-                if self.bound || self.closed {
-                    self.call(Call::All);
-                }
-            }
-            let mut woken = self.instances.iter_mut().zip(0..);
-            let Some((of, n)) = woken.find(|(of, _)| of.woken) else { break };
-            of.woken = false;
-            if of.state == State::Free {
-                self.ask_of(n, now, ledger)?;
-            }
-        }
-        let timers = self.instances.iter().filter(|of| of.state == State::Free).filter_map(|of| of.timer);
-        self.wake = timers.chain(self.dispatcher.next_deadline()).min();
-        Ok(())
-    }
-
-    fn ask_of(&mut self, n: u32, now: Time, ledger: &mut Ledger) -> Checked {
-        let instance = InstanceId(n);
-        let (mut batch, mut expired) = (mem::take(&mut self.batch), mem::take(&mut self.expired));
-        let ask = self.dispatcher.take_batch(instance, now, &mut batch, &mut expired);
-        let left = !expired.is_empty();
-        self.take_expired(&mut expired, now, ledger)?;
-        let left = self.take_dropped(ledger)? || left;
-        let said = if let Ask::Batch(len) = ask { len } else { 0 };
-        if said != batch.len() {
-            return Err(Finding::OtherThanSaid(At { model: self.number, instance: n }));
-        }
-        if matches!(ask, Ask::Batch(_)) {
-            self.on_batch(instance, &batch, now, ledger)?;
-        }
-        batch.clear();
-        (self.batch, self.expired) = (batch, expired);
-        let mut timer = None;
-        match ask {
-            Ask::Batch(_) => {}
-            Ask::Idle => {}
-            Ask::WakeAt(time) => timer = Some(time),
-            Ask::Closed => self.on_told_closed(n)?,
-        }
-        if let Some(of) = self.instances.get_mut(n as usize) {
-            of.timer = timer;
-        }
-        // What this one leaves behind is for the next.
-        if ask == Ask::Closed || (self.bound && (left || matches!(ask, Ask::Batch(_)))) {
-            self.call(Call::All);
-        } else if (left || matches!(ask, Ask::Batch(_))) && self.pending() > 0 {
-            self.call(if self.plan.in_flight > 0 { Call::All } else { Call::One });
-        }
-        Ok(())
-    }
-
-    fn on_told_closed(&mut self, n: u32) -> Checked {
-        let at = At { model: self.number, instance: n };
-        let Some(of) = self.instances.get_mut(n as usize) else { return Ok(()) };
-        if of.retiring {
-            of.retired |= of.running.is_empty();
-        } else if !self.closed || self.witness.pending() > 0 || self.dispatcher.open_sequences() > 0 {
-            return Err(Finding::ClosedTooEarly(at));
-        }
-        of.state = State::Ended;
-        Ok(())
-    }
-
-    fn take_expired(&mut self, expired: &mut Vec<RequestId>, now: Time, ledger: &mut Ledger) -> Checked {
-        for id in expired.drain(..) {
-            self.witness.on_expired(id, now)?;
-            self.leave(id, ledger)?;
-        }
-        Ok(())
-    }
-
-    /// Whether any were dropped.
-    fn take_dropped(&mut self, ledger: &mut Ledger) -> Result<bool, Finding> {
-        if !self.bound {
-            return Ok(false);
-        }
-        let mut dropped = mem::take(&mut self.dropped);
-        self.dispatcher.take_dropped(&mut dropped);
-        let any = !dropped.is_empty();
-        for (id, _) in dropped.drain(..) {
-            self.witness.on_dropped(id)?;
-            self.leave(id, ledger)?;
-        }
-        self.dropped = dropped;
-        Ok(any)
-    }
-
     /// A request is answered with an error without having run.
     fn leave(&mut self, id: RequestId, ledger: &mut Ledger) -> Checked {
         let place = ledger.answer(id)?.place;
@@ -507,90 +378,6 @@ impl Load {
         ledger.batched += batch.len() as u64;
         ledger.started.push(Started { at, now, from, to: ledger.ids.len() });
         Ok(())
-    }
-
-    /// All that has to be true whenever everything was carried out.
-    fn check(&mut self, now: Time, ledger: &Ledger) -> Checked {
-        self.check_gauges()?;
-        let overdue = self.plan.pull && !self.bound && !self.rings;
-        if overdue && self.wake.is_some_and(|wake| wake <= now) {
-            // Who is to ask, or the alarm, is late; then is time enough.
-            return Ok(());
-        }
-        self.witness.check_due(now)?;
-        let stays = |id: &RequestId| ledger.get(id.0).state != Fate::Answered;
-        if let Some(id) = self.not_cancelled.drain(..).find(stays) {
-            return Err(Finding::NotCancelled(id.0));
-        }
-        let (model, wake) = (self.number, self.wake);
-        if let Some(wake) = wake.filter(|wake| *wake <= now) {
-            return Err(Finding::WakeNotLater { model, wake: millis(wake) });
-        }
-        if let Some(end) = self.witness.next_end()
-            && wake.is_none_or(|wake| wake > end)
-        {
-            return Err(Finding::SleepsOverEnd { model, end: millis(end) });
-        }
-        for (of, n) in self.instances.iter_mut().zip(0..) {
-            if of.retiring && !of.retired {
-                of.retired = self.dispatcher.is_retired(InstanceId(n));
-            }
-        }
-        self.check_nobody_idles(now, ledger)
-    }
-
-    /// Nobody waits longer than the delay while an instance could take it.
-    fn check_nobody_idles(&mut self, now: Time, ledger: &Ledger) -> Checked {
-        let Some(delay) = self.plan.head_delay() else { return self.check_no_slot_idles() };
-        if self.witness.pending() == 0 || !self.instances.iter().any(|of| self.could_take(of)) {
-            return Ok(());
-        }
-        let Some(head) = self.witness.head(now) else { return Ok(()) };
-        let delay = if self.closed { 0 } else { delay };
-        let until = ledger.get(head.0).arrival.after_us(delay * 1_000);
-        let (model, request) = (self.number, head.0);
-        if until <= now {
-            return Err(Finding::IdleBesideWork { model, request });
-        }
-        if self.wake.is_none_or(|wake| wake > until) {
-            return Err(Finding::SleepsOverDelay { model, request, until: millis(until) });
-        }
-        Ok(())
-    }
-
-    /// The same with sequences: whose turn it is in a slot runs, unless the configuration has it wait for company.
-    fn check_no_slot_idles(&self) -> Checked {
-        if self.witness.pending() == 0 || !(self.closed || self.plan.never_waits()) {
-            return Ok(());
-        }
-        for (of, n) in self.instances.iter().zip(0..) {
-            let room = self.plan.in_flight == 0 || of.running.len() < self.plan.in_flight as usize;
-            if of.state == State::Free
-                && room
-                && let Some(next) = self.witness.next_in_slots(InstanceId(n))
-            {
-                return Err(Finding::IdleBesideWork { model: self.number, request: next.0 });
-            }
-        }
-        Ok(())
-    }
-
-    fn could_take(&self, of: &Instance) -> bool {
-        let room = self.plan.in_flight == 0 || of.running.len() < self.plan.in_flight as usize;
-        of.state == State::Free && !of.retiring && room
-    }
-
-    fn check_gauges(&self) -> Checked {
-        let (model, said, waiting) = (self.number, self.dispatcher.pending(), self.witness.pending());
-        if said != waiting {
-            return Err(Finding::PendingGauge { model, said, waiting });
-        }
-        self.check_running(true)
-    }
-
-    fn check_running(&self, known: bool) -> Checked {
-        let (model, said, running) = (self.number, self.dispatcher.instances().unfinished(), self.running);
-        if known && said == running { Ok(()) } else { Err(Finding::RunningGauge { model, said, running }) }
     }
 
     /// Of those that run, any one.
