@@ -8,6 +8,7 @@ mod models;
 mod new_backend;
 mod process;
 mod serve;
+mod sim;
 mod stopwatch;
 mod test;
 mod tidy;
@@ -36,6 +37,8 @@ enum Command {
     Serve(serve::Args),
     /// Run every test in tiers with times and caps
     Test(test::Args),
+    /// Simulate the scheduler from seeds: random models, clients, failures and reloads
+    Sim(sim::Args),
     /// Check the house rules: who may know whom, where versions and unsafe live, file sizes
     Tidy,
     /// Start a new backend from the template
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
             Command::Models(args) => models::run(&workspace, &args),
             Command::Serve(args) => serve::run(&workspace, &args),
             Command::Test(args) => return test::run(&workspace, &args),
+            Command::Sim(args) => return sim::run(&workspace, &args),
             Command::Tidy => tidy::run(&workspace),
             Command::NewBackend(args) => new_backend::run(&workspace, &args),
             Command::Bench(args) => bench::run(&workspace, &args),

@@ -11,6 +11,8 @@
 
 use std::collections::VecDeque;
 
+use crate::mutant::mutant;
+
 /// A request's place in the order of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Turn(u64);
@@ -55,7 +57,7 @@ impl<A> AnswerOrder<A> {
     /// An answer is there, the request's last one if `last`. Appends to `released` what may leave now. False:
     /// the request is done already, and the answer is dropped.
     pub fn on_answer(&mut self, turn: Turn, answer: A, last: bool, released: &mut Vec<(Turn, A)>) -> bool {
-        let is_first = turn.0 == self.first;
+        let is_first = turn.0 == self.first || mutant!("wrong-order");
         let Some(stream) = self.stream(turn) else { return false };
         stream.done = last;
         if is_first {
@@ -105,7 +107,7 @@ impl<A> AnswerOrder<A> {
     /// The stream of a request that is not done.
     fn stream(&mut self, turn: Turn) -> Option<&mut Stream<A>> {
         let index = self.index(turn)?;
-        self.streams.get_mut(index).filter(|stream| !stream.done)
+        self.streams.get_mut(index).filter(|stream| !stream.done || mutant!("answer-after-last"))
     }
 
     // done -> gone; the next one's answers -> released

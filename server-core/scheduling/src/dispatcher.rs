@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::instances::{InstanceId, InstanceSlots};
+use crate::mutant::mutant;
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Scheduler};
 use crate::sequence::{DropReason, Row, SequenceStep};
@@ -237,7 +238,8 @@ impl Dispatcher {
         self.scheduler.expire(now, expired);
     }
 
-    /// The earliest deadline of a queued request.
+    /// When [`Self::expire`] next has something to do: the earliest deadline of a queued request. In the past: at
+    /// once.
     pub fn next_deadline(&mut self) -> Option<Time> {
         self.scheduler.next_deadline()
     }
@@ -253,7 +255,7 @@ impl Dispatcher {
             self.ask_for_any(now, actions);
         }
         self.scheduler.take_dropped(&mut actions.dropped);
-        let deadline = self.scheduler.next_deadline();
+        let deadline = self.scheduler.next_deadline().filter(|_| !mutant!("deadline-slept-over"));
         actions.wake = [actions.wake, deadline].into_iter().flatten().min();
     }
 

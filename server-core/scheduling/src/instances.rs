@@ -13,6 +13,7 @@
 
 use std::num::NonZeroU32;
 
+use crate::mutant::mutant;
 use crate::scheduler::Room;
 
 /// An instance's index within its model version, from 0.
@@ -108,7 +109,9 @@ impl InstanceSlots {
         if self.free == 0 {
             return None;
         }
-        let can_take = |slot: &&Slot| slot.state == State::Free && slot.room() > 0 && !slot.retiring;
+        let can_take = |slot: &&Slot| {
+            slot.state == State::Free && slot.room() > 0 && (!slot.retiring || mutant!("retired-gets-work"))
+        };
         let (slot, id) = self
             .slots
             .iter()
@@ -159,14 +162,16 @@ impl InstanceSlots {
 
     // any -> Down: it gets no work until it reports free again
     pub fn on_instance_down(&mut self, instance: InstanceId) {
-        self.set(instance, State::Down);
+        if !mutant!("down-gets-work") {
+            self.set(instance, State::Down);
+        }
     }
 
     /// One request that this instance held has had its last answer. False if it held none: a caller's mistake.
     pub fn on_request_finished(&mut self, instance: InstanceId) -> bool {
         match self.slots.get_mut(instance.0 as usize) {
             Some(slot) if slot.unfinished > 0 => {
-                slot.unfinished -= 1;
+                slot.unfinished -= usize::from(!mutant!("leaked-room"));
                 self.unfinished -= 1;
                 true
             }

@@ -51,20 +51,25 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod cache;
 mod direct;
 mod dispatcher;
 mod dynamic;
 pub mod ensemble;
 mod instances;
 pub mod invariants;
+mod mutant;
 mod policy;
 mod queue;
 mod request;
 mod scheduler;
 mod sequence;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod time;
 
 pub use answers::{AnswerOrder, Turn};
+pub use cache::{CacheInput, CacheParameter, CacheRequest};
 pub use direct::Direct;
 pub use dispatcher::{Actions, Dispatcher};
 pub use dynamic::{Dynamic, DynamicConfig, DynamicConfigError};

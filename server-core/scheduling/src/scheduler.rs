@@ -114,7 +114,7 @@ pub trait Scheduler: Debug + Send {
     /// [`Self::expire`] with the same `now` before, so that no expired request is handed out.
     fn take_batch(&mut self, instance: InstanceId, now: Time, room: Room, batch: &mut Vec<RequestId>) -> Ask;
 
-    /// When [`Self::expire`] next has something to do.
+    /// When [`Self::expire`] next has something to do. In the past: there is something now.
     fn next_deadline(&mut self) -> Option<Time>;
 
     /// Requests in the queue: the pending gauge.

@@ -8,6 +8,7 @@ use super::{Findings, Tier, deny, python};
 use crate::build::{self, Profile};
 use crate::models;
 use crate::process;
+use crate::sim;
 use crate::stopwatch::Stopwatch;
 use crate::tidy;
 use crate::workspace::Workspace;
@@ -54,7 +55,8 @@ impl Context<'_> {
         self.check(models::fetch_examples(self.workspace), "fetch the weights");
         self.check(models::fetch_test_texts(self.workspace), "fetch the texts");
         let mut tests = self.test_command(&["--workspace", "--exclude", END_TO_END]);
-        self.tests(rust_runner(), &mut tests, "unit, property and simulation tests");
+        self.tests(rust_runner(), &mut tests, "unit and property tests");
+        self.check(sim::test(self.workspace, self.full), "simulation of the scheduler");
     }
 
     fn end_to_end(&mut self) {

@@ -6,6 +6,7 @@ mod walk;
 pub use config::{DynamicConfig, DynamicConfigError};
 
 use crate::instances::InstanceId;
+use crate::mutant::mutant;
 use crate::queue::{Due, Pending};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
@@ -84,7 +85,7 @@ impl Dynamic {
             return Verdict::Send(self.walk.count);
         }
         // waiting -> waiting
-        Verdict::Wait(oldest.after_ns(delay))
+        Verdict::Wait(oldest.after_ns(delay).after_us(if mutant!("delay-missed") { 1_000 } else { 0 }))
     }
 }
 
@@ -102,6 +103,9 @@ impl Scheduler for Dynamic {
 
     // queued -> cancelled
     fn on_cancel(&mut self, id: RequestId) -> bool {
+        if mutant!("cancel-without-effect") {
+            return self.queue.get(id).is_some();
+        }
         let Some(entry) = self.queue.remove(id) else {
             return false;
         };
@@ -144,11 +148,16 @@ impl Scheduler for Dynamic {
         room: Room,
         batch: &mut Vec<RequestId>,
     ) -> Ask {
-        let count = match self.judge(now, Room(room.0.max(1))) {
-            Verdict::Nothing => return Ask::empty(self.queue.is_closed()),
-            Verdict::Send(count) => count,
-            Verdict::Wait(until) => return Ask::WakeAt(until),
-        };
+        let count =
+            match self.judge(now, Room(if mutant!("room-ignored") { usize::MAX } else { room.0.max(1) })) {
+                Verdict::Nothing => return Ask::empty(self.queue.is_closed()),
+                Verdict::Send(count) => count,
+                Verdict::Wait(until) => return Ask::WakeAt(until),
+            };
+        if mutant!("answered-twice") && count > 1 {
+            batch.extend(self.queue.next(None).map(|(_, entry)| entry.info.id));
+            return Ask::Batch(1);
+        }
         batch.extend((0..count).map_while(|_| self.queue.pop_front()).map(|entry| entry.info.id));
         self.walk = Walk::default();
         Ask::Batch(count)

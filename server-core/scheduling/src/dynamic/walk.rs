@@ -11,6 +11,7 @@
 //! than `max_batch_size` requests and one.
 
 use super::config::DynamicConfig;
+use crate::mutant::mutant;
 use crate::queue::{Key, Pending, Place};
 use crate::request::ShapeKey;
 use crate::scheduler::Room;
@@ -66,7 +67,9 @@ impl Walk {
                     }
                 }
                 // It does not fit, or is of another shape: it closes the batch. What lies behind is not looked at.
-                if total > config.max_batch_size() || entry.info.shape_key != self.shape {
+                let too_large = total > config.max_batch_size() && !mutant!("batch-too-large");
+                let other_shape = entry.info.shape_key != self.shape && !mutant!("mixed-shapes");
+                if too_large || other_shape {
                     self.closed = true;
                     return;
                 }

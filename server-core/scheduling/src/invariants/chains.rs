@@ -136,6 +136,13 @@ impl Chains {
         }
     }
 
+    /// A request that is next in its slot of this instance, with nothing of that slot running before it.
+    pub(super) fn next_in_slots(&self, instance: InstanceId) -> Option<RequestId> {
+        let of = (instance, 0)..=(instance, u32::MAX);
+        let slots = self.slots.range(of).filter(|(slot, _)| !self.busy.contains_key(*slot));
+        slots.filter_map(|(_, number)| self.chains.get(number)?.waiting.front()).next().copied()
+    }
+
     /// A chain that can neither run nor go on needs no memory.
     fn forget_if_over(&mut self, number: u64) {
         let over = |chain: &Chain| chain.waiting.is_empty() && (chain.ended || chain.cut_at.is_some());

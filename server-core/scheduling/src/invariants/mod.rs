@@ -66,6 +66,8 @@ pub enum Violation {
     TakenAfterClose(RequestId),
     #[error("{0:?} was refused in spite of room")]
     RefusedInSpiteOfRoom(RequestId),
+    #[error("{0:?} was taken though its level is full")]
+    TakenThoughFull(RequestId),
     #[error("{0:?} left, but it does not wait")]
     LeftTwice(RequestId),
     #[error("an empty batch")]
@@ -172,14 +174,17 @@ impl Witness {
         let id = info.id;
         let level = self.rules.policies.level_of(info.priority);
         let policy = *self.rules.policies.policy_of(level);
+        let max = policy.max_queue_size as usize;
+        let full = max > 0 && self.line.len_of(level) >= max;
         if let Err(refusal) = answer {
-            let max = policy.max_queue_size as usize;
-            let full = max > 0 && self.line.len_of(level) >= max;
             let room = matches!(refusal, Refusal::QueueFull { .. }) && !full;
             return if room { Err(Violation::RefusedInSpiteOfRoom(id)) } else { Ok(()) };
         }
         if self.closed && step.is_none_or(|step| step.start) {
             return Err(Violation::TakenAfterClose(id));
+        }
+        if full {
+            return Err(Violation::TakenThoughFull(id));
         }
         let number = self.arrivals;
         self.arrivals += 1;
@@ -325,6 +330,16 @@ impl Witness {
             Some((end, id)) if end <= now => Err(Violation::KeptTooLong(id)),
             _ => Ok(()),
         }
+    }
+
+    /// Who is to be served first, without sequences.
+    pub fn head(&mut self, now: Time) -> Option<RequestId> {
+        self.line.first(now)
+    }
+
+    /// With sequences: a request that could run at once on this instance, if nobody waits for company there.
+    pub fn next_in_slots(&self, instance: InstanceId) -> Option<RequestId> {
+        self.chains.next_in_slots(instance)
     }
 
     /// When the next request expires; a dispatcher that sleeps must wake by then.

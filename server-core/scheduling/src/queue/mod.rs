@@ -16,6 +16,7 @@ use std::collections::hash_map::Entry as Slot;
 
 use foldhash::fast::FixedState;
 
+use crate::mutant::mutant;
 use crate::policy::{Policies, TimeoutAction};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::Refusal;
@@ -50,7 +51,7 @@ impl Pending {
 
     /// Puts a request at the end of its level. Its place.
     pub(crate) fn push(&mut self, mut info: RequestInfo) -> Result<Place, Refusal> {
-        if self.closed {
+        if self.closed && !mutant!("taken-after-close") {
             return Err(Refusal::Closed);
         }
         let Slot::Vacant(slot) = self.ids.entry(info.id) else {
@@ -58,8 +59,9 @@ impl Pending {
         };
         let level = self.policies.level_of(info.priority);
         let policy = self.policies.policy_of(level);
-        let max = policy.max_queue_size;
-        if max > 0 && self.line.len_of(level) >= max as usize {
+        let level = if mutant!("starved-priority") { u64::MAX - level } else { level };
+        let max = policy.max_queue_size.saturating_add(u32::from(mutant!("queue-limit-missed")));
+        if policy.max_queue_size > 0 && self.line.len_of(level) >= max as usize {
             return Err(Refusal::QueueFull { max });
         }
         info.size = info.size.max(1);
@@ -69,13 +71,15 @@ impl Pending {
                 info.deadline = info.deadline.into_iter().chain(timeout).min();
                 None
             }
-            TimeoutAction::Delay => timeout,
+            TimeoutAction::Delay => timeout.filter(|_| !mutant!("late-not-behind")),
         };
         let Some((key, place)) = self.line.push_back(info, level, late_at) else {
             return Err(Refusal::QueueFull { max: u32::MAX });
         };
         slot.insert(key);
-        if let Some(first) = info.deadline.into_iter().chain(late_at).min() {
+        if let Some(first) =
+            info.deadline.into_iter().chain(late_at).min().filter(|_| !mutant!("deadline-ignored"))
+        {
             self.deadlines.push(first, key, &self.line);
         }
         Ok(place)
@@ -151,6 +155,9 @@ impl Pending {
 
     pub(crate) fn close(&mut self) {
         self.closed = true;
+        if mutant!("lost-on-reload") {
+            self.pop_front();
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -18,6 +18,7 @@ use slab::Slab;
 use super::run::{Bench, HandedOn, Run, RunId, SlotRef, State, Step, alive, slot_of};
 use super::{CorrelationId, DropReason, SequenceStep};
 use crate::instances::InstanceId;
+use crate::mutant::mutant;
 use crate::queue::{Due, Pending};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::Refusal;
@@ -125,7 +126,7 @@ impl Book {
     // waiting -> cancelled
     pub(super) fn on_cancel(&mut self, id: RequestId) -> bool {
         let waits = self.waiting.remove(id).is_some();
-        if waits {
+        if waits && !mutant!("sequence-not-cut") {
             self.cut(id, DropReason::SequenceCancelled);
         }
         waits
@@ -174,7 +175,9 @@ impl Book {
 
     /// As [`crate::Scheduler::next_deadline`].
     pub(super) fn next_due(&mut self) -> Option<Time> {
-        self.waiting.next_deadline().into_iter().chain(self.next_alarm()).min()
+        // An arrival finds out who has expired before it, but has no place to list them.
+        let unlisted = (!self.expired.is_empty()).then_some(Time::ZERO);
+        unlisted.into_iter().chain(self.waiting.next_deadline()).chain(self.next_alarm()).min()
     }
 
     pub(super) fn take_expired(&mut self, expired: &mut Vec<RequestId>) {
@@ -211,7 +214,8 @@ impl Book {
             return None;
         }
         let run = alive(&mut self.runs, slot.run?)?;
-        let step = run.queue.pop_front()?;
+        let back = mutant!("sequence-out-of-order");
+        let step = if back { run.queue.pop_back() } else { run.queue.pop_front() }?;
         if hold {
             slot.held = Some(step.id);
             self.handed_on.insert(step.id, HandedOn { at, step });
@@ -304,7 +308,7 @@ impl Book {
         let Some(slot) = bench.slots.get_mut(at.slot as usize) else { return };
         if let Some(id) = slot.run.take() {
             bench.ready.remove(&at.slot);
-            if bench.state == State::Up {
+            if bench.state == State::Up && !mutant!("leaked-slot") {
                 self.free.insert(at);
             }
             self.forget_run(id);
@@ -382,6 +386,9 @@ impl Book {
         let Some(run) = alive(&mut self.runs, id) else { return };
         run.alarm = None;
         if let Some(at) = run.at {
+            if mutant!("idle-forgotten") {
+                return;
+            }
             self.shut(id);
             self.refresh(at);
             return;

@@ -6,6 +6,7 @@ use super::book::Book;
 use super::{DropReason, OldestSequenceConfig, Row, SequenceStep};
 use crate::dynamic::Dynamic;
 use crate::instances::InstanceId;
+use crate::mutant::mutant;
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
 use crate::time::Time;
@@ -51,7 +52,7 @@ impl OldestSequences {
         while !self.book.stirred.is_empty() {
             for at in std::mem::take(&mut self.book.stirred) {
                 // waiting in a slot -> waiting in the batcher
-                let Some(step) = self.book.pop(at, true) else { continue };
+                let Some(step) = self.book.pop(at, !mutant!("two-at-a-time")) else { continue };
                 let Some(info) = self.book.info(step.id) else { continue };
                 let handed = RequestInfo::new(info.id, info.shape_key, now);
                 if let Some(batcher) = self.batchers.get_mut(&at.instance) {
