@@ -167,7 +167,8 @@ proptest! {
         };
         let stacked = magnitudes(&types, &x);
         let of_stacked = |at: usize| ROUNDING * stacked[at];
-        let cases: [(&[Weight], _, _, &dyn Fn(usize) -> f32); 2] = [
+        type Bound<'a> = &'a dyn Fn(usize) -> f32;
+        let cases: [(&[Weight], _, _, Bound<'_>); 2] = [
             (&pair, Layout::GateUp, Epilogue::SiluMul, &of_pair),
             (&types, Layout::Stacked, Epilogue::Store, &of_stacked),
         ];
