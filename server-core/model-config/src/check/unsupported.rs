@@ -33,6 +33,12 @@ impl Checker<'_> {
         {
             self.error("model_repository_agents", "repository agents are not implemented");
         }
+        if config.parameters.contains_key("TRITON_BATCH_STRATEGY_PATH") {
+            self.error(
+                "parameters.TRITON_BATCH_STRATEGY_PATH",
+                "TRITON_BATCH_STRATEGY_PATH: custom batching libraries are not implemented",
+            );
+        }
         let operations = config.model_operations.as_ref().map(|operations| &operations.op_library_filename);
         if operations.is_some_and(|files| !files.is_empty()) && !has.model_operations {
             self.error("model_operations", "operation libraries are not implemented");

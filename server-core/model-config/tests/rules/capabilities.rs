@@ -43,6 +43,14 @@ fn what_the_server_has_not_is_named() {
     "#]],
     );
     bare(
+        "parameters { key: \"TRITON_BATCH_STRATEGY_PATH\" value { string_value: \"x.so\" } }",
+        expect![[r#"
+        Error: line 2, column 12: TRITON_BATCH_STRATEGY_PATH: custom batching libraries are not implemented
+          | parameters { key: "TRITON_BATCH_STRATEGY_PATH" value { string_value: "x.so" } }
+          |            ^
+    "#]],
+    );
+    bare(
         "instance_group { host_policy: \"numa\" }",
         expect![[r#"
         Warning: line 2, column 18: host policies are not implemented: this has no effect
