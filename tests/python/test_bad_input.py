@@ -1,4 +1,5 @@
 """Hostile and broken input: a clear error with the right status, nothing lost, and the server goes on."""
+import contextlib
 import gzip
 import json
 import os
@@ -8,9 +9,11 @@ import struct
 import subprocess
 import time
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2
 from trireme_server import BACKENDS, BINARY, Server, identity, write_model
 
 
@@ -320,3 +323,35 @@ def test_a_second_signal_and_a_drain(small_repository):
         assert server.stop() == 0, server.output()
         answer = raw.recv(65536)
         assert b" 200 " in answer.split(b"\r\n")[0], answer
+
+
+def test_open_connections_do_not_hold_up_the_end(tmp_path):
+    """A stream with nothing on it, half a request, a silent connection: nothing runs, so the end comes at once."""
+    write_model(tmp_path, "m", identity("m"))
+    with Server(tmp_path) as server, contextlib.ExitStack() as held:
+        client = held.enter_context(grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}"))
+        client.start_stream(lambda result, error: None)
+        for port, sent in (
+            (server.http, b"GET /v2 HT"),
+            (server.http, b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"),
+            (server.grpc, b""),
+            (server.metrics, b"GET /metrics"),
+        ):
+            held.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(sent)
+        assert server.stop(10) == 0, server.output()
+
+
+@pytest.mark.parametrize("timeout, status", [("100m", "4"), ("1X", "3"), ("-1S", "3"), ("20S", None)])
+def test_the_deadline_of_a_grpc_call(tmp_path, timeout, status):
+    """Sent as frames: a client of grpc would end the call by itself."""
+    write_model(tmp_path, "m", identity("m", parameters={"execute_delay_ms": 1000}))
+    request = service_pb2.ModelInferRequest(model_name="m", raw_input_contents=[bytes(4)])
+    request.inputs.add(name="INPUT0", datatype="FP32", shape=[1, 1])
+    message = request.SerializeToString()
+    headers = {"content-type": "application/grpc", "te": "trailers", "grpc-timeout": timeout}
+    with Server(tmp_path) as server, httpx.Client(http1=False, http2=True, timeout=30) as client:
+        url = f"http://127.0.0.1:{server.grpc}/inference.GRPCInferenceService/ModelInfer"
+        answer = client.post(url, content=b"\0" + len(message).to_bytes(4, "big") + message, headers=headers)
+        # An answer with a message has its status in trailers, which this client does not show.
+        assert answer.headers.get("grpc-status") == status, answer.headers
+        assert (status is None) == (len(answer.content) > 5)
