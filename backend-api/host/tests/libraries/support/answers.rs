@@ -27,12 +27,6 @@ impl Answers {
         assert!(finals.split_last().is_some_and(|(last, rest)| *last && !rest.contains(&true)), "{finals:?}");
         calls.into_iter().map(|call| call.response).collect()
     }
-
-    /// The only answer, which is an error.
-    pub(crate) fn error(&self) -> String {
-        let [response]: [Response; 1] = self.take().try_into().unwrap();
-        response.error.unwrap().message
-    }
 }
 
 impl ResponseSink for Answers {

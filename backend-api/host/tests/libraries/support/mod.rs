@@ -1,6 +1,4 @@
 //! Builds libraries of other languages and ages, and is the server that they see.
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 mod answers;
 mod build;
 mod services;
