@@ -153,8 +153,10 @@ fn warn_open_control(flags: &Serve) {
     }
 }
 
-/// How long the front ends have to send the last answers.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the front ends have to send the last answers, within the exit timeout.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The shortest exit timeout.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Sockets that hold their ports but do not accept yet: until the models are loaded, connections are refused.
 struct Reserved {
@@ -278,7 +280,8 @@ async fn serve_until_signal(
     core.begin_drain();
     let _ = stop.send(true);
     // A server on which nothing runs needs a moment all the same.
-    let exit_timeout = exit_timeout.max(LAST_WORDS);
+    let exit_timeout = exit_timeout.max(A_MOMENT);
+    let last_words = LAST_WORDS.min(exit_timeout);
     let drained = async {
         let core = Arc::clone(core);
         let finished = tokio::task::spawn_blocking(move || core.finish_drain(exit_timeout));
@@ -286,10 +289,10 @@ async fn serve_until_signal(
         // What runs no more can be answered at once. Who holds a connection open without a request, or a stream without
         // anything on it, does not hold up the end.
         let closed = async { while tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_WORDS, closed).await;
+        let _ = tokio::time::timeout(last_words, closed).await;
         finished
     };
-    match tokio::time::timeout(exit_timeout + LAST_WORDS, drained).await {
+    match tokio::time::timeout(exit_timeout + last_words, drained).await {
         Ok(true) => {
             tracing::info!("drained");
             Ok(ExitCode::SUCCESS)
