@@ -6,6 +6,7 @@
 //! * [`sampling`]: the next token from logits, reproducible by seed
 //! * [`stop`]: when a text ends, and what of it may be shown before that is known
 //! * [`generate`]: a decode loop over these for one text at a time
+//! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
 //! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
@@ -13,6 +14,7 @@
 
 pub mod chat;
 pub mod checkpoint;
+pub mod executor;
 pub mod generate;
 pub mod params;
 pub mod sampling;
