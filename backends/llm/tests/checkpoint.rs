@@ -80,8 +80,8 @@ fn with(key: &str, value: Value) -> Value {
 fn a_llama_folder_is_read() {
     let checkpoint = open(&llama_config(), &llama_shapes()).unwrap();
     expect![[r#"
-        Llama(
-            LlamaConfig {
+        Decoder(
+            DecoderConfig {
                 vocab_size: 10,
                 hidden_size: 8,
                 intermediate_size: 12,
@@ -90,8 +90,15 @@ fn a_llama_folder_is_read() {
                 num_kv_heads: 2,
                 head_dim: 2,
                 rope_theta: 5000.0,
+                rope_scaling: None,
                 rms_norm_eps: 1e-5,
                 max_position_embeddings: 32,
+                sliding_window: None,
+                first_window_layer: 0,
+                qkv_bias: false,
+                output_bias: false,
+                mlp_bias: false,
+                qk_norm: false,
                 tie_word_embeddings: true,
                 bos_token_id: Some(
                     1,
@@ -163,7 +170,7 @@ fn what_is_not_supported_is_said() {
     let parameters = json!({"rope_type": "default", "rope_theta": 7000.0});
     let mut config = with("rope_parameters", parameters);
     config.as_object_mut().unwrap().remove("rope_theta");
-    let Architecture::Llama(c) = open(&config, &shapes).unwrap().architecture else { panic!() };
+    let Architecture::Decoder(c) = open(&config, &shapes).unwrap().architecture else { panic!() };
     assert_eq!(c.rope_theta, 7000.0);
 }
 

@@ -47,7 +47,7 @@ impl Backend for CpuBackend {
     fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {
         let (_, checkpoint) = open(context)?;
         Ok(Some(match &checkpoint.architecture {
-            Architecture::Llama(_) => generate::config(),
+            Architecture::Decoder(_) => generate::config(),
             Architecture::Bert(c) => embed::config(c.hidden_size),
         }))
     }
@@ -60,7 +60,7 @@ impl Backend for CpuBackend {
             ..Options::default()
         };
         Ok(match &checkpoint.architecture {
-            Architecture::Llama(_) => CpuModel::Generate(Box::new(GenerateModel::load(
+            Architecture::Decoder(_) => CpuModel::Generate(Box::new(GenerateModel::load(
                 &checkpoint,
                 options,
                 &params,

@@ -21,7 +21,10 @@ impl Weights {
 
         self.embed(s, segments, rows);
         let starts = segments.iter().map(|x| (x.tokens.len(), x.cache.len()));
-        rope::angles(starts.clone().flat_map(|(n, at)| at..at + n), heads.dim, c.rope_theta, &mut s.angles);
+        s.angles.clear();
+        for position in starts.clone().flat_map(|(n, at)| at..at + n) {
+            self.rope.angles(position, &mut s.angles);
+        }
         let mut plan = AttentionPlan::new(starts, heads, true, pool.threads());
         s.qkv.resize(rows * qkv_width, 0.0);
         s.attended.resize(rows, heads.query * heads.dim);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trireme_llm::checkpoint::{Architecture, Checkpoint, LlamaConfig};
+use trireme_llm::checkpoint::{Architecture, Checkpoint, DecoderConfig, Rope};
 
 use super::{Layer, LlamaModel, Scratch, Weights};
 use crate::error::EngineError;
@@ -16,10 +16,11 @@ use crate::threads::Pool;
 impl LlamaModel {
     /// Loads the decoder of `checkpoint`: weights are re-ordered for the kernels in their own type.
     pub fn load(checkpoint: &Checkpoint, options: Options) -> Result<Self, EngineError> {
-        let Architecture::Llama(config) = &checkpoint.architecture else {
+        let Architecture::Decoder(config) = &checkpoint.architecture else {
             return Err(EngineError::WrongArchitecture { found: "BERT", wanted: "Llama" });
         };
         let kernels = Kernels::select(options.kernels)?;
+        check_features(config)?;
         check_shapes(config, &kernels)?;
         let pool = Arc::new(Pool::new(options.threads)?);
         let linear = |names: &[String], layout| -> Result<Linear, EngineError> {
@@ -46,6 +47,7 @@ impl LlamaModel {
             norm: vector("model.norm.weight".into())?,
             head: linear(&[head.to_owned()], Layout::Stacked)?,
             config: config.clone(),
+            rope: Rope::new(config),
             rope_layout: checkpoint.rope_layout,
             kv: KvShape {
                 layers: config.num_layers,
@@ -61,8 +63,21 @@ impl LlamaModel {
     }
 }
 
+/// What the layers cannot compute is refused, not left out.
+fn check_features(config: &DecoderConfig) -> Result<(), EngineError> {
+    let missing = [
+        (config.sliding_window.is_some(), "a sliding window"),
+        (config.qkv_bias || config.output_bias || config.mlp_bias, "biases"),
+        (config.qk_norm, "normalised queries and keys"),
+    ];
+    match missing.iter().find(|(used, _)| *used) {
+        Some((_, what)) => Err(EngineError::Config(format!("{what} cannot be computed on the CPU yet"))),
+        None => Ok(()),
+    }
+}
+
 /// The vectors of the kernels must come out even.
-fn check_shapes(config: &LlamaConfig, kernels: &Kernels) -> Result<(), EngineError> {
+fn check_shapes(config: &DecoderConfig, kernels: &Kernels) -> Result<(), EngineError> {
     let head_dim = config.head_dim;
     if !head_dim.is_multiple_of(LANES) || head_dim > MAX_HEAD_DIM {
         // The KV cache is laid out in vectors for all kernels.

@@ -5,7 +5,7 @@ mod load;
 
 use std::sync::Arc;
 
-use trireme_llm::checkpoint::{LlamaConfig, RopeLayout, Weight};
+use trireme_llm::checkpoint::{DecoderConfig, Rope, RopeLayout, Weight};
 
 use crate::attend::Heads;
 use crate::error::EngineError;
@@ -41,7 +41,8 @@ pub struct LlamaModel {
 }
 
 struct Weights {
-    config: LlamaConfig,
+    config: DecoderConfig,
+    rope: Rope,
     rope_layout: RopeLayout,
     kernels: Kernels,
     pool: Arc<Pool>,
@@ -81,7 +82,7 @@ struct Scratch {
 }
 
 impl LlamaModel {
-    pub fn config(&self) -> &LlamaConfig {
+    pub fn config(&self) -> &DecoderConfig {
         &self.weights.config
     }
 

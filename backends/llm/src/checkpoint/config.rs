@@ -1,5 +1,7 @@
 //! The hyper-parameters of the known architectures, whichever file they came from.
 
+use super::decoder::DecoderConfig;
+
 /// Which elements of a head the rotary embedding turns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeLayout {
@@ -16,28 +18,6 @@ pub enum Pooling {
     Mean,
     /// The first token's vector.
     Cls,
-}
-
-/// A decoder of the Llama family.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LlamaConfig {
-    pub vocab_size: usize,
-    pub hidden_size: usize,
-    pub intermediate_size: usize,
-    pub num_layers: usize,
-    pub num_heads: usize,
-    pub num_kv_heads: usize,
-    pub head_dim: usize,
-    pub rope_theta: f32,
-    pub rms_norm_eps: f32,
-    /// Tokens of context that the model was trained for.
-    pub max_position_embeddings: usize,
-    /// The head is the embedding matrix; there is no `lm_head.weight`.
-    pub tie_word_embeddings: bool,
-    pub bos_token_id: Option<u32>,
-    /// All ids that end a text, without duplicates.
-    pub eos_token_ids: Vec<u32>,
-    pub pad_token_id: Option<u32>,
 }
 
 /// An encoder of the BERT family.
@@ -60,6 +40,6 @@ pub struct BertConfig {
 /// The architecture of a checkpoint with its hyper-parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Architecture {
-    Llama(LlamaConfig),
+    Decoder(DecoderConfig),
     Bert(BertConfig),
 }

@@ -1,6 +1,12 @@
 //! The Llama family: hyper-parameters from either format, and the weights it needs.
 
-use super::config::{Architecture, LlamaConfig, RopeLayout};
+mod config;
+mod rope;
+
+pub use config::DecoderConfig;
+pub use rope::{Rope, RopeScaling};
+
+use super::config::{Architecture, RopeLayout};
 use super::error::CheckpointErrorKind as Kind;
 use super::gguf::Metadata;
 use super::hf::HfFolder;
@@ -40,7 +46,7 @@ fn from_hf(folder: &HfFolder) -> Result<Architecture, Kind> {
         Some(theta) => theta,
         None => config.rope_parameter("rope_theta")?.unwrap_or(10_000.0),
     };
-    check(LlamaConfig {
+    check(DecoderConfig {
         vocab_size: config.size("vocab_size")?,
         hidden_size,
         intermediate_size: config.size("intermediate_size")?,
@@ -49,6 +55,13 @@ fn from_hf(folder: &HfFolder) -> Result<Architecture, Kind> {
         num_kv_heads: config.optional_size("num_key_value_heads")?.unwrap_or(num_heads),
         head_dim,
         rope_theta: positive_f32("rope_theta", rope_theta)?,
+        rope_scaling: RopeScaling::None,
+        sliding_window: None,
+        first_window_layer: 0,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
         rms_norm_eps: positive_f32("rms_norm_eps", config.number("rms_norm_eps")?.unwrap_or(1e-6))?,
         max_position_embeddings: config.optional_size("max_position_embeddings")?.unwrap_or(2048),
         tie_word_embeddings: config.bool("tie_word_embeddings")?.unwrap_or(false),
@@ -88,7 +101,7 @@ fn from_gguf(meta: &Metadata, shape: &ShapeOf<'_>) -> Result<Architecture, Kind>
             eos_token_ids.push(id);
         }
     }
-    check(LlamaConfig {
+    check(DecoderConfig {
         vocab_size: vocab_size
             .ok_or_else(|| Kind::MissingWeight { name: "token_embd.weight".into(), hint: String::new() })?,
         hidden_size,
@@ -101,6 +114,13 @@ fn from_gguf(meta: &Metadata, shape: &ShapeOf<'_>) -> Result<Architecture, Kind>
             "llama.rope.freq_base",
             meta.optional_number("llama.rope.freq_base")?.unwrap_or(10_000.0),
         )?,
+        rope_scaling: RopeScaling::None,
+        sliding_window: None,
+        first_window_layer: 0,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
         rms_norm_eps: positive_f32(
             "llama.attention.layer_norm_rms_epsilon",
             meta.number("llama.attention.layer_norm_rms_epsilon")?,
@@ -114,7 +134,7 @@ fn from_gguf(meta: &Metadata, shape: &ShapeOf<'_>) -> Result<Architecture, Kind>
 }
 
 /// What an engine may rely on besides the shapes of the weights.
-fn check(c: LlamaConfig) -> Result<Architecture, Kind> {
+fn check(c: DecoderConfig) -> Result<Architecture, Kind> {
     for (name, value) in [
         ("vocabulary size", c.vocab_size),
         ("hidden size", c.hidden_size),
@@ -150,11 +170,11 @@ fn check(c: LlamaConfig) -> Result<Architecture, Kind> {
     if let Some(id) = special.copied().find(|&id| id as usize >= c.vocab_size) {
         return Err(Kind::Malformed(format!("token id {id} is outside the vocabulary of {}", c.vocab_size)));
     }
-    Ok(Architecture::Llama(c))
+    Ok(Architecture::Decoder(c))
 }
 
 fn expected(architecture: &Architecture) -> Box<dyn Iterator<Item = Expected> + '_> {
-    let Architecture::Llama(c) = architecture else { return Box::new(std::iter::empty()) };
+    let Architecture::Decoder(c) = architecture else { return Box::new(std::iter::empty()) };
     let (hidden, inter) = (c.hidden_size, c.intermediate_size);
     let q = c.num_heads * c.head_dim;
     let kv = c.num_kv_heads * c.head_dim;
