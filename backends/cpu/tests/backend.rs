@@ -122,7 +122,9 @@ fn item(inputs: Vec<Input>, batch_size: u32, sink: &Arc<Sink>) -> Item {
         priority: 0,
         deadline_ns: 0,
         correlation: Correlation::None,
+        document: None,
         trace_parent: String::new(),
+        document: None,
         names: NAMES.iter().map(|n| Box::from(*n)).collect(),
     };
     Item { request: Box::new(request), responder: Responder::new(Arc::clone(sink) as Arc<dyn ResponseSink>) }
