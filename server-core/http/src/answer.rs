@@ -23,7 +23,7 @@ pub(crate) struct Failure {
     pub(crate) param: Option<&'static str>,
     pub(crate) code: Option<&'static str>,
     /// What would have been right, as a header.
-    pub(crate) hint: Option<(HeaderName, HeaderValue)>,
+    pub(crate) hint: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Failure {
@@ -54,13 +54,13 @@ impl Failure {
     }
 
     pub(crate) fn with_hint(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.hint = Some((name, HeaderValue::from_static(value)));
+        self.hint = Some(Box::new((name, HeaderValue::from_static(value))));
         self
     }
 
     pub(crate) fn into_answer(self) -> Answer {
         let mut answer = with_type(self.status, JSON, error_json(&self.message));
-        if let Some((name, value)) = self.hint {
+        if let Some((name, value)) = self.hint.map(|hint| *hint) {
             answer.headers_mut().insert(name, value);
         }
         answer

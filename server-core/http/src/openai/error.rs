@@ -30,7 +30,7 @@ pub(crate) fn failure_answer(failure: Failure, method: &http::Method, path: &str
         _ => failure,
     };
     let mut answer = with_type(failure.status, JSON, error_object(&failure));
-    if let Some((name, value)) = failure.hint {
+    if let Some((name, value)) = failure.hint.map(|hint| *hint) {
         answer.headers_mut().insert(name, value);
     }
     answer
