@@ -124,7 +124,6 @@ fn item(inputs: Vec<Input>, batch_size: u32, sink: &Arc<Sink>) -> Item {
         correlation: Correlation::None,
         document: None,
         trace_parent: String::new(),
-        document: None,
         names: NAMES.iter().map(|n| Box::from(*n)).collect(),
     };
     Item { request: Box::new(request), responder: Responder::new(Arc::clone(sink) as Arc<dyn ResponseSink>) }
