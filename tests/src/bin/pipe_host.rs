@@ -135,7 +135,6 @@ fn request(message: Message, names: &Arc<[Box<str>]>, outputs: usize) -> Result<
         priority: 0,
         deadline_ns: 0,
         correlation: Correlation::None,
-        document: None,
         trace_parent: String::new(),
         document: None,
         names: Arc::clone(names),
