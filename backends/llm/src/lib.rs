@@ -7,6 +7,7 @@
 //! * [`stop`]: when a text ends, and what of it may be shown before that is known
 //! * [`generate`]: a decode loop over these for one text at a time
 //! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
+//! * [`openai`]: OpenAI's API, from the body of a call to the objects of its answer
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
 //! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
@@ -16,6 +17,7 @@ pub mod chat;
 pub mod checkpoint;
 pub mod executor;
 pub mod generate;
+pub mod openai;
 pub mod params;
 pub mod sampling;
 pub mod stop;

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use trireme_llm::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::generate::{DecoderModel, GenerateError, GenerateRequest, generate};
+use trireme_llm::openai::{ONE_BY_ONE, OneByOne, Sampling, TextDoor};
 use trireme_llm::params::Parameters;
 use trireme_llm::tokenizer::Tokenizer;
 use trireme_sdk::{
@@ -29,6 +30,7 @@ struct Shared {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     eos_ids: Vec<u32>,
+    door: TextDoor,
     max_tokens: usize,
     max_context: usize,
     /// Does a response have a batch dimension?
@@ -76,7 +78,11 @@ impl GenerateModel {
         options: Options,
         params: &Parameters,
         config: &Config,
+        name: &str,
     ) -> Result<Self> {
+        // Conversations need the template even where `text_input` is taken as it is.
+        let conversation = checkpoint.chat_template();
+        let conversation = conversation.as_ref().map(ChatTemplate::new).transpose().map_err(unusable)?;
         let template = match params.text("chat_template") {
             Some("none") => None,
             _ => checkpoint.chat_template(),
@@ -94,7 +100,18 @@ impl GenerateModel {
             Some(n) => n,
             None => own,
         };
+        let door = TextDoor {
+            model: name.to_owned(),
+            tokenizer: tokenizer.clone(),
+            template: conversation,
+            eos_ids: llama.config().eos_token_ids.clone(),
+            vocab_size: llama.config().vocab_size,
+            max_context,
+            defaults: Sampling::default(),
+            can: ONE_BY_ONE,
+        };
         let shared = Shared {
+            door,
             tokenizer,
             template,
             eos_ids: llama.config().eos_token_ids.clone(),
@@ -104,6 +121,10 @@ impl GenerateModel {
             decoupled: config.is_decoupled(),
         };
         Ok(Self { llama, shared: Arc::new(shared) })
+    }
+
+    pub(super) fn openai_endpoints(&self) -> &[&str] {
+        self.shared.door.endpoints()
     }
 
     pub(super) fn instance(&self) -> GenerateInstance {
@@ -118,6 +139,10 @@ impl GenerateInstance {
     /// Answers one request, piece by piece if it wants a stream.
     pub(super) fn execute(&mut self, mut request: Request) {
         let shared = Arc::clone(&self.shared);
+        if request.openai().is_some() {
+            let mut engine = OneByOne { model: &mut self.sequence, tokenizer: &shared.tokenizer };
+            return shared.door.answer(request, &mut engine);
+        }
         match TextRequest::read(&request, &shared.eos_ids, shared.max_tokens) {
             Err(error) => request.fail(error),
             Ok(asked) if asked.stream && !shared.decoupled => request.fail(Error::invalid(

@@ -6,6 +6,7 @@ mod params;
 mod text_inputs;
 
 use trireme_llm::checkpoint::{Architecture, Checkpoint};
+use trireme_llm::openai::EMBED_ENDPOINTS;
 use trireme_llm::params::Parameters;
 use trireme_sdk::{
     Backend, BackendContext, ConfigPatch, Error, Instance, InstanceContext, Model, ModelContext, Request,
@@ -65,10 +66,14 @@ impl Backend for CpuBackend {
                 options,
                 &params,
                 &context.config,
+                &context.name,
             )?)),
-            Architecture::Bert(_) => {
-                CpuModel::Embed(Box::new(EmbedModel::load(&checkpoint, options, &context.config)?))
-            }
+            Architecture::Bert(_) => CpuModel::Embed(Box::new(EmbedModel::load(
+                &checkpoint,
+                options,
+                &context.config,
+                &context.name,
+            )?)),
         })
     }
 }
@@ -95,6 +100,13 @@ impl Model for CpuModel {
             Self::Generate(model) => CpuInstance::Generate(Box::new(model.instance())),
             Self::Embed(model) => CpuInstance::Embed(Box::new(model.instance())),
         })
+    }
+
+    fn openai_endpoints(&self) -> &[&str] {
+        match self {
+            Self::Generate(model) => model.openai_endpoints(),
+            Self::Embed(_) => EMBED_ENDPOINTS,
+        }
     }
 }
 

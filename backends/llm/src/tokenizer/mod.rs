@@ -92,6 +92,17 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The bytes that a token stands for in a text; those of a special token are its name. None for an id without one.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.id_to_token(id) else { return Vec::new() };
+        if !self.byte_level || self.is_special(&token) {
+            return self.decode(&[id], false).unwrap_or(token).into_bytes();
+        }
+        let mut bytes = Vec::new();
+        detokenizer::append_bytes(&token, &mut bytes);
+        bytes
+    }
+
     fn is_special(&self, token: &str) -> bool {
         self.inner.get_added_vocabulary().is_special_token(token)
     }
