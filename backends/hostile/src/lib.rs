@@ -1,7 +1,7 @@
 //! A backend that misbehaves on request; for tests only. Parameter `fault`:
 //! `panic_load`, `panic_create`, `panic_execute`, `drop` (no answer), `twice` (answers two times), `wrong_shape`,
 //! `wrong_name`, `wrong_type`, `late_drop` (drops the request on another thread), `tell_address` (behaves, but logs where
-//! INPUT0 is).
+//! INPUT0 is), `fail` (answers with an error).
 #![forbid(unsafe_code)]
 
 use trireme_sdk::{
@@ -20,6 +20,7 @@ const FAULTS: &[&str] = &[
     "wrong_type",
     "late_drop",
     "tell_address",
+    "fail",
 ];
 
 struct Hostile {
@@ -79,6 +80,7 @@ impl Instance for Hostile {
                     self.host.info(format!("INPUT0 is at {address:?}"));
                     Response::new().forward("OUTPUT0", request, &input)
                 }),
+                "fail" => request.fail(Error::internal("asked to fail")),
                 _ => drop(request),
             }
         }

@@ -504,7 +504,7 @@ impl Journey {
     /// The last answer of a request that an instance had: counts it, gives the room back, then lets the answer leave.
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
         let times = match &execution {
-            Some(execution) => execution.request_done(self, self.batch_size, letter.is_ok(), now),
+            Some(execution) => execution.request_done(self, self.batch_size, now),
             None => self.steps_done(letter.is_ok(), now),
         };
         match &letter {
