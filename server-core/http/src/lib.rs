@@ -12,6 +12,7 @@ mod encoding;
 mod handlers;
 mod metrics;
 mod offload;
+mod openai;
 mod options;
 mod patience;
 mod route;

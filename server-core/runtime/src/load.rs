@@ -145,11 +145,14 @@ impl Loader<'_> {
         let bounded = std::num::NonZeroU32::new(backend.library().info().max_in_flight);
         let queue = Queue::new(source::dispatcher(&config, plans.len(), bounded)?, bounded.is_some());
         let model = backend.load(&args)?;
+        let endpoints = model.openai_endpoints()?;
         let label = format!("{}:{number}", found.name);
         let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
         let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
         version.max_in_flight = bounded;
+        // Such calls belong to no sequence.
+        version.endpoints = if version.sequences().is_some() { Vec::new() } else { endpoints };
         let fleet = Some(VersionFleet { fleet, backend });
         Ok(LoadedModel { version, library: Some(library), fleet, instances })
     }

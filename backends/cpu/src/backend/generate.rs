@@ -14,9 +14,9 @@ use trireme_sdk::{
 
 use super::text_inputs::TextRequest;
 use super::unusable;
+use crate::decoder::{LlamaModel, LogitsWanted};
 use crate::error::EngineError;
-use crate::kv_cache::KvCache;
-use crate::llama::{LlamaModel, LogitsWanted};
+use crate::kv::KvCache;
 use crate::options::Options;
 
 /// A decoder with all that turns text into tokens and back.
