@@ -107,8 +107,9 @@ pub(crate) fn write(out: &mut String, models: &[Arc<ModelMetrics>], options: &Me
         }
     }
     for (name, help, of) in SUMMARIES.iter().filter(|_| options.summaries) {
-        let kept =
-            cached.iter().filter_map(|model| Some((model.labels.as_slice(), of(model.cache.summaries.get()?))));
+        let kept = cached
+            .iter()
+            .filter_map(|model| Some((model.labels.as_slice(), of(model.cache.summaries.get()?))));
         families::summary(out, (name, help), kept, options, now);
     }
 }
