@@ -1,7 +1,8 @@
 //! A backend that misbehaves on request; for tests only. Parameter `fault`:
 //! `panic_load`, `panic_create`, `panic_execute`, `drop` (no answer), `twice` (answers two times), `wrong_shape`,
 //! `wrong_name`, `wrong_type`, `late_drop` (drops the request on another thread), `tell_address` (behaves, but logs where
-//! INPUT0 is), `openai` (answers calls of OpenAI's API as the field `ask` of their body says: see [`openai`]).
+//! INPUT0 is), `fail` (answers with an error), `openai` (answers calls of OpenAI's API as the field `ask` of their body
+//! says: see [`openai`]).
 #![forbid(unsafe_code)]
 
 mod openai;
@@ -22,6 +23,7 @@ const FAULTS: &[&str] = &[
     "wrong_type",
     "late_drop",
     "tell_address",
+    "fail",
     "openai",
 ];
 
@@ -89,6 +91,7 @@ impl Instance for Hostile {
                     self.host.info(format!("INPUT0 is at {address:?}"));
                     Response::new().forward("OUTPUT0", request, &input)
                 }),
+                "fail" => request.fail(Error::internal("asked to fail")),
                 "openai" => openai::answer(request),
                 _ => drop(request),
             }

@@ -540,7 +540,7 @@ impl Journey {
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
         let failed = letter.as_ref().map_or(true, StreamItem::is_failure);
         let times = match &execution {
-            Some(execution) => execution.request_done(self, self.batch_size, !failed, now),
+            Some(execution) => execution.request_done(self, self.batch_size, now),
             None => self.steps_done(!failed, now),
         };
         match &letter {

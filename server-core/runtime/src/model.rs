@@ -347,9 +347,8 @@ impl ModelVersion {
     ) -> Result<Arc<Journey>, ServeError> {
         let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
         let header = self.ensemble.is_some().then(|| Header::of(&request));
-        let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
-            self.metrics.count_failure(FailureReason::Other);
-        })?;
+        // As upstream counts: what does not fit the model was never a request of it.
+        let mut admitted = admit(&self.name, &self.table, &self.hasher, request)?;
         if let Some(sequences) = &self.sequences {
             sequences.check(&admitted.request.correlation, &self.name)?;
         }
