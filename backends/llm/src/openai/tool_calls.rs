@@ -149,7 +149,7 @@ mod tests {
             "{\"name\": \"f\", \"parameters\": {\"x\": 1}}",
             "{\"type\": \"function\", \"function\": {\"name\": \"f\", \"arguments\": \"{\\\"x\\\":1}\"}}",
         ] {
-            assert_eq!(calls(text), [f.clone()], "{text}");
+            assert_eq!(calls(text), std::slice::from_ref(&f), "{text}");
         }
         let two = "<tool_call>{\"name\": \"f\", \"arguments\": {\"x\": 1}}</tool_call>\n<tool_call>{\"name\": \"g\"}</tool_call>";
         assert_eq!(calls(two), [f.clone(), call("g", "{}")]);
