@@ -8,6 +8,7 @@
 //! * [`generate`]: a decode loop over these for one text at a time
 //! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
 //! * [`openai`]: OpenAI's API, from the body of a call to the objects of its answer
+//! * [`tensors`]: requests of token ids, by TensorRT-LLM's contract
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
 //! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
@@ -21,4 +22,5 @@ pub mod openai;
 pub mod params;
 pub mod sampling;
 pub mod stop;
+pub mod tensors;
 pub mod tokenizer;

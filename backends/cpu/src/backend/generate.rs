@@ -8,6 +8,7 @@ use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::generate::{DecoderModel, GenerateError, GenerateRequest, generate};
 use trireme_llm::openai::{ONE_BY_ONE, OneByOne, Sampling, TextDoor};
 use trireme_llm::params::Parameters;
+use trireme_llm::tensors::TokenDoor;
 use trireme_llm::tokenizer::Tokenizer;
 use trireme_sdk::{
     Config, ConfigPatch, DataType, Error, Request, Responder, Response, Result, TensorConfig, Verdict,
@@ -31,6 +32,8 @@ struct Shared {
     template: Option<ChatTemplate>,
     eos_ids: Vec<u32>,
     door: TextDoor,
+    /// Present if requests are token ids.
+    tokens: Option<TokenDoor>,
     max_tokens: usize,
     max_context: usize,
     /// Does a response have a batch dimension?
@@ -110,12 +113,21 @@ impl GenerateModel {
             defaults: Sampling::default(),
             can: ONE_BY_ONE,
         };
+        let max_tokens = params.count("max_tokens").unwrap_or(256);
+        let tokens = match TokenDoor::is_for(config) {
+            true => {
+                let sizes = (llama.config().vocab_size, max_context);
+                Some(TokenDoor::new(config, &llama.config().eos_token_ids, sizes, max_tokens, ONE_BY_ONE)?)
+            }
+            false => None,
+        };
         let shared = Shared {
             door,
+            tokens,
             tokenizer,
             template,
             eos_ids: llama.config().eos_token_ids.clone(),
-            max_tokens: params.count("max_tokens").unwrap_or(256),
+            max_tokens,
             max_context,
             batched: config.max_batch_size() > 0,
             decoupled: config.is_decoupled(),
@@ -142,6 +154,10 @@ impl GenerateInstance {
         if request.openai().is_some() {
             let mut engine = OneByOne { model: &mut self.sequence, tokenizer: &shared.tokenizer };
             return shared.door.answer(request, &mut engine);
+        }
+        if let Some(tokens) = &shared.tokens {
+            let mut engine = OneByOne { model: &mut self.sequence, tokenizer: &shared.tokenizer };
+            return tokens.answer(request, &mut engine);
         }
         match TextRequest::read(&request, &shared.eos_ids, shared.max_tokens) {
             Err(error) => request.fail(error),

@@ -1,14 +1,14 @@
-//! An engine for one text at a time, made of a decoder and the loop of [`crate::generate`].
+//! An engine for one text at a time, made of a [`DecoderModel`].
 
-use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use super::ask::{Abilities, Ask, AskError, Event, Flow, Output, Receiver, Usage};
 use super::door::Generator;
-use crate::generate::{DecoderModel, GenerateError, GenerateRequest, generate};
-use crate::sampling::{SamplingParams, SamplingRequest};
-use crate::tokenizer::Tokenizer;
+use crate::generate::DecoderModel;
+use crate::sampling::{Sampler, SamplingParams, SamplingRequest};
+use crate::stop::FinishReason;
+use crate::tokenizer::{Detokenizer, Tokenizer};
 
 /// Runs asks on the thread that brings them, one answer after the other.
 pub struct OneByOne<'a, M> {
@@ -45,31 +45,53 @@ impl<M: DecoderModel> OneByOne<'_, M> {
             random_seed: Some(ask.sampling.seed.wrapping_add(index.into())),
         });
         let sampling = sampling.map_err(|error| AskError::Invalid(error.to_string()))?;
-        let wanted = GenerateRequest { prompt: &ask.prompt, sampling, stop: &ask.stop };
-        // Both closures look at the receiver; only the second speaks to it.
-        let to = RefCell::new(receiver);
-        let outcome = generate(
-            self.model,
-            self.tokenizer,
-            &wanted,
-            || to.borrow().is_cancelled(),
-            |piece| {
-                let output = Output { index, text: piece.to_owned(), ..Output::default() };
-                speak(*to.borrow_mut(), Event::Output(output))
-            },
-        );
-        let generation = outcome.map_err(|error| match error {
-            GenerateError::InvalidArgument(text) => AskError::Invalid(text),
-            other => AskError::Internal(other.to_string()),
-        })?;
-        let receiver = to.into_inner();
-        if receiver.is_cancelled() {
-            return Err(AskError::Cancelled);
+        let failed = |error: &dyn std::fmt::Display| AskError::Internal(error.to_string());
+        let mut sampler = Sampler::new();
+        let mut detokenizer = Detokenizer::new(self.tokenizer);
+        let mut filter = ask.stop.filter();
+        let mut last = None;
+        for done in 1.. {
+            if receiver.is_cancelled() {
+                return Err(AskError::Cancelled);
+            }
+            let logits = match last {
+                None => self.model.prefill(&ask.prompt),
+                Some(id) => self.model.step(id),
+            };
+            let logits = logits.map_err(|error| failed(&error))?;
+            let none = || AskError::Internal("the model's output has no number in it".to_owned());
+            let id = sampler.sample(logits, &sampling, done as u64 - 1).ok_or_else(none)?;
+            let mut output = Output { index, ..Output::default() };
+            match ask.stop.at_token(id) {
+                Some(reason) => output.finish = Some(reason),
+                None => {
+                    let (text, stopped) = filter.push(&detokenizer.push(id).map_err(|error| failed(&error))?);
+                    output.text = text;
+                    output.tokens.push(id);
+                    if stopped {
+                        output.finish = Some(FinishReason::StopString);
+                    } else if done == ask.stop.max_tokens {
+                        output.finish = Some(FinishReason::MaxTokens);
+                    }
+                }
+            }
+            let over = output.finish;
+            if over.is_some_and(|reason| reason != FinishReason::StopString) {
+                let (rest, stopped) = filter.push(&detokenizer.finish().map_err(|error| failed(&error))?);
+                output.text.push_str(&rest);
+                if !stopped {
+                    output.text.push_str(&filter.finish());
+                }
+            }
+            if speak(receiver, Event::Output(output)).is_break() && over.is_none() {
+                return Err(AskError::Cancelled);
+            }
+            if over.is_some() {
+                return Ok(done);
+            }
+            last = Some(id);
         }
-        let output = Output { index, finish: Some(generation.finish), ..Output::default() };
-        // A break here changes nothing: the answer is whole.
-        let _ = speak(receiver, Event::Output(output));
-        Ok(generation.completion_tokens)
+        Ok(0)
     }
 }
 
