@@ -148,7 +148,7 @@ pub(super) fn read(
         streaming: reader.flag("streaming")?,
         exclude_input: reader.one("exclude_input_in_output", 0)?.unwrap_or(defaults.exclude_input),
         logprobs: reader.flag("return_log_probs")?,
-        sequences: reader.at_least("num_return_sequences", 0, 1)?.unwrap_or(1).min(i32::MAX) as u32,
+        sequences: reader.at_least("num_return_sequences", 0, 1)?.unwrap_or(1) as u32,
         pad_id: reader.one("pad_id", 0)?.or(reader.one("end_id", 0)?).unwrap_or(0),
     };
     if options.sequences > MAX_SEQUENCES as u32 {
