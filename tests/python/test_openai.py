@@ -9,6 +9,7 @@ import time
 import httpx
 import numpy as np
 import openai
+import pydantic
 import pytest
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -86,6 +87,99 @@ def test_seeds_and_several_answers(client):
     assert len(set(first)) > 1
     assert len({texts()[0] for _ in range(4)}) > 1, "without a seed every answer is drawn anew"
     assert texts(seed=-5) == texts(seed=-5)
+
+
+class Capital(pydantic.BaseModel):
+    """What a country's capital is."""
+    city: str
+    inhabitants: int
+    languages: list[str]
+
+
+WEATHER = {"type": "function", "function": {
+    "name": "get_weather", "description": "Tells the weather of a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+                   "required": ["city", "unit"], "additionalProperties": False}}}
+CLOCK = {"type": "function", "function": {"name": "get_time", "parameters": {
+    "type": "object", "properties": {"zone": {"type": "string", "maxLength": 9}}, "required": ["zone"], "additionalProperties": False}}}
+
+
+def test_structured_output(client):
+    messages = [{"role": "user", "content": "What is the capital of France? Answer in JSON."}]
+    parsed = client.chat.completions.parse(model="smollm2", messages=messages, response_format=Capital, temperature=0, max_tokens=200)
+    assert isinstance(parsed.choices[0].message.parsed, Capital) and parsed.choices[0].finish_reason == "stop"
+    for seed in range(5):
+        schema = {"type": "object", "properties": {"grade": {"enum": ["good", "bad"]}, "points": {"type": "integer", "minimum": 0, "maximum": 10}},
+                  "required": ["grade", "points"], "additionalProperties": False}
+        answer = chat(client, messages, temperature=1, seed=seed, stream=seed == 0,
+                      response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}})
+        text = "".join(c.choices[0].delta.content or "" for c in answer) if seed == 0 else answer.choices[0].message.content
+        value = json.loads(text)
+        assert value["grade"] in ("good", "bad") and 0 <= value["points"] <= 10 and len(value) == 2
+    json_object = chat(client, messages, response_format={"type": "json_object"}, max_tokens=100).choices[0]
+    assert json_object.finish_reason == "length" or isinstance(json.loads(json_object.message.content), dict)
+    with pytest.raises(openai.BadRequestError, match="the form of the answer"):
+        chat(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}})
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_tools(client, choice):
+    messages = [{"role": "user", "content": "How is the weather in Paris, in celsius?"}]
+    options = dict(tools=[CLOCK, WEATHER] if choice != "required" else [WEATHER], tool_choice=choice, max_tokens=100)
+    answer = chat(client, messages, **options)
+    [choice] = answer.choices
+    [call] = choice.message.tool_calls
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    assert (call.type, call.function.name) == ("function", "get_weather") and call.id
+    arguments = json.loads(call.function.arguments)
+    assert set(arguments) == {"city", "unit"} and arguments["unit"] in ("celsius", "fahrenheit")
+    chunks = [chunk.choices[0] for chunk in chat(client, messages, stream=True, **options)]
+    calls = [part for chunk in chunks for part in chunk.delta.tool_calls or []]
+    assert [(part.index, part.function.name) for part in calls] == [(0, "get_weather")]
+    assert json.loads(calls[0].function.arguments) == arguments and chunks[-1].finish_reason == "tool_calls"
+    # The call and its result go back, and the model says something about it.
+    messages += [choice.message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "It is sunny, 21 degrees."}]
+    end = chat(client, messages, tools=[WEATHER], tool_choice="none").choices[0]
+    assert end.message.content and not end.message.tool_calls
+
+
+def test_tools_that_are_not_needed(client):
+    answer = chat(client, tools=[WEATHER], tool_choice="none")
+    assert answer.choices[0].message.content == ANSWER and answer.usage.prompt_tokens == 37
+    answer = chat(client, tools=[WEATHER])
+    assert answer.usage.prompt_tokens > 100, "the model is told of the tools"
+
+
+def test_logprobs(client):
+    choice = chat(client, logprobs=True, top_logprobs=3).choices[0]
+    content = choice.logprobs.content
+    assert "".join(bytes(entry.bytes).decode() for entry in content) == ANSWER
+    # The two likeliest first tokens are known to be 0.1 apart.
+    first = content[0]
+    assert [top.token for top in first.top_logprobs] == ["The", "L", "La"] and first.token == "The"
+    assert first.logprob - first.top_logprobs[1].logprob == pytest.approx(0.1, abs=0.06)
+    assert all(entry.logprob == entry.top_logprobs[0].logprob for entry in content)
+    streamed = [entry for chunk in chat(client, logprobs=True, stream=True) if chunk.choices[0].logprobs
+                for entry in chunk.choices[0].logprobs.content]
+    assert [entry.token for entry in streamed] == [entry.token for entry in content]
+    lists = client.completions.create(model="smollm2", prompt="The quick", temperature=0, max_tokens=4, logprobs=2).choices[0].logprobs
+    assert len(lists.tokens) == len(lists.token_logprobs) == len(lists.top_logprobs) == len(lists.text_offset) == 4
+    assert lists.text_offset[:2] == [0, len(lists.tokens[0])] and all(len(top) == 2 for top in lists.top_logprobs)
+
+
+def test_rules(client):
+    other = chat(client, logit_bias={"504": -100}, max_tokens=4).choices[0].message.content
+    assert not other.startswith("The")
+    forced = chat(client, logit_bias={"7042": 100}, max_tokens=3).choices[0].message.content
+    assert forced == " Paris" * 3
+    assert chat(client, logit_bias={"7042": 50}, frequency_penalty=2, presence_penalty=2, max_tokens=30).choices[0].message.content != " Paris" * 30
+    longer = chat(client, extra_body={"min_tokens": 20}).usage.completion_tokens
+    assert longer >= 20
+    ignored = chat(client, extra_body={"ignore_eos": True}).choices[0]
+    assert ignored.finish_reason == "length"
+    assert chat(client, temperature=2, seed=3, extra_body={"min_p": 1.0}).choices[0].message.content == ANSWER
+    assert chat(client, temperature=2, seed=3, extra_body={"top_k": 1}).choices[0].message.content == ANSWER
+    assert chat(client, extra_body={"repetition_penalty": 5.0}).choices[0].message.content != ANSWER
 
 
 def test_completions(client):

@@ -178,6 +178,17 @@ def test_stop_words_and_several_sequences(server):
     assert drawn[0] == drawn[1] and drawn[2:] != drawn[:2]
 
 
+def test_log_probabilities_and_rules(server):
+    answer = stream(server, *inputs(return_log_probs=True, exclude_input_in_output=True))[0]
+    logprobs, total = answer.as_numpy("output_log_probs"), answer.as_numpy("cum_log_probs")
+    assert logprobs.shape == (1, 1, 8) and (logprobs < 0).all() and total[0, 0] == pytest.approx(logprobs.sum(), abs=1e-4)
+    assert stream(server, *inputs())[0].as_numpy("cum_log_probs") is None
+    new = ids([answer])
+    assert ids(stream(server, *inputs(exclude_input_in_output=True, repetition_penalty=4.0))) != new
+    longer = stream(server, *inputs(length=12, end_id=new[3], min_tokens=8, exclude_input_in_output=True))
+    assert len(ids(longer)) >= 8 and new[3] not in ids(longer)[:8]
+
+
 @pytest.mark.parametrize("name, value, said", [
     ("beam_width", 2, "'beam_width' must be 1"),
     ("return_context_logits", True, "'return_context_logits' is not supported"),

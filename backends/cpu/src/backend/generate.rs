@@ -6,7 +6,8 @@ use std::sync::{Arc, mpsc};
 use trireme_llm::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::generate::{DecoderModel, GenerateError, GenerateRequest, generate};
-use trireme_llm::openai::{ONE_BY_ONE, OneByOne, Sampling, TextDoor};
+use trireme_llm::grammar::GrammarFactory;
+use trireme_llm::openai::{Abilities, OneByOne, Sampling, TextDoor};
 use trireme_llm::params::Parameters;
 use trireme_llm::tensors::TokenDoor;
 use trireme_llm::tokenizer::Tokenizer;
@@ -32,6 +33,7 @@ struct Shared {
     template: Option<ChatTemplate>,
     eos_ids: Vec<u32>,
     door: TextDoor,
+    grammars: GrammarFactory,
     /// Present if requests are token ids.
     tokens: Option<TokenDoor>,
     max_tokens: usize,
@@ -111,18 +113,28 @@ impl GenerateModel {
             vocab_size: llama.config().vocab_size,
             max_context,
             defaults: Sampling::default(),
-            can: ONE_BY_ONE,
+            can: Abilities::ALL,
         };
         let max_tokens = params.count("max_tokens").unwrap_or(256);
         let tokens = match TokenDoor::is_for(config) {
             true => {
                 let sizes = (llama.config().vocab_size, max_context);
-                Some(TokenDoor::new(config, &llama.config().eos_token_ids, sizes, max_tokens, ONE_BY_ONE)?)
+                Some(TokenDoor::new(
+                    config,
+                    &llama.config().eos_token_ids,
+                    sizes,
+                    max_tokens,
+                    Abilities::ALL,
+                )?)
             }
             false => None,
         };
+        let eos_ids = &llama.config().eos_token_ids;
+        let grammars =
+            GrammarFactory::new(&tokenizer, eos_ids, llama.config().vocab_size).map_err(unusable)?;
         let shared = Shared {
             door,
+            grammars,
             tokens,
             tokenizer,
             template,
@@ -152,11 +164,19 @@ impl GenerateInstance {
     pub(super) fn execute(&mut self, mut request: Request) {
         let shared = Arc::clone(&self.shared);
         if request.openai().is_some() {
-            let mut engine = OneByOne { model: &mut self.sequence, tokenizer: &shared.tokenizer };
+            let mut engine = OneByOne {
+                model: &mut self.sequence,
+                tokenizer: &shared.tokenizer,
+                grammars: &shared.grammars,
+            };
             return shared.door.answer(request, &mut engine);
         }
         if let Some(tokens) = &shared.tokens {
-            let mut engine = OneByOne { model: &mut self.sequence, tokenizer: &shared.tokenizer };
+            let mut engine = OneByOne {
+                model: &mut self.sequence,
+                tokenizer: &shared.tokenizer,
+                grammars: &shared.grammars,
+            };
             return tokens.answer(request, &mut engine);
         }
         match TextRequest::read(&request, &shared.eos_ids, shared.max_tokens) {

@@ -26,7 +26,7 @@ pub use ask::{
 };
 pub use door::{GENERATE_ENDPOINTS, Generator, TextDoor};
 pub use embedding::{EMBED_ENDPOINTS, EmbedAsk, EmbedDoor};
-pub use one_by_one::{ONE_BY_ONE, OneByOne};
+pub use one_by_one::OneByOne;
 
 pub(crate) type Result<T> = std::result::Result<T, trireme_sdk::OpenAiError>;
 

@@ -1,11 +1,14 @@
 //! An engine for one text at a time, made of a [`DecoderModel`].
 
+mod logits;
+
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
-use super::ask::{Abilities, Ask, AskError, Event, Flow, Output, Receiver, Usage};
+use super::ask::{Ask, AskError, Event, Flow, Output, Receiver, Usage};
 use super::door::Generator;
 use crate::generate::DecoderModel;
+use crate::grammar::{Grammar, GrammarFactory};
 use crate::sampling::{Sampler, SamplingParams, SamplingRequest};
 use crate::stop::FinishReason;
 use crate::tokenizer::{Detokenizer, Tokenizer};
@@ -14,10 +17,9 @@ use crate::tokenizer::{Detokenizer, Tokenizer};
 pub struct OneByOne<'a, M> {
     pub model: &'a mut M,
     pub tokenizer: &'a Tokenizer,
+    /// What guided answers are made with.
+    pub grammars: &'a GrammarFactory,
 }
-
-/// What [`OneByOne`] can do: temperature, `top_k`, `top_p`, seeds and stop rules.
-pub const ONE_BY_ONE: Abilities = Abilities { rules: false, logprobs: false, guided: false };
 
 impl<M: DecoderModel> Generator for OneByOne<'_, M> {
     fn run(&mut self, ask: Ask, mut receiver: Box<dyn Receiver>) {
@@ -45,6 +47,11 @@ impl<M: DecoderModel> OneByOne<'_, M> {
             random_seed: Some(ask.sampling.seed.wrapping_add(index.into())),
         });
         let sampling = sampling.map_err(|error| AskError::Invalid(error.to_string()))?;
+        let mut grammar = ask.guide.as_ref().map(|guide| self.grammars.grammar(guide)).transpose();
+        let grammar = grammar
+            .as_mut()
+            .map_err(|error| AskError::Invalid(format!("the form of the answer: {error}")))?;
+        let mut generated = Vec::new();
         let failed = |error: &dyn std::fmt::Display| AskError::Internal(error.to_string());
         let mut sampler = Sampler::new();
         let mut detokenizer = Detokenizer::new(self.tokenizer);
@@ -59,18 +66,38 @@ impl<M: DecoderModel> OneByOne<'_, M> {
                 Some(id) => self.model.step(id),
             };
             let logits = logits.map_err(|error| failed(&error))?;
-            let none = || AskError::Internal("the model's output has no number in it".to_owned());
-            let id = sampler.sample(logits, &sampling, done as u64 - 1).ok_or_else(none)?;
+            // A copy: the model's own logits stay as they are.
+            let mut logits = logits.to_vec();
+            let mask = grammar.as_mut().map(Grammar::mask).transpose().map_err(|error| failed(&error))?;
+            logits::shape(&mut logits, ask, &generated, mask.as_ref());
+            let shaped = ask.sampling.logprobs.map(|top| (logits.clone(), top));
+            logits::cut(&mut logits, ask);
+            let none = || {
+                AskError::Internal(
+                    "no token can be chosen: the model's output has no number in it".to_owned(),
+                )
+            };
+            let id = sampler.sample(&logits, &sampling, done as u64 - 1).ok_or_else(none)?;
             let mut output = Output { index, ..Output::default() };
-            match ask.stop.at_token(id) {
+            let end =
+                ask.stop.at_token(id).filter(|reason| !ask.ignore_eos || *reason != FinishReason::EndOfText);
+            match end {
                 Some(reason) => output.finish = Some(reason),
                 None => {
                     let (text, stopped) = filter.push(&detokenizer.push(id).map_err(|error| failed(&error))?);
                     output.text = text;
                     output.tokens.push(id);
+                    output.logprobs.extend(shaped.map(|(shaped, top)| logits::logprobs(&shaped, id, top)));
+                    generated.push(id);
+                    if let Some(grammar) = grammar.as_mut() {
+                        grammar.consume(id).map_err(|error| failed(&error))?;
+                        if grammar.is_over() {
+                            output.finish = Some(FinishReason::EndOfText);
+                        }
+                    }
                     if stopped {
                         output.finish = Some(FinishReason::StopString);
-                    } else if done == ask.stop.max_tokens {
+                    } else if output.finish.is_none() && done == ask.stop.max_tokens {
                         output.finish = Some(FinishReason::MaxTokens);
                     }
                 }
