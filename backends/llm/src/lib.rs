@@ -7,6 +7,9 @@
 //! * [`stop`]: when a text ends, and what of it may be shown before that is known
 //! * [`generate`]: a decode loop over these for one text at a time
 //! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
+//! * [`grammar`]: answers of a form, JSON of a schema for one
+//! * [`openai`]: OpenAI's API, from the body of a call to the objects of its answer
+//! * [`tensors`]: requests of token ids, by TensorRT-LLM's contract
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
 //! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
@@ -16,7 +19,10 @@ pub mod chat;
 pub mod checkpoint;
 pub mod executor;
 pub mod generate;
+pub mod grammar;
+pub mod openai;
 pub mod params;
 pub mod sampling;
 pub mod stop;
+pub mod tensors;
 pub mod tokenizer;

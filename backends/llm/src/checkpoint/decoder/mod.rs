@@ -1,6 +1,8 @@
-//! The Llama family: hyper-parameters from either format, and the weights it needs.
+//! The Llama family of decoders: how its members are recognised, and the weights that they need.
 
 mod config;
+mod gguf;
+mod hf;
 mod rope;
 
 pub use config::DecoderConfig;
@@ -9,128 +11,57 @@ pub use rope::{Rope, RopeScaling};
 use super::config::{Architecture, RopeLayout};
 use super::error::CheckpointErrorKind as Kind;
 use super::gguf::Metadata;
-use super::hf::HfFolder;
-use super::limits::{MAX_CONTEXT, positive, positive_f32};
+use super::limits::{MAX_CONTEXT, positive};
 use super::registry::{ArchitectureEntry, Expected, GgufEntry, ShapeOf};
+use super::weight::Weight;
 
 inventory::submit! {
     ArchitectureEntry {
         hf_name: "LlamaForCausalLM",
-        from_hf,
+        from_hf: hf::llama,
         optional_prefix: "",
-        gguf: Some(GgufEntry { name: "llama", rope_layout: RopeLayout::Interleaved, from_gguf, canonical_name }),
+        gguf: Some(entry("llama", RopeLayout::Interleaved, |m, s, d| gguf::read("llama", m, s, d))),
         expected,
     }
 }
 
-fn from_hf(folder: &HfFolder) -> Result<Architecture, Kind> {
-    let config = folder.config();
-    for scaling in ["rope_scaling", "rope_parameters"] {
-        if let Some(kind) = config.rope_type(scaling)? {
-            return Err(Kind::Unsupported(format!("rope scaling '{kind}'")));
-        }
-    }
-    for key in ["attention_bias", "mlp_bias"] {
-        if config.bool(key)?.unwrap_or(false) {
-            return Err(Kind::Unsupported(format!("'{key}': true")));
-        }
-    }
-    config.only("hidden_act", &["silu", "swish"])?;
-    let hidden_size = config.size("hidden_size")?;
-    let num_heads = config.size("num_attention_heads")?;
-    let head_dim = match config.optional_size("head_dim")? {
-        Some(n) => n,
-        None => hidden_size / num_heads,
-    };
-    let rope_theta = match config.number("rope_theta")? {
-        Some(theta) => theta,
-        None => config.rope_parameter("rope_theta")?.unwrap_or(10_000.0),
-    };
-    check(DecoderConfig {
-        vocab_size: config.size("vocab_size")?,
-        hidden_size,
-        intermediate_size: config.size("intermediate_size")?,
-        num_layers: config.size("num_hidden_layers")?,
-        num_heads,
-        num_kv_heads: config.optional_size("num_key_value_heads")?.unwrap_or(num_heads),
-        head_dim,
-        rope_theta: positive_f32("rope_theta", rope_theta)?,
-        rope_scaling: RopeScaling::None,
-        sliding_window: None,
-        first_window_layer: 0,
-        qkv_bias: false,
-        output_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
-        rms_norm_eps: positive_f32("rms_norm_eps", config.number("rms_norm_eps")?.unwrap_or(1e-6))?,
-        max_position_embeddings: config.optional_size("max_position_embeddings")?.unwrap_or(2048),
-        tie_word_embeddings: config.bool("tie_word_embeddings")?.unwrap_or(false),
-        bos_token_id: folder.token_ids("bos_token_id")?.first().copied(),
-        eos_token_ids: folder.token_ids("eos_token_id")?,
-        pad_token_id: folder.token_ids("pad_token_id")?.first().copied(),
-    })
+inventory::submit! {
+    // Their GGUF files say `llama`.
+    ArchitectureEntry { hf_name: "MistralForCausalLM", from_hf: hf::mistral, optional_prefix: "", gguf: None, expected }
 }
 
-fn from_gguf(meta: &Metadata, shape: &ShapeOf<'_>) -> Result<Architecture, Kind> {
-    let scaling = meta.optional_str("llama.rope.scaling.type")?.filter(|s| *s != "none");
-    if let Some(kind) = scaling {
-        return Err(Kind::Unsupported(format!("rope scaling '{kind}'")));
+inventory::submit! {
+    ArchitectureEntry {
+        hf_name: "Qwen2ForCausalLM",
+        from_hf: hf::qwen2,
+        optional_prefix: "",
+        gguf: Some(entry("qwen2", RopeLayout::Half, |m, s, d| gguf::read("qwen2", m, s, d))),
+        expected,
     }
-    if shape("rope_freqs.weight").is_some() {
-        return Err(Kind::Unsupported("rope scaling 'llama3'".into()));
+}
+
+inventory::submit! {
+    ArchitectureEntry {
+        hf_name: "Qwen3ForCausalLM",
+        from_hf: hf::qwen3,
+        optional_prefix: "",
+        gguf: Some(entry("qwen3", RopeLayout::Half, |m, s, d| gguf::read("qwen3", m, s, d))),
+        expected,
     }
-    if meta.optional_size("llama.expert_count")?.is_some_and(|n| n > 0) {
-        return Err(Kind::Unsupported("a mixture of experts".into()));
-    }
-    let hidden_size = meta.size("llama.embedding_length")?;
-    let num_heads = positive("llama.attention.head_count", meta.size("llama.attention.head_count")? as u64)?;
-    let head_dim = match meta.optional_size("llama.attention.key_length")? {
-        Some(n) => n,
-        None => hidden_size / num_heads,
-    };
-    if meta.optional_size("llama.rope.dimension_count")?.is_some_and(|n| n != head_dim) {
-        return Err(Kind::Unsupported("a rotary embedding of a part of the head".into()));
-    }
-    // The embedding's rows are what counts: some writers leave the vocabulary's size out, some pad the matrix.
-    let vocab_size = shape("token_embd.weight").and_then(|s| s.first().copied());
-    let mut eos_token_ids: Vec<u32> = Vec::new();
-    for key in ["eos_token_id", "eot_token_id"] {
-        if let Some(id) = meta.optional_id(&format!("tokenizer.ggml.{key}"))?
-            && !eos_token_ids.contains(&id)
-        {
-            eos_token_ids.push(id);
-        }
-    }
-    check(DecoderConfig {
-        vocab_size: vocab_size
-            .ok_or_else(|| Kind::MissingWeight { name: "token_embd.weight".into(), hint: String::new() })?,
-        hidden_size,
-        intermediate_size: meta.size("llama.feed_forward_length")?,
-        num_layers: meta.size("llama.block_count")?,
-        num_heads,
-        num_kv_heads: meta.optional_size("llama.attention.head_count_kv")?.unwrap_or(num_heads),
-        head_dim,
-        rope_theta: positive_f32(
-            "llama.rope.freq_base",
-            meta.optional_number("llama.rope.freq_base")?.unwrap_or(10_000.0),
-        )?,
-        rope_scaling: RopeScaling::None,
-        sliding_window: None,
-        first_window_layer: 0,
-        qkv_bias: false,
-        output_bias: false,
-        mlp_bias: false,
-        qk_norm: false,
-        rms_norm_eps: positive_f32(
-            "llama.attention.layer_norm_rms_epsilon",
-            meta.number("llama.attention.layer_norm_rms_epsilon")?,
-        )?,
-        max_position_embeddings: meta.size("llama.context_length")?,
-        tie_word_embeddings: shape("output.weight").is_none(),
-        bos_token_id: meta.optional_id("tokenizer.ggml.bos_token_id")?,
-        eos_token_ids,
-        pad_token_id: meta.optional_id("tokenizer.ggml.padding_token_id")?,
-    })
+}
+
+type FromGguf = fn(&Metadata, &ShapeOf<'_>, Option<&Weight>) -> Result<Architecture, Kind>;
+
+const fn entry(name: &'static str, rope_layout: RopeLayout, from_gguf: FromGguf) -> GgufEntry {
+    GgufEntry { name, rope_layout, from_gguf, canonical_name: gguf::canonical_name }
+}
+
+/// Which linear layers have biases.
+#[derive(Default)]
+struct DecoderBiases {
+    qkv: bool,
+    output: bool,
+    mlp: bool,
 }
 
 /// What an engine may rely on besides the shapes of the weights.
@@ -156,6 +87,9 @@ fn check(c: DecoderConfig) -> Result<Architecture, Kind> {
             "the head size {} is odd, rotary embeddings need pairs",
             c.head_dim
         )));
+    }
+    if c.head_dim == 2 && matches!(c.rope_scaling, RopeScaling::Dynamic { .. }) {
+        return Err(Kind::Unsupported("dynamic rope scaling of heads of 2 elements".into()));
     }
     if c.num_heads.checked_mul(c.head_dim).is_none() {
         return Err(Kind::malformed("number of heads x head size overflows"));
@@ -196,30 +130,27 @@ fn expected(architecture: &Architecture) -> Box<dyn Iterator<Item = Expected> + 
             ("mlp.down_proj", vec![hidden, inter]),
         ]
         .map(|(name, shape)| (format!("model.layers.{i}.{name}.weight"), shape))
+        .into_iter()
+        .chain(extras(c, i))
     });
     Box::new(outer.into_iter().chain(head).chain(layers))
 }
 
-fn canonical_name(gguf: &str) -> Option<String> {
-    match gguf {
-        "token_embd.weight" => return Some("model.embed_tokens.weight".into()),
-        "output_norm.weight" => return Some("model.norm.weight".into()),
-        "output.weight" => return Some("lm_head.weight".into()),
-        _ => {}
-    }
-    let (layer, rest) = gguf.strip_prefix("blk.")?.split_once('.')?;
-    let (module, suffix) = rest.rsplit_once('.')?;
-    let module = match module {
-        "attn_norm" => "input_layernorm",
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "ffn_norm" => "post_attention_layernorm",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        _ => return None,
-    };
-    Some(format!("model.layers.{layer}.{module}.{suffix}"))
+/// Biases and norms that only some members have.
+fn extras(c: &DecoderConfig, layer: usize) -> impl Iterator<Item = Expected> {
+    let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
+    [
+        (c.qkv_bias, "self_attn.q_proj.bias", q),
+        (c.qkv_bias, "self_attn.k_proj.bias", kv),
+        (c.qkv_bias, "self_attn.v_proj.bias", kv),
+        (c.output_bias, "self_attn.o_proj.bias", c.hidden_size),
+        (c.mlp_bias, "mlp.gate_proj.bias", c.intermediate_size),
+        (c.mlp_bias, "mlp.up_proj.bias", c.intermediate_size),
+        (c.mlp_bias, "mlp.down_proj.bias", c.hidden_size),
+        (c.qk_norm, "self_attn.q_norm.weight", c.head_dim),
+        (c.qk_norm, "self_attn.k_norm.weight", c.head_dim),
+    ]
+    .into_iter()
+    .filter(|(has, ..)| *has)
+    .map(move |(_, name, n)| (format!("model.layers.{layer}.{name}"), vec![n]))
 }

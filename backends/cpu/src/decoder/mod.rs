@@ -6,12 +6,13 @@ mod load;
 use std::sync::Arc;
 
 use trireme_llm::checkpoint::{DecoderConfig, Rope, RopeLayout, Weight};
+use trireme_llm::executor::BlockId;
 
 use crate::attend::Heads;
 use crate::error::EngineError;
 use crate::kernels::Kernels;
-use crate::kv_cache::{KvCache, KvShape};
-use crate::linear::{Activations, Linear};
+use crate::kv::{KvCache, KvPool, KvShape};
+use crate::linear::{Activations, Epilogue, Linear};
 use crate::threads::Pool;
 
 /// Most rows that run through the layers together; longer prompts are cut into pieces of it. Results do not depend on
@@ -27,11 +28,12 @@ pub enum LogitsWanted {
     All,
 }
 
-/// One sequence's part of a step: `tokens` go behind what `cache` holds.
-pub struct Segment<'a> {
-    pub cache: &'a mut KvCache,
-    pub tokens: &'a [u32],
-    pub logits: LogitsWanted,
+/// One sequence's part of a step: `tokens` at the positions from `start` on, which lie in the blocks of `table`.
+pub(crate) struct Segment<'a> {
+    pub(crate) table: &'a [BlockId],
+    pub(crate) start: usize,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) logits: LogitsWanted,
 }
 
 /// A loaded decoder with its own working memory. Clones share weights and threads.
@@ -57,10 +59,33 @@ struct Layer {
     input_norm: Vec<f32>,
     /// q, k and v, one after another.
     qkv: Linear,
+    qkv_bias: Bias,
+    /// Of each head, before it is turned.
+    qk_norms: Option<QkNorms>,
     o: Linear,
+    o_bias: Bias,
     post_norm: Vec<f32>,
     gate_up: Linear,
     down: Linear,
+}
+
+/// `head_dim` weights of queries and of keys.
+struct QkNorms {
+    q: Vec<f32>,
+    k: Vec<f32>,
+}
+
+/// A layer's bias, if it has one.
+struct Bias(Option<Vec<f32>>);
+
+impl Bias {
+    fn store(&self) -> Epilogue<'_> {
+        self.0.as_deref().map_or(Epilogue::Store, Epilogue::Bias)
+    }
+
+    fn add(&self) -> Epilogue<'_> {
+        self.0.as_deref().map_or(Epilogue::Add, Epilogue::BiasAdd)
+    }
 }
 
 /// Buffers of a step, kept between steps.
@@ -130,23 +155,27 @@ impl LlamaModel {
                 LogitsWanted::Last if i < last_piece => LogitsWanted::None,
                 wanted => wanted,
             };
-            let segment = Segment { cache: &mut *cache, tokens: piece, logits };
-            self.weights.step(&mut self.scratch, &mut [segment])?;
+            cache.reserve(piece.len())?;
+            let segment = Segment { table: &cache.table, start: cache.len(), tokens: piece, logits };
+            self.weights.step(&mut self.scratch, &mut cache.pool, &[segment]);
+            cache.advance(piece.len());
         }
         Ok(&self.scratch.logits)
     }
 
-    /// Runs several sequences in one step and gives the wanted logits in their order: rows of `vocab_size`.
-    ///
-    /// # Errors
-    /// As [`Self::forward`]; then no cache has changed.
-    pub fn step(&mut self, segments: &mut [Segment<'_>]) -> Result<&[f32], EngineError> {
-        for s in &*segments {
-            self.weights.check(s.tokens, s.cache)?;
-        }
+    /// Runs checked segments over the blocks of `kv` and gives the wanted logits in their order: rows of `vocab_size`.
+    pub(crate) fn step(&mut self, kv: &mut KvPool, segments: &[Segment<'_>]) -> &[f32] {
         self.scratch.logits.clear();
-        self.weights.step(&mut self.scratch, segments)?;
-        Ok(&self.scratch.logits)
+        self.weights.step(&mut self.scratch, kv, segments);
+        &self.scratch.logits
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.weights.pool
+    }
+
+    pub(crate) fn kv_shape(&self) -> KvShape {
+        self.weights.kv
     }
 }
 
@@ -165,7 +194,7 @@ impl Weights {
         if tokens.is_empty() {
             return Err(EngineError::Empty);
         }
-        if cache.shape != self.kv {
+        if cache.pool.shape() != self.kv {
             return Err(EngineError::Config("the cache belongs to another model".into()));
         }
         let vocab = self.config.vocab_size;

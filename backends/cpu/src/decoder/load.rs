@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use trireme_llm::checkpoint::{Architecture, Checkpoint, DecoderConfig, Rope};
 
-use super::{Layer, LlamaModel, Scratch, Weights};
+use super::{Bias, Layer, LlamaModel, QkNorms, Scratch, Weights};
 use crate::error::EngineError;
 use crate::kernels::Kernels;
 use crate::kernels::isa::LANES;
-use crate::kv_cache::{KvShape, MAX_HEAD_DIM};
+use crate::kv::{KvShape, MAX_HEAD_DIM};
 use crate::linear::{Layout, Linear};
 use crate::options::Options;
 use crate::threads::Pool;
@@ -28,12 +28,31 @@ impl LlamaModel {
             Linear::new(&weights?, layout, &kernels, &pool)
         };
         let vector = |name: String| Ok::<_, EngineError>(checkpoint.weight(&name)?.to_f32());
+        let bias = |names: &[String]| -> Result<Bias, EngineError> {
+            let mut all = Vec::new();
+            for name in names {
+                all.extend(vector(name.clone())?);
+            }
+            Ok(Bias(Some(all)))
+        };
         let mut layers = Vec::with_capacity(config.num_layers);
         for i in 0..config.num_layers {
             let name = |module: &str| format!("model.layers.{i}.{module}.weight");
             layers.push(Layer {
                 input_norm: vector(name("input_layernorm"))?,
                 qkv: linear(&["q", "k", "v"].map(|p| name(&format!("self_attn.{p}_proj"))), Layout::Stacked)?,
+                qkv_bias: match config.qkv_bias {
+                    true => bias(&["q", "k", "v"].map(|p| format!("model.layers.{i}.self_attn.{p}_proj.bias")))?,
+                    false => Bias(None),
+                },
+                qk_norms: match config.qk_norm {
+                    true => Some(QkNorms { q: vector(name("self_attn.q_norm"))?, k: vector(name("self_attn.k_norm"))? }),
+                    false => None,
+                },
+                o_bias: match config.output_bias {
+                    true => bias(&[format!("model.layers.{i}.self_attn.o_proj.bias")])?,
+                    false => Bias(None),
+                },
                 o: linear(&[name("self_attn.o_proj")], Layout::Stacked)?,
                 post_norm: vector(name("post_attention_layernorm"))?,
                 gate_up: linear(&["gate", "up"].map(|p| name(&format!("mlp.{p}_proj"))), Layout::GateUp)?,
@@ -65,15 +84,10 @@ impl LlamaModel {
 
 /// What the layers cannot compute is refused, not left out.
 fn check_features(config: &DecoderConfig) -> Result<(), EngineError> {
-    let missing = [
-        (config.sliding_window.is_some(), "a sliding window"),
-        (config.qkv_bias || config.output_bias || config.mlp_bias, "biases"),
-        (config.qk_norm, "normalised queries and keys"),
-    ];
-    match missing.iter().find(|(used, _)| *used) {
-        Some((_, what)) => Err(EngineError::Config(format!("{what} cannot be computed on the CPU yet"))),
-        None => Ok(()),
+    if config.mlp_bias {
+        return Err(EngineError::Config("biases of the MLP ('mlp_bias') cannot be computed on the CPU".into()));
     }
+    Ok(())
 }
 
 /// The vectors of the kernels must come out even.
