@@ -165,7 +165,9 @@ fn what_is_not_supported_is_said() {
     );
     refused(
         open(&with("architectures", json!(["MambaForCausalLM"])), &shapes),
-        expect!["architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"],
+        expect![
+            "architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
+        ],
     );
     let parameters = json!({"rope_type": "default", "rope_theta": 7000.0});
     let mut config = with("rope_parameters", parameters);

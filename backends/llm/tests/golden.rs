@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 use common::{SMOLLM2_GGUF, minilm, model_file};
 use proptest::prelude::*;
 use trireme_llm::chat::{ChatMessage, ChatOptions, ChatTemplate};
-use trireme_llm::checkpoint::{Architecture, Checkpoint, DecoderConfig, Pooling, RopeLayout, RopeScaling, WeightType};
+use trireme_llm::checkpoint::{
+    Architecture, Checkpoint, DecoderConfig, Pooling, RopeLayout, RopeScaling, WeightType,
+};
 use trireme_llm::tokenizer::{Detokenizer, Tokenizer};
 
 /// "What is the capital of France?" with the default system prompt.

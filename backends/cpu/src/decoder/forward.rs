@@ -24,7 +24,8 @@ impl Weights {
         for position in starts.clone().flat_map(|(n, at)| at..at + n) {
             self.rope.angles(position, &mut s.angles);
         }
-        let plan = |window| AttentionPlan::new(starts.clone(), heads, Mask::Causal { window }, pool.threads());
+        let plan =
+            |window| AttentionPlan::new(starts.clone(), heads, Mask::Causal { window }, pool.threads());
         let mut full = plan(None);
         let mut windowed = c.sliding_window.map(|w| plan(Some(w)));
         let tables: Vec<&[BlockId]> = segments.iter().map(|x| x.table).collect();

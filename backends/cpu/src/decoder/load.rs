@@ -42,11 +42,16 @@ impl LlamaModel {
                 input_norm: vector(name("input_layernorm"))?,
                 qkv: linear(&["q", "k", "v"].map(|p| name(&format!("self_attn.{p}_proj"))), Layout::Stacked)?,
                 qkv_bias: match config.qkv_bias {
-                    true => bias(&["q", "k", "v"].map(|p| format!("model.layers.{i}.self_attn.{p}_proj.bias")))?,
+                    true => {
+                        bias(&["q", "k", "v"].map(|p| format!("model.layers.{i}.self_attn.{p}_proj.bias")))?
+                    }
                     false => Bias(None),
                 },
                 qk_norms: match config.qk_norm {
-                    true => Some(QkNorms { q: vector(name("self_attn.q_norm"))?, k: vector(name("self_attn.k_norm"))? }),
+                    true => Some(QkNorms {
+                        q: vector(name("self_attn.q_norm"))?,
+                        k: vector(name("self_attn.k_norm"))?,
+                    }),
                     false => None,
                 },
                 o_bias: match config.output_bias {
@@ -85,7 +90,9 @@ impl LlamaModel {
 /// What the layers cannot compute is refused, not left out.
 fn check_features(config: &DecoderConfig) -> Result<(), EngineError> {
     if config.mlp_bias {
-        return Err(EngineError::Config("biases of the MLP ('mlp_bias') cannot be computed on the CPU".into()));
+        return Err(EngineError::Config(
+            "biases of the MLP ('mlp_bias') cannot be computed on the CPU".into(),
+        ));
     }
     Ok(())
 }

@@ -18,6 +18,14 @@ pub enum Pooling {
     Mean,
     /// The first token's vector.
     Cls,
+    /// The largest of each element.
+    Max,
+    /// The sum over all tokens, divided by the square root of their number.
+    MeanSqrtLen,
+    /// The mean with weights 1, 2, 3, ... in the order of the tokens.
+    WeightedMean,
+    /// The last token's vector.
+    LastToken,
 }
 
 /// An encoder of the BERT family.
@@ -28,8 +36,10 @@ pub struct BertConfig {
     pub intermediate_size: usize,
     pub num_layers: usize,
     pub num_heads: usize,
-    /// Longest text in tokens, special tokens included.
+    /// Rows of the position embeddings.
     pub max_position_embeddings: usize,
+    /// Longest text in tokens, special tokens included: `max_seq_length` of `sentence_bert_config.json` where it is less.
+    pub max_tokens: usize,
     pub type_vocab_size: usize,
     pub layer_norm_eps: f32,
     pub pooling: Pooling,

@@ -88,6 +88,7 @@ mod tests {
         ]
         .assert_eq(&err);
         let err = by_gguf_name("mamba").err().unwrap().to_string();
-        expect_test::expect!["architecture 'mamba' is not known; known are: llama, qwen2, qwen3"].assert_eq(&err);
+        expect_test::expect!["architecture 'mamba' is not known; known are: llama, qwen2, qwen3"]
+            .assert_eq(&err);
     }
 }

@@ -1,8 +1,8 @@
 //! Decoders from the metadata of a GGUF file.
 
+use super::check;
 use super::config::DecoderConfig;
 use super::rope::RopeScaling;
-use super::check;
 use crate::checkpoint::config::Architecture;
 use crate::checkpoint::error::CheckpointErrorKind as Kind;
 use crate::checkpoint::gguf::Metadata;
@@ -11,7 +11,12 @@ use crate::checkpoint::registry::ShapeOf;
 use crate::checkpoint::weight::Weight;
 
 /// Reads the keys of the architecture named `arch`. `weight` finds tensors by their name in the file.
-pub(super) fn read(arch: &str, meta: &Metadata, shape: &ShapeOf<'_>, divisors: Option<&Weight>) -> Result<Architecture, Kind> {
+pub(super) fn read(
+    arch: &str,
+    meta: &Metadata,
+    shape: &ShapeOf<'_>,
+    divisors: Option<&Weight>,
+) -> Result<Architecture, Kind> {
     let key = |name: &str| format!("{arch}.{name}");
     if meta.optional_size(&key("expert_count"))?.is_some_and(|n| n > 0) {
         return Err(Kind::Unsupported("a mixture of experts".into()));
@@ -72,7 +77,13 @@ pub(super) fn read(arch: &str, meta: &Metadata, shape: &ShapeOf<'_>, divisors: O
 
 /// `rope.scaling.*`, or a divisor for each frequency in `rope_freqs.weight`. The context that the file states has the
 /// scaling in it.
-fn scaling(arch: &str, meta: &Metadata, head_dim: usize, context: usize, divisors: Option<&Weight>) -> Result<RopeScaling, Kind> {
+fn scaling(
+    arch: &str,
+    meta: &Metadata,
+    head_dim: usize,
+    context: usize,
+    divisors: Option<&Weight>,
+) -> Result<RopeScaling, Kind> {
     let key = |name: &str| format!("{arch}.rope.scaling.{name}");
     let kind = meta.optional_str(&key("type"))?.filter(|s| *s != "none");
     if let Some(weight) = divisors {

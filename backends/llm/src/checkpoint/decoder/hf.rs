@@ -115,15 +115,15 @@ fn rope(config: &Object, stated: usize) -> Result<(RopeScaling, usize), Kind> {
         }
     };
     let number = |name: &str| {
-        optional(name)?.ok_or_else(|| Kind::Malformed(format!("'{key}.{name}' is missing, '{kind}' needs it")))
+        optional(name)?
+            .ok_or_else(|| Kind::Malformed(format!("'{key}.{name}' is missing, '{kind}' needs it")))
     };
     let original = match object.and_then(|o| o.get("original_max_position_embeddings")) {
         None | Some(Value::Null) => config.optional_size("original_max_position_embeddings")?,
         Some(v) => Some(positive(
             "original_max_position_embeddings",
-            v.as_u64().ok_or_else(|| {
-                Kind::malformed("'original_max_position_embeddings' is no whole number")
-            })?,
+            v.as_u64()
+                .ok_or_else(|| Kind::malformed("'original_max_position_embeddings' is no whole number"))?,
         )?),
     };
     let stretched = |by: f32| (stated as f64 * f64::from(by)) as usize;
@@ -151,15 +151,12 @@ fn rope(config: &Object, stated: usize) -> Result<(RopeScaling, usize), Kind> {
             let factor = number("factor")?;
             let original_max = original.unwrap_or(stated);
             let scale = |mscale: f32| if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
-            let attention_factor = match (
-                optional("attention_factor")?,
-                optional("mscale")?,
-                optional("mscale_all_dim")?,
-            ) {
-                (Some(given), _, _) => given,
-                (None, Some(m), Some(all)) => scale(m) / scale(all),
-                _ => scale(1.0),
-            };
+            let attention_factor =
+                match (optional("attention_factor")?, optional("mscale")?, optional("mscale_all_dim")?) {
+                    (Some(given), _, _) => given,
+                    (None, Some(m), Some(all)) => scale(m) / scale(all),
+                    _ => scale(1.0),
+                };
             let truncate = object.and_then(|o| o.get("truncate")).and_then(Value::as_bool).unwrap_or(true);
             let scaling = RopeScaling::Yarn {
                 factor,

@@ -132,9 +132,7 @@ impl Band {
     /// Pair `i` makes `L / (TAU * theta^(2i/d))` turns over the original context `L`: solved for `i` at the two betas.
     fn yarn(theta: f64, head_dim: usize, original: usize, betas: [f32; 2], truncate: bool) -> Self {
         let d = head_dim as f64;
-        let pair = |turns: f32| {
-            d * (original as f64 / (f64::from(turns) * TAU)).ln() / (2.0 * theta.ln())
-        };
+        let pair = |turns: f32| d * (original as f64 / (f64::from(turns) * TAU)).ln() / (2.0 * theta.ln());
         let [fast, slow] = betas.map(pair);
         let (low, high) = if truncate { (fast.floor(), slow.ceil()) } else { (fast, slow) };
         let (low, high) = (low.max(0.0), high.min(d - 1.0));
