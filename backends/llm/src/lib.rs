@@ -6,6 +6,9 @@
 //! * [`sampling`]: the next token from logits, reproducible by seed
 //! * [`stop`]: when a text ends, and what of it may be shown before that is known
 //! * [`generate`]: a decode loop over these for one text at a time
+//! * [`engine`]: in-flight batching of many texts at a time
+//! * [`guided`]: answers that keep to a grammar
+//! * [`profile`]: the shapes that steps may have
 //! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
@@ -14,9 +17,12 @@
 
 pub mod chat;
 pub mod checkpoint;
+pub mod engine;
 pub mod executor;
 pub mod generate;
+pub mod guided;
 pub mod params;
+pub mod profile;
 pub mod sampling;
 pub mod stop;
 pub mod tokenizer;
