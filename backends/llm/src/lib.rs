@@ -7,9 +7,11 @@
 //! * [`stop`]: when a text ends, and what of it may be shown before that is known
 //! * [`generate`]: a decode loop over these for one text at a time
 //! * [`engine`]: in-flight batching of many texts at a time
-//! * [`guided`]: answers that keep to a grammar
 //! * [`profile`]: the shapes that steps may have
 //! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
+//! * [`grammar`]: answers of a form, JSON of a schema for one
+//! * [`openai`]: OpenAI's API, from the body of a call to the objects of its answer
+//! * [`tensors`]: requests of token ids, by TensorRT-LLM's contract
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
 //! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
@@ -20,9 +22,11 @@ pub mod checkpoint;
 pub mod engine;
 pub mod executor;
 pub mod generate;
-pub mod guided;
+pub mod grammar;
+pub mod openai;
 pub mod params;
 pub mod profile;
 pub mod sampling;
 pub mod stop;
+pub mod tensors;
 pub mod tokenizer;

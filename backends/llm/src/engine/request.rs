@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::executor::SlotSampling;
-use crate::guided::Guide;
 use crate::stop::StopRules;
 
 /// One prompt to continue.
@@ -18,10 +17,6 @@ pub struct Request {
     pub stop: StopRules,
     /// Whether the model's own end-of-text tokens are tokens like others.
     pub ignore_eos: bool,
-    /// Token sequences that no answer contains.
-    pub bad_words: Vec<Vec<u32>>,
-    /// What the answer must be.
-    pub guide: Option<Guide>,
     /// Answers to give; they share the prompt. Answer `i` has a seed of its own, made of the request's seed and `i`.
     pub n: u32,
     /// 0 for none given; else the smaller, the more urgent.
@@ -48,8 +43,6 @@ impl Request {
             sampling: SlotSampling::default(),
             stop,
             ignore_eos: false,
-            bad_words: Vec::new(),
-            guide: None,
             n: 1,
             priority: 0,
             deadline_ns: None,

@@ -19,9 +19,11 @@
 //! * Rows fit `max_step_tokens`; positions fit `max_context`; steps end in the order in which they were submitted.
 
 mod error;
+mod ledger;
 mod step;
 
 pub use error::ExecutorError;
+pub use ledger::Ledger;
 pub use step::{
     Admission, BlockTableChange, Bucket, DecodeRow, PrefillChunk, Sampled, SlotSampling, StepDiff,
     StepOutput, TokenLogprob, TokenMask,

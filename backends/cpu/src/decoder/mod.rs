@@ -6,11 +6,12 @@ mod load;
 use std::sync::Arc;
 
 use trireme_llm::checkpoint::{LlamaConfig, RopeLayout, Weight};
+use trireme_llm::executor::BlockId;
 
 use crate::attend::Heads;
 use crate::error::EngineError;
 use crate::kernels::Kernels;
-use crate::kv_cache::{KvCache, KvShape};
+use crate::kv::{KvCache, KvPool, KvShape};
 use crate::linear::{Activations, Linear};
 use crate::threads::Pool;
 
@@ -27,11 +28,12 @@ pub enum LogitsWanted {
     All,
 }
 
-/// One sequence's part of a step: `tokens` go behind what `cache` holds.
-pub struct Segment<'a> {
-    pub cache: &'a mut KvCache,
-    pub tokens: &'a [u32],
-    pub logits: LogitsWanted,
+/// One sequence's part of a step: `tokens` at the positions from `start` on, which lie in the blocks of `table`.
+pub(crate) struct Segment<'a> {
+    pub(crate) table: &'a [BlockId],
+    pub(crate) start: usize,
+    pub(crate) tokens: &'a [u32],
+    pub(crate) logits: LogitsWanted,
 }
 
 /// A loaded decoder with its own working memory. Clones share weights and threads.
@@ -129,23 +131,27 @@ impl LlamaModel {
                 LogitsWanted::Last if i < last_piece => LogitsWanted::None,
                 wanted => wanted,
             };
-            let segment = Segment { cache: &mut *cache, tokens: piece, logits };
-            self.weights.step(&mut self.scratch, &mut [segment])?;
+            cache.reserve(piece.len())?;
+            let segment = Segment { table: &cache.table, start: cache.len(), tokens: piece, logits };
+            self.weights.step(&mut self.scratch, &mut cache.pool, &[segment]);
+            cache.advance(piece.len());
         }
         Ok(&self.scratch.logits)
     }
 
-    /// Runs several sequences in one step and gives the wanted logits in their order: rows of `vocab_size`.
-    ///
-    /// # Errors
-    /// As [`Self::forward`]; then no cache has changed.
-    pub fn step(&mut self, segments: &mut [Segment<'_>]) -> Result<&[f32], EngineError> {
-        for s in &*segments {
-            self.weights.check(s.tokens, s.cache)?;
-        }
+    /// Runs checked segments over the blocks of `kv` and gives the wanted logits in their order: rows of `vocab_size`.
+    pub(crate) fn step(&mut self, kv: &mut KvPool, segments: &[Segment<'_>]) -> &[f32] {
         self.scratch.logits.clear();
-        self.weights.step(&mut self.scratch, segments)?;
-        Ok(&self.scratch.logits)
+        self.weights.step(&mut self.scratch, kv, segments);
+        &self.scratch.logits
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.weights.pool
+    }
+
+    pub(crate) fn kv_shape(&self) -> KvShape {
+        self.weights.kv
     }
 }
 
@@ -164,7 +170,7 @@ impl Weights {
         if tokens.is_empty() {
             return Err(EngineError::Empty);
         }
-        if cache.shape != self.kv {
+        if cache.pool.shape() != self.kv {
             return Err(EngineError::Config("the cache belongs to another model".into()));
         }
         let vocab = self.config.vocab_size;

@@ -1,28 +1,28 @@
 //! One step through all layers.
 
+use trireme_llm::executor::BlockId;
+
 use super::{LogitsWanted, Scratch, Segment, Weights};
-use crate::attend::AttentionPlan;
-use crate::error::EngineError;
-use crate::kv_cache::KvCache;
+use crate::attend::{AttentionPlan, LayerKv, Mask};
+use crate::kv::{BLOCK_TOKENS, KvPool};
 use crate::linear::{Epilogue, each_row};
 use crate::ops::rope;
 use crate::shared::SharedMut;
 
 impl Weights {
-    /// Runs checked segments; appends the wanted logits to `s.logits`.
-    pub(super) fn step(&self, s: &mut Scratch, segments: &mut [Segment<'_>]) -> Result<(), EngineError> {
-        for segment in &mut *segments {
-            segment.cache.reserve(segment.tokens.len())?;
-        }
+    /// Runs checked segments, whose positions all lie in blocks of their tables; appends the wanted logits to
+    /// `s.logits`.
+    pub(crate) fn step(&self, s: &mut Scratch, kv: &mut KvPool, segments: &[Segment<'_>]) {
         let rows: usize = segments.iter().map(|x| x.tokens.len()).sum();
         let (c, pool, kernels) = (&self.config, &*self.pool, &self.kernels);
         let (hidden, heads) = (c.hidden_size, self.heads());
         let qkv_width = (heads.query + 2 * heads.kv) * heads.dim;
 
         self.embed(s, segments, rows);
-        let starts = segments.iter().map(|x| (x.tokens.len(), x.cache.len()));
+        let starts = segments.iter().map(|x| (x.tokens.len(), x.start));
         rope::angles(starts.clone().flat_map(|(n, at)| at..at + n), heads.dim, c.rope_theta, &mut s.angles);
-        let mut plan = AttentionPlan::new(starts, heads, true, pool.threads());
+        let mut plan = AttentionPlan::new(starts, heads, Mask::Causal { window: None }, pool.threads());
+        let tables: Vec<&[BlockId]> = segments.iter().map(|x| x.table).collect();
         s.qkv.resize(rows * qkv_width, 0.0);
         s.attended.resize(rows, heads.query * heads.dim);
         s.gated.resize(rows, c.intermediate_size);
@@ -34,9 +34,9 @@ impl Weights {
                 (kernels.rms_norm)(&from[m * hidden..][..hidden], &layer.input_norm, c.rms_norm_eps, x);
             });
             layer.qkv.apply(pool, kernels, &s.x, &mut s.qkv, qkv_width, Epilogue::Store);
-            self.rotate_and_store(s, segments, rows, l);
-            let caches: Vec<&KvCache> = segments.iter().map(|x| &*x.cache).collect();
-            plan.run(pool, kernels, heads, &caches, l, &s.qkv, qkv_width, &mut s.attended.x);
+            self.rotate_and_store(s, kv, segments, rows, l);
+            let layer_kv = LayerKv { pool: kv, tables: &tables, layer: l };
+            plan.run(pool, kernels, heads, layer_kv, &s.qkv, qkv_width, &mut s.attended.x);
 
             s.attended.ready(pool, kernels, &layer.o);
             layer.o.apply(pool, kernels, &s.attended, &mut s.hidden, hidden, Epilogue::Add);
@@ -51,10 +51,6 @@ impl Weights {
             layer.down.apply(pool, kernels, &s.gated, &mut s.hidden, hidden, Epilogue::Add);
         }
         self.logits(s, segments);
-        for segment in segments {
-            segment.cache.advance(segment.tokens.len());
-        }
-        Ok(())
     }
 
     fn embed(&self, s: &mut Scratch, segments: &[Segment<'_>], rows: usize) {
@@ -69,19 +65,25 @@ impl Weights {
         });
     }
 
-    /// Turns queries (scaled for attention) and keys, and puts keys and values into the caches.
-    fn rotate_and_store(&self, s: &mut Scratch, segments: &mut [Segment<'_>], rows: usize, layer: usize) {
+    /// Turns queries (scaled for attention) and keys, and puts keys and values into their blocks.
+    fn rotate_and_store(
+        &self,
+        s: &mut Scratch,
+        kv: &mut KvPool,
+        segments: &[Segment<'_>],
+        rows: usize,
+        layer: usize,
+    ) {
         let heads = self.heads();
         let hd = heads.dim;
         let width = (heads.query + 2 * heads.kv) * hd;
         let scale = 1.0 / (hd as f32).sqrt();
         let mut places = Vec::with_capacity(rows);
-        let mut writers = Vec::with_capacity(segments.len());
-        for (i, segment) in segments.iter_mut().enumerate() {
-            let at = segment.cache.len();
-            places.extend((at..at + segment.tokens.len()).map(|position| (i, position)));
-            writers.push(segment.cache.writer());
+        for segment in segments {
+            let positions = segment.start..segment.start + segment.tokens.len();
+            places.extend(positions.map(|p| (segment.table[p / BLOCK_TOKENS], p)));
         }
+        let writer = kv.writer();
         let (angles, qkv) = (&s.angles, SharedMut::new(&mut s.qkv));
         each_row(&self.pool, rows, |m| {
             // SAFETY: every row is visited once.
@@ -90,11 +92,11 @@ impl Weights {
             let (q, kv) = row.split_at_mut(heads.query * hd);
             let (k, v) = kv.split_at_mut(heads.kv * hd);
             q.chunks_exact_mut(hd).for_each(|q| rope::rotate(q, angles, self.rope_layout, scale));
-            let (sequence, position) = places[m];
+            let (block, position) = places[m];
             for (head, (k, v)) in k.chunks_exact_mut(hd).zip(v.chunks_exact(hd)).enumerate() {
                 rope::rotate(k, angles, self.rope_layout, 1.0);
                 // SAFETY: a row has a position of its own, and attention begins when all rows are done.
-                unsafe { writers[sequence].write(layer, head, position, k, v, self.kernels.to_f16) };
+                unsafe { writer.write(block, layer, head, position, k, v, self.kernels.to_f16) };
             }
         });
     }

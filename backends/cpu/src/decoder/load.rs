@@ -8,7 +8,7 @@ use super::{Layer, LlamaModel, Scratch, Weights};
 use crate::error::EngineError;
 use crate::kernels::Kernels;
 use crate::kernels::isa::LANES;
-use crate::kv_cache::{KvShape, MAX_HEAD_DIM};
+use crate::kv::{KvShape, MAX_HEAD_DIM};
 use crate::linear::{Layout, Linear};
 use crate::options::Options;
 use crate::threads::Pool;

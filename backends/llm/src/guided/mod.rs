@@ -1,5 +1,0 @@
-//! Answers that keep to a grammar.
-
-mod guide;
-
-pub use guide::{Guide, ToolSchema};
