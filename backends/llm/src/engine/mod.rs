@@ -6,10 +6,13 @@
 //!                └──────────┘ preempted when blocks run out
 //! ```
 
+mod core;
 mod event;
 mod options;
 mod request;
+mod sequence;
 
+pub use core::{Core, CoreStats};
 pub use event::{Event, Finish, Flow, Output, RequestError, TokenLogprobs, Usage};
 pub use options::{Clock, EngineOptions, Policy};
 pub use request::Request;
