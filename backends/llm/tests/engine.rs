@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use proptest::prelude::*;
-use trireme_llm::engine::{Core, EngineOptions, Event, Policy, Request, RequestError};
+use trireme_llm::engine::{
+    Core, Engine, EngineOptions, Event, Flow, Policy, Request, RequestError, RequestHandle,
+};
 use trireme_llm::executor::{
     Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, Sampled, Slot, SlotSampling, StepDiff, StepId,
     StepOutput,
@@ -330,4 +332,147 @@ fn what_can_never_fit_is_refused_with_the_limit() {
         error(&mut core, request(vec![1], 1)),
         "1 requests are waiting, the limit is 1: try again later"
     );
+}
+
+/// Sends what comes to a channel.
+fn channel() -> (impl FnMut(&RequestHandle, Event) -> Flow + Send, mpsc::Receiver<Event>) {
+    let (send, receive) = mpsc::channel();
+    let sink = move |_: &RequestHandle, event| match send.send(event) {
+        Ok(()) => Flow::Continue,
+        Err(_) => Flow::Stop,
+    };
+    (sink, receive)
+}
+
+fn collect(events: impl IntoIterator<Item = Event>) -> Answer {
+    let mut answer = Answer::default();
+    for event in events {
+        match event {
+            Event::Output(output) => {
+                answer.tokens.entry(output.index).or_default().extend(output.tokens);
+                answer.finished.extend(output.finish.map(|finish| (output.index, finish)));
+            }
+            Event::End(end) => answer.end = Some(end.map(|_| ())),
+        }
+    }
+    answer
+}
+
+/// Sixty-four requests from several threads, on few blocks, with two steps in flight.
+#[test]
+fn the_thread_answers_everybody() {
+    let shape = Shape { slots: 6, budget: 24, blocks: 20, depth: 2 };
+    let options = EngineOptions { policy: Policy::MaxUtilization, ..options() };
+    let engine = Engine::start(Box::new(Stub::new(shape)), options).unwrap();
+    let ask = |i: u32| {
+        let mut request = request((1..=i % 20 + 1).collect(), 20);
+        request.sampling = SlotSampling { temperature: 1.0, seed: i.into(), ..SlotSampling::default() };
+        (request.ignore_eos, request.stream) = (true, NonZeroU32::new(i % 4));
+        request
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let engine = &engine;
+            scope.spawn(move || {
+                let receivers: Vec<_> = (0..16)
+                    .map(|i| {
+                        let (sink, events) = channel();
+                        let request = ask(thread * 16 + i);
+                        let handle = engine.submit(request.clone(), Box::new(sink));
+                        if i % 5 == 4 {
+                            handle.cancel();
+                        }
+                        (request, events, i % 5 == 4)
+                    })
+                    .collect();
+                for (request, events, cancelled) in receivers {
+                    let answer = collect(events);
+                    match answer.end {
+                        Some(Err(RequestError::Cancelled)) => assert!(cancelled),
+                        _ => assert_eq!(answer, alone(&request)),
+                    }
+                }
+            });
+        }
+    });
+    engine.drain();
+    assert_eq!((engine.stats().kv.used, engine.stats().running, engine.stats().waiting), (0, 0, 0));
+}
+
+#[test]
+fn a_paused_answer_goes_on_when_it_is_resumed() {
+    let shape = Shape { slots: 2, budget: 24, blocks: 20, depth: 1 };
+    let engine = Engine::start(Box::new(Stub::new(shape)), options()).unwrap();
+    let (send, receive) = mpsc::channel();
+    let sink = move |_: &RequestHandle, event| {
+        send.send(event).unwrap();
+        Flow::Pause
+    };
+    let request = Request { stream: NonZeroU32::new(1), ignore_eos: true, ..request(vec![3], 5) };
+    let handle = engine.submit(request.clone(), Box::new(sink));
+    let mut events = vec![receive.recv().unwrap()];
+    // Another one is answered meanwhile, and the paused one says no more.
+    let (other, answered) = channel();
+    engine.submit(request.clone(), Box::new(other));
+    assert_eq!(collect(answered), alone(&request));
+    assert!(receive.try_recv().is_err());
+    while !matches!(events.last(), Some(Event::End(_))) {
+        handle.resume();
+        events.push(receive.recv().unwrap());
+    }
+    assert_eq!(collect(events), alone(&request));
+}
+
+/// Breaks at its third step.
+struct Broken(Stub, bool);
+
+impl Executor for Broken {
+    fn info(&self) -> &ExecutorInfo {
+        self.0.info()
+    }
+    fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
+        if self.0.next < 2 {
+            return self.0.submit(step);
+        }
+        assert!(!self.1, "the device is gone");
+        Err(ExecutorError::Fatal("the device is gone".to_owned()))
+    }
+    fn poll(&mut self, id: StepId) -> Result<Option<StepOutput>, ExecutorError> {
+        self.0.poll(id)
+    }
+    fn wait(&mut self, id: StepId) -> Result<StepOutput, ExecutorError> {
+        self.0.wait(id)
+    }
+}
+
+#[test]
+fn an_executor_that_fails_loses_no_request() {
+    for panics in [false, true] {
+        let stub = Stub::new(Shape { slots: 2, budget: 24, blocks: 20, depth: 1 });
+        let engine = Engine::start(Box::new(Broken(stub, panics)), options()).unwrap();
+        for _ in 0..3 {
+            let (sink, events) = channel();
+            engine.submit(Request { ignore_eos: true, ..request(vec![3], 9) }, Box::new(sink));
+            let end = collect(events).end.unwrap().unwrap_err().to_string();
+            assert!(end.starts_with("the engine does not run any more: the executor "), "{end}");
+        }
+        assert_eq!(engine.stats().kv.used, 0);
+    }
+}
+
+#[test]
+fn an_engine_that_is_dropped_answers_what_it_holds() {
+    let stub = Stub::new(Shape { slots: 2, budget: 24, blocks: 20, depth: 1 });
+    let engine = Engine::start(Box::new(stub), options()).unwrap();
+    let (send, receive) = mpsc::channel();
+    let sink = move |_: &RequestHandle, event| {
+        send.send(event).unwrap();
+        Flow::Pause
+    };
+    let request = Request { stream: NonZeroU32::new(1), ignore_eos: true, ..request(vec![3], 5) };
+    engine.submit(request, Box::new(sink));
+    assert!(matches!(receive.recv().unwrap(), Event::Output(_)));
+    drop(engine);
+    let end = collect(receive).end.unwrap().unwrap_err().to_string();
+    assert_eq!(end, "the engine does not run any more: it was shut down");
 }
