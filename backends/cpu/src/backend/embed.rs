@@ -72,7 +72,7 @@ impl EmbedModel {
             model: name.to_owned(),
             tokenizer: tokenizer.clone(),
             vocab_size: bert.config().vocab_size,
-            max_tokens: bert.config().max_position_embeddings,
+            max_tokens: bert.config().max_tokens,
             dimensions: bert.config().hidden_size,
         };
         Ok(Self { bert, shared: Arc::new(Shared { tokenizer, door, layout }) })
@@ -97,7 +97,7 @@ impl EmbedInstance {
                 self.answer(request);
                 continue;
             }
-            match self.shared.tokens(&request, self.bert.config().max_position_embeddings) {
+            match self.shared.tokens(&request, self.bert.config().max_tokens) {
                 Err(error) => request.fail(error),
                 Ok(tokens) => {
                     request.responder().computing();

@@ -52,7 +52,7 @@ impl Backend for CpuBackend {
             return Ok(None);
         }
         Ok(Some(match &checkpoint.architecture {
-            Architecture::Llama(_) => generate::config(),
+            Architecture::Decoder(_) => generate::config(),
             Architecture::Bert(c) => embed::config(c.hidden_size),
         }))
     }
@@ -68,7 +68,7 @@ impl Backend for CpuBackend {
             ..Options::default()
         };
         Ok(match &checkpoint.architecture {
-            Architecture::Llama(_) => CpuModel::Generate(Box::new(GenerateModel::load(
+            Architecture::Decoder(_) => CpuModel::Generate(Box::new(GenerateModel::load(
                 &checkpoint,
                 options,
                 &params,
