@@ -14,6 +14,7 @@ mod io_threads;
 mod report;
 mod serve;
 mod settings;
+mod test_hooks;
 
 pub use chat::chat;
 pub use check::check;
