@@ -86,3 +86,24 @@ def test_shapes_are_not_mixed(tmp_path):
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             list(pool.map(one, [1 + i % 3 for i in range(64)]))
         assert stats(server, "m")["inference_count"] == 64
+
+
+def test_a_batcher_can_be_told_to_wait_for_its_first_requests(tmp_path):
+    extra = "dynamic_batching { }\n"
+    write_model(tmp_path, "m", identity("m", "FP32", "16", 8, extra))
+    with Server(tmp_path, env={"TRITONSERVER_DELAY_SCHEDULER": "8"}) as server:
+        hammer(server, "m", 8, 1)
+        first = stats(server, "m")
+        hammer(server, "m", 1, 3)
+        later = stats(server, "m")
+    # Without the wait eight clients at once never meet in one batch of a model that takes no time.
+    assert [batch["batch_size"] for batch in first["batch_stats"]] == [8]
+    assert first["execution_count"] == 1
+    assert later["execution_count"] == 4
+
+
+def test_a_number_that_is_none_ends_the_start(tmp_path):
+    write_model(tmp_path, "m", identity("m"))
+    with Server(tmp_path, env={"TRITONSERVER_DELAY_SCHEDULER": "many"}, wait=False) as server:
+        assert server.process.wait(20) == 1
+        assert "TRITONSERVER_DELAY_SCHEDULER is 'many'" in server.output()

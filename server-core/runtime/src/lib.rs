@@ -57,3 +57,4 @@ pub use state::{IndexEntry, ModelState};
 pub use stream::ResponseStream;
 pub use trireme_host::abi::LogLevel;
 pub use trireme_host::{Document, DocumentCall, Value};
+pub use trireme_scheduling::StartAfter;

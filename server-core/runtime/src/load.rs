@@ -9,6 +9,7 @@ use trireme_host::abi::InstanceKind;
 use trireme_host::{Backend, ModelArgs};
 use trireme_model_config::{CheckedConfig, Draft, InstanceGroup};
 use trireme_repository::{FoundModel, FoundVersion};
+use trireme_scheduling::StartAfter;
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
@@ -159,7 +160,10 @@ impl Loader<'_> {
         let warmup = Warmup::read(&config, &found.dir)?;
         let sequences = Sequences::new(&config, &found.dir)?;
         let bounded = std::num::NonZeroU32::new(backend.library().info().max_in_flight);
-        let queue = Queue::new(source::dispatcher(&config, plans.len(), bounded)?, bounded.is_some());
+        let queue = Queue::new(
+            source::dispatcher(&config, plans.len(), bounded, self.options.start_after)?,
+            bounded.is_some(),
+        );
         let model = backend.load(&args)?;
         let endpoints = model.openai_endpoints()?;
         let label = format!("{}:{number}", found.name);
@@ -219,7 +223,7 @@ impl Loader<'_> {
         let labels = Labels::read(&config, &found.dir)?;
         let ensemble = Ensemble::load(draft, &config, self.index)?;
         source::set_decoupled(&mut config, draft, ensemble.is_decoupled())?;
-        let queue = Queue::new(source::dispatcher(&config, 0, None)?, false);
+        let queue = Queue::new(source::dispatcher(&config, 0, None, StartAfter::default())?, false);
         let mut version = self.version(number, config, numbers, queue, None);
         version.labels = labels;
         version.ensemble = Some(Arc::new(ensemble));

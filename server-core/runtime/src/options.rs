@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use trireme_protocol::Limits;
+use trireme_scheduling::StartAfter;
 
 /// Who decides which models are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct CoreOptions {
     pub exit_timeout: Duration,
     /// The size of the response cache in bytes; none if absent.
     pub cache_bytes: Option<usize>,
+    /// For tests: how many requests a batcher waits for before it begins.
+    pub start_after: StartAfter,
     /// What clients may send.
     pub limits: Limits,
 }

@@ -12,7 +12,7 @@ use trireme_protocol::proto::model_config::SchedulingChoice;
 use trireme_repository::{BackendPlaces, FoundModel, FoundVersion, RepositoryError};
 use trireme_scheduling::{
     Direct, Dispatcher, Dynamic, DynamicConfig, InstanceSlots, Policies, PolicyError, QueuePolicy,
-    TimeoutAction,
+    StartAfter, TimeoutAction,
 };
 
 use crate::error::ServeError;
@@ -222,10 +222,11 @@ pub(crate) fn dispatcher(
     config: &CheckedConfig,
     instances: usize,
     max_in_flight: Option<NonZeroU32>,
+    start_after: StartAfter,
 ) -> Result<Dispatcher, ServeError> {
     let slots = InstanceSlots::new(u32::try_from(instances).unwrap_or(u32::MAX), max_in_flight);
     if let Some(sequence) = config.sequence() {
-        return crate::sequence::dispatcher(sequence, config.max_batch_size, slots);
+        return crate::sequence::dispatcher(sequence, config.max_batch_size, slots, start_after);
     }
     Ok(match &config.scheduling {
         Scheduling::Direct => Dispatcher::new(Direct::new(), slots),
@@ -235,7 +236,10 @@ pub(crate) fn dispatcher(
                 DynamicConfig::new(config.max_batch_size, &batching.preferred, batching.max_queue_delay_us)
                     .map_err(|error| refuse(error.to_string()))?;
             let policies = policies(batching).map_err(|error| refuse(error.to_string()))?;
-            Dispatcher::new(Dynamic::new(dynamic.with_policies(policies)), slots)
+            Dispatcher::new(
+                Dynamic::new(dynamic.with_policies(policies).with_start_after(start_after)),
+                slots,
+            )
         }
     })
 }

@@ -66,6 +66,7 @@ mod scheduler;
 mod sequence;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
+mod start;
 mod time;
 
 pub use answers::{AnswerOrder, Turn};
@@ -81,4 +82,5 @@ pub use sequence::{
     CorrelationId, DirectSequenceConfig, DirectSequences, DropReason, MAX_CORRELATION_ID_LEN,
     OldestSequenceConfig, OldestSequences, Row, SequenceConfigError, SequenceStep,
 };
+pub use start::StartAfter;
 pub use time::Time;

@@ -15,6 +15,7 @@ mod plan;
 mod report;
 mod serve;
 mod settings;
+mod test_hooks;
 
 pub use chat::chat;
 pub use check::check;

@@ -54,6 +54,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         load_retries: flags.model_load_retry_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         cache_bytes: crate::cache::size(&flags.cache_config, flags.response_cache_byte_size)?,
+        start_after: crate::test_hooks::start_after()?,
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
 }

@@ -15,7 +15,7 @@ use trireme_protocol::proto::ModelSequenceBatching;
 use trireme_protocol::proto::model_sequence_batching::StrategyChoice;
 use trireme_scheduling::{
     CorrelationId, DirectSequenceConfig, DirectSequences, Dispatcher, InstanceId, InstanceSlots,
-    OldestSequenceConfig, OldestSequences, Row, SequenceStep,
+    OldestSequenceConfig, OldestSequences, Row, SequenceStep, StartAfter,
 };
 
 use crate::error::ServeError;
@@ -84,6 +84,7 @@ pub(crate) fn dispatcher(
     sequence: &ModelSequenceBatching,
     max_batch_size: u32,
     slots: InstanceSlots,
+    start_after: StartAfter,
 ) -> Result<Dispatcher, ServeError> {
     let idle = sequence.max_sequence_idle_microseconds;
     let refuse = |error: trireme_scheduling::SequenceConfigError| ServeError::invalid(error.to_string());
@@ -94,7 +95,10 @@ pub(crate) fn dispatcher(
             let candidates = u32::try_from(oldest.max_candidate_sequences).unwrap_or(0);
             let delay = oldest.max_queue_delay_microseconds;
             let config = OldestSequenceConfig::new(max_batch_size, idle, candidates, &preferred, delay);
-            Dispatcher::new(OldestSequences::new(config.map_err(refuse)?), slots)
+            Dispatcher::new(
+                OldestSequences::new(config.map_err(refuse)?.with_start_after(start_after)),
+                slots,
+            )
         }
         choice => {
             let (delay, least) = match choice {
@@ -104,7 +108,10 @@ pub(crate) fn dispatcher(
                 _ => (0, 0.0),
             };
             let config = DirectSequenceConfig::new(max_batch_size, idle, delay, least);
-            Dispatcher::new(DirectSequences::new(config.map_err(refuse)?), slots)
+            Dispatcher::new(
+                DirectSequences::new(config.map_err(refuse)?.with_start_after(start_after)),
+                slots,
+            )
         }
     })
 }

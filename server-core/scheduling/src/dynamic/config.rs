@@ -1,6 +1,7 @@
 //! `dynamic_batching` as the batcher needs it.
 
 use crate::policy::Policies;
+use crate::start::StartAfter;
 
 /// What is wrong with a [`DynamicConfig`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +20,7 @@ pub struct DynamicConfig {
     preferred: Vec<u32>,
     max_queue_delay_ns: u64,
     policies: Policies,
+    start_after: StartAfter,
 }
 
 impl DynamicConfig {
@@ -49,12 +51,22 @@ impl DynamicConfig {
             preferred,
             max_queue_delay_ns: max_queue_delay_microseconds.saturating_mul(1_000),
             policies: Policies::default(),
+            start_after: StartAfter::default(),
         })
     }
 
     /// The same with priority levels and queue policies.
     pub fn with_policies(self, policies: Policies) -> Self {
         Self { policies, ..self }
+    }
+
+    /// The same, with a first batch that waits for so many requests.
+    pub fn with_start_after(self, start_after: StartAfter) -> Self {
+        Self { start_after: start_after.without_backlog(), ..self }
+    }
+
+    pub(crate) fn start_after(&self) -> StartAfter {
+        self.start_after
     }
 
     pub fn policies(&self) -> &Policies {

@@ -10,6 +10,7 @@ use crate::mutant::mutant;
 use crate::queue::{Due, Pending};
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
+use crate::start::StartAfter;
 use crate::time::Time;
 use walk::{Reach, Walk};
 
@@ -35,6 +36,8 @@ pub struct Dynamic {
     walk: Walk,
     /// Nobody is kept for company any more.
     hurries: bool,
+    /// What has to arrive before the first batch.
+    start: StartAfter,
 }
 
 enum Verdict {
@@ -46,7 +49,8 @@ enum Verdict {
 impl Dynamic {
     pub fn new(config: DynamicConfig) -> Self {
         let queue = Pending::new(config.policies().clone());
-        Self { config, queue, walk: Walk::default(), hurries: false }
+        let start = config.start_after();
+        Self { config, queue, walk: Walk::default(), hurries: false, start }
     }
 
     pub fn config(&self) -> &DynamicConfig {
@@ -98,6 +102,7 @@ impl Scheduler for Dynamic {
         }
         let place = self.queue.push(info)?;
         self.walk.on_change(place);
+        self.start.one_queued();
         Ok(())
     }
 
@@ -148,6 +153,9 @@ impl Scheduler for Dynamic {
         room: Room,
         batch: &mut Vec<RequestId>,
     ) -> Ask {
+        if self.start.waits() && !self.hurries {
+            return Ask::Idle;
+        }
         let count =
             match self.judge(now, Room(if mutant!("room-ignored") { usize::MAX } else { room.0.max(1) })) {
                 Verdict::Nothing => return Ask::empty(self.queue.is_closed()),

@@ -136,6 +136,12 @@ impl Book {
         self.closed = true;
     }
 
+    /// Whether the sequence of a request that waits has a slot.
+    pub(super) fn has_slot(&self, id: RequestId) -> bool {
+        let run = self.owners.get(&id).and_then(|owner| self.runs.get(owner.key));
+        run.is_some_and(|run| run.at.is_some())
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }

@@ -1,6 +1,7 @@
 //! `sequence_batching` as the batchers need it.
 
 use crate::dynamic::{DynamicConfig, DynamicConfigError};
+use crate::start::StartAfter;
 
 const DEFAULT_IDLE_US: u64 = 1_000_000;
 /// Every slot has its place in memory from the start.
@@ -29,6 +30,7 @@ pub struct DirectSequenceConfig {
     pub(super) max_queue_delay_ns: u64,
     /// So many slots with a request are enough; 0: nobody waits for company.
     pub(super) enough: u32,
+    pub(super) start_after: StartAfter,
 }
 
 impl DirectSequenceConfig {
@@ -56,7 +58,13 @@ impl DirectSequenceConfig {
             idle_ns: idle_ns(max_sequence_idle_microseconds),
             max_queue_delay_ns: max_queue_delay_microseconds.saturating_mul(1_000),
             enough,
+            start_after: StartAfter::default(),
         })
+    }
+
+    /// The same, with a first batch that waits for so many requests.
+    pub fn with_start_after(self, start_after: StartAfter) -> Self {
+        Self { start_after: start_after.checked(), ..self }
     }
 
     /// Slots of each instance.
@@ -96,6 +104,11 @@ impl OldestSequenceConfig {
         let slots = if max_candidate_sequences > 0 { max_candidate_sequences } else { max_batch_size.max(1) };
         let slots = checked_slots(slots)?;
         Ok(Self { slots, idle_ns: idle_ns(max_sequence_idle_microseconds), batching })
+    }
+
+    /// The same, with batchers whose first batch waits for so many requests.
+    pub fn with_start_after(self, start_after: StartAfter) -> Self {
+        Self { batching: self.batching.with_start_after(start_after), ..self }
     }
 
     /// Slots of each instance.

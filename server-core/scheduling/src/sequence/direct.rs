@@ -6,6 +6,7 @@ use super::{DirectSequenceConfig, DropReason, Row, SequenceStep};
 use crate::instances::InstanceId;
 use crate::request::{RequestId, RequestInfo};
 use crate::scheduler::{Ask, Refusal, Room, Scheduler};
+use crate::start::StartAfter;
 use crate::time::Time;
 
 /// Forms a batch when an instance asks, by these rules:
@@ -24,12 +25,15 @@ pub struct DirectSequences {
     book: Book,
     /// The rows of the last batch of each instance.
     rows: Vec<Vec<Row>>,
+    /// What has to arrive before the first batch.
+    start: StartAfter,
 }
 
 impl DirectSequences {
     pub fn new(config: DirectSequenceConfig) -> Self {
         let book = Book::new(config.slots, config.idle_ns);
-        Self { config, book, rows: Vec::new() }
+        let start = config.start_after;
+        Self { config, book, rows: Vec::new(), start }
     }
 
     /// Until when the requests of `instance` wait for company.
@@ -53,6 +57,12 @@ impl Scheduler for DirectSequences {
     fn on_sequence_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
         let answer = self.book.on_arrival(info, step);
         self.book.stirred.clear();
+        if answer.is_ok() && self.start.waits() {
+            match self.book.has_slot(info.id) {
+                true => self.start.one_queued(),
+                false => self.start.one_in_backlog(),
+            }
+        }
         answer
     }
 
@@ -80,6 +90,9 @@ impl Scheduler for DirectSequences {
         let Some((last, _)) = self.book.ready(instance).next_back() else {
             return Ask::empty(self.book.is_over());
         };
+        if self.start.waits() && !self.book.is_closed() {
+            return Ask::Idle;
+        }
         if let Some(until) = self.waits_until(instance, now, room) {
             return Ask::WakeAt(until);
         }

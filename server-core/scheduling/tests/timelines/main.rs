@@ -10,3 +10,4 @@ mod script;
 mod sequence_ends;
 mod sequences_direct;
 mod sequences_oldest;
+mod start;

@@ -5,6 +5,7 @@
 //! dynamic max=8 levels=3 level=2 queue=delay,50ms,override,max=9 queue1=reject,20ms      queue1 is the policy of level 1
 //! rows max=4 idle=900ms delay=100ms share=0.5             sequences, direct strategy
 //! oldest max=4 candidates=9 preferred=4 delay=100ms       sequences, oldest strategy
+//! dynamic max=4 start=8 / rows max=2 start=4 backlog=2    the first batch waits for so many
 //! 0ms   arrive A B C size=2 shape=x deadline=50ms         R1..R9 stands for nine names
 //! 0ms   arrive D priority=1 timeout=20ms
 //! 0ms   arrive E F seq=7 is=start,end                     of a sequence; E is the START, F the END
@@ -30,7 +31,7 @@ use expect_test::Expect;
 use trireme_scheduling::{
     Actions, CorrelationId, Direct, DirectSequenceConfig, DirectSequences, Dispatcher, Dynamic,
     DynamicConfig, InstanceId, InstanceSlots, OldestSequenceConfig, OldestSequences, Policies, QueuePolicy,
-    RequestId, RequestInfo, Row, SequenceStep, ShapeKey, Time, TimeoutAction,
+    RequestId, RequestInfo, Row, SequenceStep, ShapeKey, StartAfter, Time, TimeoutAction,
 };
 
 /// Runs the script and compares its log.
@@ -70,22 +71,31 @@ impl Stage {
         });
         let us = |name: &str| fields.get(name).map_or(0, |time| parse_ms(time).0 / 1_000);
         let (max, delay_us) = (number("max").unwrap_or(0), us("delay"));
+        let start =
+            StartAfter { queued: number("start").unwrap_or(0), backlog: number("backlog").unwrap_or(0) };
         let dispatcher = match kind {
             "direct" => Dispatcher::new(Direct::new(), slots),
             "dynamic" => {
                 let config = DynamicConfig::new(max, &preferred, delay_us);
                 let config = config.expect("a valid configuration").with_policies(policies(&fields));
+                let config = config.with_start_after(start);
                 Dispatcher::new(Dynamic::new(config), slots)
             }
             "rows" => {
                 let share = fields.get("share").map_or(0.0, |share| share.parse().expect("a share"));
                 let config = DirectSequenceConfig::new(max, us("idle"), delay_us, share);
-                Dispatcher::new(DirectSequences::new(config.expect("a valid configuration")), slots)
+                Dispatcher::new(
+                    DirectSequences::new(config.expect("a valid configuration").with_start_after(start)),
+                    slots,
+                )
             }
             "oldest" => {
                 let candidates = number("candidates").unwrap_or(0);
                 let config = OldestSequenceConfig::new(max, us("idle"), candidates, &preferred, delay_us);
-                Dispatcher::new(OldestSequences::new(config.expect("a valid configuration")), slots)
+                Dispatcher::new(
+                    OldestSequences::new(config.expect("a valid configuration").with_start_after(start)),
+                    slots,
+                )
             }
             other => panic!("unknown scheduler {other:?}"),
         };

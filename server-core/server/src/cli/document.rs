@@ -22,8 +22,18 @@ pub fn flags_document() -> String {
         let _ = write!(out, "\n## {heading}\n\n| flag | default | meaning | here |\n|---|---|---|---|\n");
         flags.iter().for_each(|flag| row(&mut out, flag));
     }
+    out.push_str(ENVIRONMENT);
     out
 }
+
+const ENVIRONMENT: &str = "\n## Environment\n\n\
+    Hooks of tritonserver's own test suites. A server that serves anybody must not have them: requests would wait for company \
+    without end.\n\n\
+    | variable | meaning |\n|---|---|\n\
+    | `TRITONSERVER_DELAY_SCHEDULER=N` | The batcher of a model forms its first batch when N requests wait: with `dynamic_batching` in the \
+    model's queue, with `sequence_batching { direct }` in the slots of all instances, with `oldest` in the batcher of an instance (at most one of each sequence). \
+    Each load counts anew. |\n\
+    | `TRITONSERVER_BACKLOG_DELAY_SCHEDULER=M` | With `sequence_batching { direct }`, and if the one above is set: M requests have to wait in the backlog besides. |\n";
 
 fn row(out: &mut String, flag: &Flag) {
     let cell = |text: &str| text.replace('|', "\\|");
