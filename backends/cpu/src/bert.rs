@@ -160,18 +160,15 @@ impl BertModel {
     /// special tokens included; they run together without padding, and each gives the same vector as alone.
     ///
     /// # Errors
-    /// If a text is empty, longer than `max_position_embeddings`, or has an id outside the vocabulary.
+    /// If a text is empty, longer than `max_tokens`, or has an id outside the vocabulary.
     pub fn embed(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, EngineError> {
         let c = &self.weights.config;
         for text in texts {
             if text.is_empty() {
                 return Err(EngineError::Empty);
             }
-            if text.len() > c.max_position_embeddings {
-                return Err(EngineError::TextTooLong {
-                    tokens: text.len(),
-                    limit: c.max_position_embeddings,
-                });
+            if text.len() > c.max_tokens {
+                return Err(EngineError::TextTooLong { tokens: text.len(), limit: c.max_tokens });
             }
             if let Some(&id) = text.iter().find(|&&id| id as usize >= c.vocab_size) {
                 return Err(EngineError::TokenOutOfRange { id, vocab: c.vocab_size });
@@ -332,14 +329,30 @@ impl Weights {
     /// One vector from the rows of a text.
     fn pool_rows(&self, rows: &[f32]) -> Vec<f32> {
         let hidden = self.config.hidden_size;
-        let mut vector = rows[..hidden].to_vec();
-        if self.config.pooling == Pooling::Mean {
-            for row in rows[hidden..].chunks_exact(hidden) {
-                vector.iter_mut().zip(row).for_each(|(v, x)| *v += x);
+        let n = rows.len() / hidden;
+        let all = rows.chunks_exact(hidden);
+        let weighted = |weight: &dyn Fn(usize) -> f32| {
+            let mut sum = vec![0.0; hidden];
+            for (i, row) in all.clone().enumerate() {
+                sum.iter_mut().zip(row).for_each(|(v, x)| *v += weight(i) * x);
             }
-            let n = (rows.len() / hidden) as f32;
-            vector.iter_mut().for_each(|v| *v /= n);
-        }
+            sum
+        };
+        let mut vector = match self.config.pooling {
+            Pooling::Cls => rows[..hidden].to_vec(),
+            Pooling::LastToken => rows[(n - 1) * hidden..].to_vec(),
+            Pooling::Mean => weighted(&|_| 1.0).into_iter().map(|v| v / n as f32).collect(),
+            Pooling::MeanSqrtLen => weighted(&|_| 1.0).into_iter().map(|v| v / (n as f32).sqrt()).collect(),
+            Pooling::WeightedMean => {
+                let total = (n * (n + 1) / 2) as f32;
+                weighted(&|i| (i + 1) as f32).into_iter().map(|v| v / total).collect()
+            }
+            Pooling::Max => {
+                let mut top = rows[..hidden].to_vec();
+                all.for_each(|row| top.iter_mut().zip(row).for_each(|(v, x)| *v = v.max(*x)));
+                top
+            }
+        };
         if self.config.normalize {
             let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32;
             vector.iter_mut().for_each(|v| *v /= norm);

@@ -8,6 +8,7 @@
 
 mod answer;
 mod body;
+mod client;
 mod encoding;
 mod handlers;
 mod metrics;
@@ -19,6 +20,7 @@ mod route;
 mod router;
 mod serve;
 
+pub use client::{Client, ClientError, Reply};
 pub use metrics::serve_metrics;
 pub use options::HttpOptions;
 pub use serve::serve;

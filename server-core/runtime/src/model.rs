@@ -103,6 +103,8 @@ pub struct ModelVersion {
     pub(crate) endpoints: Vec<String>,
     /// When it was loaded, in seconds since 1970.
     pub(crate) loaded_s: u64,
+    /// What a person who looks at the index should know of it, or empty.
+    pub(crate) remark: String,
     /// The files of a load request; they are there as long as somebody may read them.
     pub(crate) files: Option<Arc<Overlay>>,
 }
@@ -152,6 +154,7 @@ impl ModelVersion {
             cache: None,
             endpoints: Vec::new(),
             loaded_s: trireme_telemetry::clock::epoch_ms() / 1000,
+            remark: String::new(),
             files: None,
         }
     }
@@ -182,6 +185,7 @@ impl ModelVersion {
             cache: self.cache.clone(),
             endpoints: self.endpoints.clone(),
             loaded_s: self.loaded_s,
+            remark: self.remark.clone(),
             files: self.files.clone(),
         }
     }

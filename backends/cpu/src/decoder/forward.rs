@@ -4,7 +4,7 @@ use trireme_llm::executor::BlockId;
 
 use super::{LogitsWanted, Scratch, Segment, Weights};
 use crate::attend::{AttentionPlan, LayerKv, Mask};
-use crate::kv::{BLOCK_TOKENS, KvPool};
+use crate::kv::{BLOCK_TOKENS, KvPool, MAX_HEAD_DIM};
 use crate::linear::{Epilogue, each_row};
 use crate::ops::rope;
 use crate::shared::SharedMut;
@@ -20,8 +20,14 @@ impl Weights {
 
         self.embed(s, segments, rows);
         let starts = segments.iter().map(|x| (x.tokens.len(), x.start));
-        rope::angles(starts.clone().flat_map(|(n, at)| at..at + n), heads.dim, c.rope_theta, &mut s.angles);
-        let mut plan = AttentionPlan::new(starts, heads, Mask::Causal { window: None }, pool.threads());
+        s.angles.clear();
+        for position in starts.clone().flat_map(|(n, at)| at..at + n) {
+            self.rope.angles(position, &mut s.angles);
+        }
+        let plan =
+            |window| AttentionPlan::new(starts.clone(), heads, Mask::Causal { window }, pool.threads());
+        let mut full = plan(None);
+        let mut windowed = c.sliding_window.map(|w| plan(Some(w)));
         let tables: Vec<&[BlockId]> = segments.iter().map(|x| x.table).collect();
         s.qkv.resize(rows * qkv_width, 0.0);
         s.attended.resize(rows, heads.query * heads.dim);
@@ -33,13 +39,14 @@ impl Weights {
             s.x.fill(pool, kernels, &layer.qkv, |m, x| {
                 (kernels.rms_norm)(&from[m * hidden..][..hidden], &layer.input_norm, c.rms_norm_eps, x);
             });
-            layer.qkv.apply(pool, kernels, &s.x, &mut s.qkv, qkv_width, Epilogue::Store);
+            layer.qkv.apply(pool, kernels, &s.x, &mut s.qkv, qkv_width, layer.qkv_bias.store());
             self.rotate_and_store(s, kv, segments, rows, l);
             let layer_kv = LayerKv { pool: kv, tables: &tables, layer: l };
+            let plan = c.window(l).and(windowed.as_mut()).unwrap_or(&mut full);
             plan.run(pool, kernels, heads, layer_kv, &s.qkv, qkv_width, &mut s.attended.x);
 
             s.attended.ready(pool, kernels, &layer.o);
-            layer.o.apply(pool, kernels, &s.attended, &mut s.hidden, hidden, Epilogue::Add);
+            layer.o.apply(pool, kernels, &s.attended, &mut s.hidden, hidden, layer.o_bias.add());
 
             let from = &s.hidden;
             s.x.fill(pool, kernels, &layer.gate_up, |m, x| {
@@ -65,7 +72,8 @@ impl Weights {
         });
     }
 
-    /// Turns queries (scaled for attention) and keys, and puts keys and values into their blocks.
+    /// Normalises (where the model does) and turns queries, scaled for attention, and keys; puts keys and values into
+    /// their blocks.
     fn rotate_and_store(
         &self,
         s: &mut Scratch,
@@ -83,6 +91,13 @@ impl Weights {
             let positions = segment.start..segment.start + segment.tokens.len();
             places.extend(positions.map(|p| (segment.table[p / BLOCK_TOKENS], p)));
         }
+        let norms = self.layers[layer].qk_norms.as_ref();
+        let normalise = |head: &mut [f32], weights: Option<&Vec<f32>>| {
+            let Some(weights) = weights else { return };
+            let mut copy = [0.0; MAX_HEAD_DIM];
+            copy[..hd].copy_from_slice(head);
+            (self.kernels.rms_norm)(&copy[..hd], weights, self.config.rms_norm_eps, head);
+        };
         let writer = kv.writer();
         let (angles, qkv) = (&s.angles, SharedMut::new(&mut s.qkv));
         each_row(&self.pool, rows, |m| {
@@ -91,9 +106,13 @@ impl Weights {
             let angles = &angles[m * hd / 2..][..hd / 2];
             let (q, kv) = row.split_at_mut(heads.query * hd);
             let (k, v) = kv.split_at_mut(heads.kv * hd);
-            q.chunks_exact_mut(hd).for_each(|q| rope::rotate(q, angles, self.rope_layout, scale));
+            for q in q.chunks_exact_mut(hd) {
+                normalise(q, norms.map(|n| &n.q));
+                rope::rotate(q, angles, self.rope_layout, scale);
+            }
             let (block, position) = places[m];
             for (head, (k, v)) in k.chunks_exact_mut(hd).zip(v.chunks_exact(hd)).enumerate() {
+                normalise(k, norms.map(|n| &n.k));
                 rope::rotate(k, angles, self.rope_layout, 1.0);
                 // SAFETY: a row has a position of its own, and attention begins when all rows are done.
                 unsafe { writer.write(block, layer, head, position, k, v, self.kernels.to_f16) };

@@ -5,14 +5,14 @@ mod load;
 
 use std::sync::Arc;
 
-use trireme_llm::checkpoint::{LlamaConfig, RopeLayout, Weight};
+use trireme_llm::checkpoint::{DecoderConfig, Rope, RopeLayout, Weight};
 use trireme_llm::executor::BlockId;
 
 use crate::attend::Heads;
 use crate::error::EngineError;
 use crate::kernels::Kernels;
 use crate::kv::{KvCache, KvPool, KvShape};
-use crate::linear::{Activations, Linear};
+use crate::linear::{Activations, Epilogue, Linear};
 use crate::threads::Pool;
 
 /// Most rows that run through the layers together; longer prompts are cut into pieces of it. Results do not depend on
@@ -43,7 +43,8 @@ pub struct LlamaModel {
 }
 
 struct Weights {
-    config: LlamaConfig,
+    config: DecoderConfig,
+    rope: Rope,
     rope_layout: RopeLayout,
     kernels: Kernels,
     pool: Arc<Pool>,
@@ -58,10 +59,33 @@ struct Layer {
     input_norm: Vec<f32>,
     /// q, k and v, one after another.
     qkv: Linear,
+    qkv_bias: Bias,
+    /// Of each head, before it is turned.
+    qk_norms: Option<QkNorms>,
     o: Linear,
+    o_bias: Bias,
     post_norm: Vec<f32>,
     gate_up: Linear,
     down: Linear,
+}
+
+/// `head_dim` weights of queries and of keys.
+struct QkNorms {
+    q: Vec<f32>,
+    k: Vec<f32>,
+}
+
+/// A layer's bias, if it has one.
+struct Bias(Option<Vec<f32>>);
+
+impl Bias {
+    fn store(&self) -> Epilogue<'_> {
+        self.0.as_deref().map_or(Epilogue::Store, Epilogue::Bias)
+    }
+
+    fn add(&self) -> Epilogue<'_> {
+        self.0.as_deref().map_or(Epilogue::Add, Epilogue::BiasAdd)
+    }
 }
 
 /// Buffers of a step, kept between steps.
@@ -83,7 +107,7 @@ struct Scratch {
 }
 
 impl LlamaModel {
-    pub fn config(&self) -> &LlamaConfig {
+    pub fn config(&self) -> &DecoderConfig {
         &self.weights.config
     }
 

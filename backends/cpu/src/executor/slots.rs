@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use trireme_llm::executor::{Admission, Sampled, Slot, SlotSampling, TokenMask};
-use trireme_llm::sampling::{Sampler, SamplingParams, SamplingRequest};
+use trireme_llm::sampling::{Row, Sampler};
 
 /// A sequence as sampling sees it.
 pub(super) struct SlotState {
     slot: Slot,
     sampling: Arc<SlotSampling>,
     sampler: Sampler,
-    last: Option<u32>,
+    prompt: Arc<[u32]>,
+    generated: Vec<u32>,
+    logits: Vec<f32>,
 }
 
 impl SlotState {
@@ -19,27 +21,32 @@ impl SlotState {
             slot: admission.slot,
             sampling: Arc::clone(&admission.sampling),
             sampler: Sampler::new(),
-            last: None,
+            prompt: Arc::clone(&admission.prompt),
+            generated: admission.generated.to_vec(),
+            logits: Vec::new(),
         }
     }
 
     /// The token that was sampled last: what a decode row reads.
     pub(super) fn last(&self) -> Option<u32> {
-        self.last
+        self.generated.last().copied()
     }
 
     /// Chooses the next token, number `index` of the generated ones.
-    pub(super) fn sample(&mut self, logits: &[f32], index: u32, _mask: Option<&TokenMask>) -> Sampled {
-        let s = &self.sampling;
-        let params = SamplingParams::new(&SamplingRequest {
-            temperature: Some(s.temperature),
-            top_k: Some(i64::from(s.top_k)),
-            top_p: Some(s.top_p),
-            random_seed: Some(s.seed),
-        })
-        .unwrap_or_default();
-        let token = self.sampler.sample(logits, &params, u64::from(index));
-        self.last = token.or(self.last);
-        Sampled { slot: self.slot, token, logprob: None, top: Vec::new() }
+    pub(super) fn sample(&mut self, logits: &[f32], index: u32, mask: Option<&TokenMask>) -> Sampled {
+        // Copied: the rules of the slot change them.
+        self.logits.clear();
+        self.logits.extend_from_slice(logits);
+        let row = Row {
+            prompt: &self.prompt,
+            generated: &self.generated,
+            mask: mask.map(|mask| &*mask.words),
+            sample: index,
+        };
+        let Some(choice) = self.sampler.choose(&mut self.logits, &self.sampling, &row) else {
+            return Sampled { slot: self.slot, token: None, logprob: None, top: Vec::new() };
+        };
+        self.generated.push(choice.token);
+        Sampled { slot: self.slot, token: Some(choice.token), logprob: choice.logprob, top: choice.top }
     }
 }

@@ -25,8 +25,8 @@ mod step;
 pub use error::ExecutorError;
 pub use ledger::Ledger;
 pub use step::{
-    Admission, BlockTableChange, DecodeRow, PrefillChunk, Sampled, SlotSampling, StepDiff, StepOutput,
-    TokenLogprob, TokenMask,
+    Admission, BlockTableChange, Bucket, DecodeRow, PrefillChunk, Sampled, SlotSampling, StepDiff,
+    StepOutput, TokenLogprob, TokenMask,
 };
 
 /// Index of a sequence's place in the executor, below [`ExecutorInfo::max_slots`].
