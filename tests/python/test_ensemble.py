@@ -1,8 +1,10 @@
 """Ensembles: dataflow, pruning, shapes, decoupled steps, failures, cancellation, statistics, no copies."""
 import json
+import pathlib
 import queue
 import re
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -220,17 +222,39 @@ def test_a_reload_of_a_member_in_the_middle_loses_nothing(server):
         assert status == 200
 
 
-def test_sixty_four_mebibytes_through_five_steps_stay_where_they_are(tmp_path):
+def memory(server, field):
+    """A line of the server's /proc status, in bytes."""
+    text = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", text).group(1)) * 1024
+
+
+def copied(server):
+    text = urllib.request.urlopen(f"http://127.0.0.1:{server.metrics}/metrics", timeout=10).read().decode()
+    return int(re.search(r"^trireme_copied_bytes_total (\d+)$", text, re.MULTILINE).group(1))
+
+
+# With gRPC a window of 8 MiB and the frames that are being read come to the tensor.
+@pytest.mark.parametrize("module, most", [(httpclient, 1.3), (grpcclient, 1.5)])
+def test_sixty_four_mebibytes_through_five_steps_stay_where_they_are(tmp_path, module, most):
     member = identity("tell").replace('"identity"', '"hostile"', 1) + 'parameters { key: "fault" value { string_value: "tell_address" } }\n'
     write_model(tmp_path, "tell", member)
     write_model(tmp_path, "five", chain("five", "tell", 5))
     value = np.arange(16 << 20, dtype=np.float32).reshape(1, -1)
     with Server(tmp_path, "--http-max-input-size", str(80 << 20)) as server:
-        client = httpclient.InferenceServerClient(f"127.0.0.1:{server.http}", network_timeout=120)
-        result = infer(httpclient, client, "five", {"INPUT0": value})
+        port, more = (server.http, {"network_timeout": 120}) if module is httpclient else (server.grpc, {})
+        client = module.InferenceServerClient(f"127.0.0.1:{port}", **more)
+        infer(module, client, "five", {"INPUT0": value[:, :1]})
+        # From here on the largest resident memory is kept anew.
+        pathlib.Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+        idle = memory(server, "VmRSS")
+        result = infer(module, client, "five", {"INPUT0": value})
         assert np.array_equal(result.as_numpy("OUTPUT0"), value)
-        addresses = re.findall(r"INPUT0 is at (\S+)", server.output())
+        addresses = re.findall(r"INPUT0 is at (\S+)", server.output())[5:]
         assert len(addresses) == 5 and len(set(addresses)) == 1, addresses
+        assert copied(server) == 0
+        peak = memory(server, "VmHWM") - idle
+        print(f"\n{module.__name__}: at most {peak / value.nbytes:.2f} tensors above idle")
+        assert peak <= most * value.nbytes, peak
 
 
 @pytest.mark.parametrize("steps, says", [

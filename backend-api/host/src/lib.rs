@@ -26,7 +26,7 @@ pub use backend::{Backend, Instance, InstanceArgs, Model, ModelArgs};
 pub use bls::{CallReader, Message};
 pub use error::LoadError;
 pub use library::{Library, LibraryInfo, LoadOptions};
-pub use memory::HostMemory;
+pub use memory::{HostMemory, copied_bytes, count_copied};
 pub use openai::{Document, DocumentCall};
 pub use request::{Correlation, Input, Item, OutputSet, Request, Shape, Value};
 pub use response::{Output, Responder, Response, ResponseSink, Verdict};

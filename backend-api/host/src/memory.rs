@@ -1,6 +1,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use trireme_abi::{Buffer, MemoryKind};
@@ -9,6 +10,19 @@ use crate::status::Status;
 
 /// Alignment of all memory that the host hands out.
 pub(crate) const ALIGNMENT: usize = 64;
+
+static COPIED: AtomicU64 = AtomicU64::new(0);
+
+/// How many bytes of tensors this process has copied on their way between requests, models and answers. What is joined
+/// when it arrives, and what a backend copies by itself, is not among them.
+pub fn copied_bytes() -> u64 {
+    COPIED.load(Relaxed)
+}
+
+/// A tensor of so many bytes was copied.
+pub fn count_copied(bytes: usize) {
+    COPIED.fetch_add(bytes as u64, Relaxed);
+}
 
 /// Memory of the host, 64-byte aligned and zero: a backend that forgets to fill it shows nobody what was there before.
 pub struct HostMemory {
@@ -39,6 +53,7 @@ impl HostMemory {
     pub(crate) fn copied(pieces: &[Bytes]) -> Result<Self, Status> {
         let len = pieces.iter().map(Bytes::len).sum();
         let memory = Self::allocate(len)?;
+        count_copied(len);
         let mut at = 0;
         for piece in pieces {
             // SAFETY: the sum of the lengths is the length of the allocation, which nobody else sees yet.

@@ -5,6 +5,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::Status;
+use trireme_drain::Debt;
 use trireme_protocol::grpc::{decode_grpc_infer, decode_message, encode_grpc_infer};
 use trireme_protocol::proto::ModelInferRequest;
 use trireme_runtime::Core;
@@ -30,13 +31,14 @@ pub(crate) fn is_compressed<B>(request: &Request<B>) -> bool {
     request.headers().get(&ENCODING).is_some_and(|value| value != "identity")
 }
 
-/// One message in, one out.
+/// One message in, one out; `debt` is what is owed from when the message is there.
 pub(crate) async fn answer(
     core: &Core,
     request: Request<Incoming>,
     options: &GrpcOptions,
+    debt: &mut Option<Debt>,
 ) -> Response<Reply> {
-    match call(core, request, options).await {
+    match call(core, request, options, debt).await {
         Ok(reply) => {
             let mut response = Response::new(reply);
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -46,9 +48,15 @@ pub(crate) async fn answer(
     }
 }
 
-async fn call(core: &Core, request: Request<Incoming>, options: &GrpcOptions) -> Result<Reply, Status> {
+async fn call(
+    core: &Core,
+    request: Request<Incoming>,
+    options: &GrpcOptions,
+    debt: &mut Option<Debt>,
+) -> Result<Reply, Status> {
     let (head, body) = request.into_parts();
     let message = read_one(body, options.max_message).await?;
+    *debt = Some(options.debts.open());
     let message: ModelInferRequest = decode_message(message).map_err(from_protocol)?;
     let mut request = decode_grpc_infer(message, core.limits()).map_err(from_protocol)?;
     forward(&mut request, &head.headers, options.forward.as_ref())?;

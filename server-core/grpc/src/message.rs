@@ -12,8 +12,10 @@ use trireme_protocol::proto::ModelInferResponse;
 
 /// The flag and the length.
 const PREFIX: usize = 5;
-/// What is reserved for a message whose length is announced, before more of it has arrived.
-const FIRST_RESERVE: usize = 4 << 20;
+/// What is reserved for a message whose length is announced, before more of it has arrived: the most for a body over
+/// HTTP by default and what may stand beside such a tensor. Pages that nothing is written to cost nothing, and a buffer
+/// that grows is copied and held twice.
+const FIRST_RESERVE: usize = 65 << 20;
 /// Tensors up to this many bytes together are copied behind the message: one buffer is cheaper to send than two.
 const COPY_UP_TO: usize = 16 << 10;
 /// The number of the field `raw_output_contents`, the last one of its message.
@@ -84,8 +86,8 @@ impl Pieces {
             self.whole = data;
             return;
         }
-        // A copy: tensors are contiguous, and HTTP/2 brings a long message in frames. Memory follows what has
-        // arrived, not what was announced.
+        // A copy: tensors are contiguous, and HTTP/2 brings a long message in frames. Above the first
+        // reserve, memory follows what has arrived, not what was announced.
         let have = self.len() + data.len();
         let room = wanted.min(have.saturating_mul(2).max(FIRST_RESERVE)).max(have);
         if self.joined.is_empty() {

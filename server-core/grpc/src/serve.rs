@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service as _;
+use trireme_drain::{Debt, Settling, Wire};
 use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use trireme_protocol::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use trireme_runtime::Core;
@@ -103,6 +104,10 @@ pub async fn serve(
     Ok(())
 }
 
+/// Streams: they may be open for ever, and owe only what is on them.
+const STREAMS: [&str; 2] =
+    ["/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch"];
+
 /// Serves a connection from its first byte after the handshake, if there was one.
 async fn serve_one<S>(
     builder: &http2::Builder<TokioExecutor>,
@@ -114,6 +119,7 @@ async fn serve_one<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let stream = Wire::new(stream, &calls.options.debts);
     let service = service_fn(move |request| {
         let calls = Arc::clone(&calls);
         async move { calls.answer(request).await }
@@ -155,28 +161,45 @@ impl Calls {
         Self { core, options, inference, inflating, health }
     }
 
-    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Settling<Reply>>, Infallible> {
+        let mut debt = None;
+        let answer = self.answer_or_refuse(request, &mut debt).await?;
+        Ok(answer.map(|reply| Settling::new(reply, &self.options.debts, debt)))
+    }
+
+    async fn answer_or_refuse(
+        &self,
+        mut request: Request<Incoming>,
+        debt: &mut Option<Debt>,
+    ) -> Result<Response<Reply>, Infallible> {
         tracing::debug!("{}", request.uri().path());
         let refuse = |status: Status| Ok(status.into_http::<tonic::body::Body>().map(Reply::Tonic));
         let deadline = match Deadline::of(request.headers()) {
-            Ok(None) => return self.answer_in_time(request).await,
+            Ok(None) => return self.answer_in_time(request, debt).await,
             Ok(Some(deadline)) => deadline,
             Err(status) => return refuse(status),
         };
         request.extensions_mut().insert(deadline);
         // Who gives up the call drops it, which cancels what it has begun.
-        match tokio::time::timeout_at(deadline.0, self.answer_in_time(request)).await {
+        match tokio::time::timeout_at(deadline.0, self.answer_in_time(request, debt)).await {
             Ok(answer) => answer,
             Err(_) => refuse(deadline_exceeded()),
         }
     }
 
-    async fn answer_in_time(&self, request: Request<Incoming>) -> Result<Response<Reply>, Infallible> {
+    async fn answer_in_time(
+        &self,
+        request: Request<Incoming>,
+        debt: &mut Option<Debt>,
+    ) -> Result<Response<Reply>, Infallible> {
         if let Err(status) = permits(&self.options.restrictions, &request) {
             return Ok(status.into_http::<tonic::body::Body>().map(Reply::Tonic));
         }
         if !self.options.compress && infer::is_plain(&request) {
-            return Ok(infer::answer(&self.core, request, &self.options).await);
+            return Ok(infer::answer(&self.core, request, &self.options, debt).await);
+        }
+        if !STREAMS.contains(&request.uri().path()) {
+            *debt = Some(self.options.debts.open());
         }
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         // What is no call of either service is answered UNIMPLEMENTED by the first.

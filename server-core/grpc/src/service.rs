@@ -107,7 +107,8 @@ impl GrpcInferenceService for Service {
         let (metadata, extensions, requests) = request.into_parts();
         let deadline = extensions.get::<Deadline>().copied();
         let forward = self.options.forward.clone().map(|pattern| (pattern, metadata.into_headers()));
-        Ok(Response::new(Exchange::new(core, requests, error_as_status, forward, deadline)))
+        let debts = self.options.debts.clone();
+        Ok(Response::new(Exchange::new(core, requests, debts, error_as_status, forward, deadline)))
     }
 
     async fn repository_index(

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use regex::Regex;
 use tokio::time::Sleep;
 use tonic::Status;
+use trireme_drain::{Debt, Debts};
 use trireme_protocol::grpc::{decode_grpc_infer, encode_grpc_infer};
 use trireme_protocol::proto::infer_parameter::ParameterChoice;
 use trireme_protocol::proto::{
@@ -37,6 +38,7 @@ pub(crate) struct Exchange<R> {
     core: Arc<Core>,
     /// Absent once the client has sent everything.
     requests: Option<R>,
+    debts: Debts,
     /// Models that are not decoupled, in the order of their requests.
     ordered: VecDeque<Running>,
     /// Decoupled models.
@@ -60,6 +62,7 @@ where
     pub(crate) fn new(
         core: Arc<Core>,
         requests: R,
+        debts: Debts,
         error_as_status: bool,
         forward: Option<Forward>,
         deadline: Option<Deadline>,
@@ -68,6 +71,7 @@ where
             deadline: deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.0))),
             core,
             requests: Some(requests),
+            debts,
             ordered: VecDeque::new(),
             free: SelectAll::new(),
             error_as_status,
@@ -84,7 +88,9 @@ where
                 Poll::Ready(None) => self.requests = None,
                 Poll::Ready(Some(Err(status))) => return Err(status),
                 Poll::Ready(Some(Ok(request))) => {
-                    let (running, decoupled) = Running::start(&self.core, request, self.forward.as_ref());
+                    let debt = self.debts.open();
+                    let (running, decoupled) =
+                        Running::start(&self.core, request, self.forward.as_ref(), debt);
                     if decoupled { self.free.push(running) } else { self.ordered.push_back(running) }
                 }
             }
@@ -160,6 +166,8 @@ struct Running {
     /// Whether the client wants a last message without outputs.
     empty_final: bool,
     answers: Answers,
+    /// A stream that waits for its client owes nothing; each of its requests does.
+    _debt: Debt,
 }
 
 enum Answers {
@@ -175,16 +183,18 @@ enum Answers {
 
 impl Running {
     /// Decodes and queues a request; says beside whether its model is decoupled.
-    fn start(core: &Core, message: ModelInferRequest, forward: Option<&Forward>) -> (Self, bool) {
+    fn start(core: &Core, message: ModelInferRequest, forward: Option<&Forward>, debt: Debt) -> (Self, bool) {
         let id = message.id.clone();
         match Self::queue(core, message, forward) {
             Ok((answers, model, outputs)) => {
                 let (decoupled, empty_final) = (model.is_decoupled(), answers.wants_empty_final());
                 let answers = Answers::Stream { answers, model, outputs };
-                (Self { id, empty_final, answers }, decoupled)
+                (Self { id, empty_final, answers, _debt: debt }, decoupled)
             }
             // In its place in the order, as the answer of a model that is not decoupled would be.
-            Err(status) => (Self { id, empty_final: false, answers: Answers::Failed(status) }, false),
+            Err(status) => {
+                (Self { id, empty_final: false, answers: Answers::Failed(status), _debt: debt }, false)
+            }
         }
     }
 

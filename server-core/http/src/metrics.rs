@@ -8,6 +8,7 @@ use http::header::EXPECT;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use trireme_drain::{Debts, Settling};
 use trireme_protocol::Limits;
 use trireme_runtime::Core;
 
@@ -26,13 +27,19 @@ const MAX_BODY: usize = 64 << 10;
 pub async fn serve_metrics(
     core: Arc<Core>,
     listener: TcpListener,
+    debts: Debts,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let answer = move |request: Request<Incoming>| {
         let core = Arc::clone(&core);
-        async move { answer(&core, request).await.unwrap_or_else(Failure::into_answer) }
+        let debts = request.extensions().get::<Debts>().cloned().unwrap_or_default();
+        async move {
+            let answer = answer(&core, request).await.unwrap_or_else(Failure::into_answer);
+            answer.map(|body| Settling::new(body, &debts, Some(debts.open())))
+        }
     };
-    serve_with(answer, listener, HttpOptions::default().header_timeout, Vec::new(), shutdown).await
+    let header_timeout = HttpOptions::default().header_timeout;
+    serve_with(answer, listener, (header_timeout, debts), Vec::new(), shutdown).await
 }
 
 async fn answer(core: &Core, request: Request<Incoming>) -> Result<Answer, Failure> {

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use regex::Regex;
 use tokio::runtime::Handle;
+use trireme_drain::Debts;
 use trireme_protocol::Restrictions;
 use trireme_telemetry::LogHandle;
 
@@ -19,6 +20,8 @@ pub struct HttpOptions {
     /// Runtimes that the connections are dealt out to, best of one thread each: a connection then stays on its thread,
     /// and an answer wakes that thread alone. Empty: the runtime that `serve` runs on.
     pub threads: Vec<Handle>,
+    /// Where it is kept what clients are owed; at the end the server waits for that, not for connections.
+    pub debts: Debts,
 }
 
 impl Default for HttpOptions {
@@ -29,6 +32,7 @@ impl Default for HttpOptions {
             forward: None,
             header_timeout: Duration::from_secs(75),
             threads: Vec::new(),
+            debts: Debts::default(),
         }
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, EXPECT, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use trireme_drain::{Debt, Debts, Settling};
 use trireme_runtime::{Core, ServeError};
 
 use crate::answer::{Answer, Failure, method_not_allowed, not_found};
-use crate::body;
+use crate::body::{self, Body};
 use crate::encoding;
 use crate::handlers::{generate, health, infer, memory, models, page, repository, settings};
 use crate::offload::offload;
@@ -29,17 +30,27 @@ impl Router {
         Self { core, options }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
+    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Settling<Body>> {
         let (head, body) = request.into_parts();
         tracing::debug!("{} {}", head.method, head.uri.path());
         let openai = openai::is_openai(head.uri.path());
-        self.call(&head, body).await.unwrap_or_else(|failure| match openai {
-            true => openai::failure_answer(failure, &head.method, head.uri.path()),
-            false => failure.into_answer(),
-        })
+        // The connection's.
+        let debts = head.extensions.get::<Debts>().cloned().unwrap_or_default();
+        let mut debt = None;
+        let answer =
+            self.call(&head, body, (&debts, &mut debt)).await.unwrap_or_else(|failure| match openai {
+                true => openai::failure_answer(failure, &head.method, head.uri.path()),
+                false => failure.into_answer(),
+            });
+        answer.map(|body| Settling::new(body, &debts, debt))
     }
 
-    async fn call(&self, head: &Parts, body: Incoming) -> Result<Answer, Failure> {
+    async fn call(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        (debts, debt): (&Debts, &mut Option<Debt>),
+    ) -> Result<Answer, Failure> {
         let route = route(head.uri.path());
         let waits = head.headers.contains_key(EXPECT);
         if let Some(Err(failure)) = route.as_ref().map(|route| self.permits(route, &head.headers)) {
@@ -48,6 +59,8 @@ impl Router {
         }
         // Read first, whatever the answer will be: unread bytes would cost the client its connection.
         let body = body::read(body, self.core.limits(), waits).await?;
+        // Now that the client has said all it has to say.
+        *debt = Some(debts.open());
         let Some(route) = route else { return Err(not_found()) };
         if !allows(&route, &head.method) {
             return Err(method_not_allowed());

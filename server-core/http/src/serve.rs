@@ -1,8 +1,9 @@
 //! Connections: accepted, served and, at the end, drained.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use trireme_drain::{Debts, Settling, Wire};
 use trireme_runtime::Core;
 
 use crate::body::Body;
@@ -43,46 +45,68 @@ pub async fn serve(
     options: HttpOptions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let (header_timeout, threads) = (options.header_timeout, options.threads.clone());
+    let (header_timeout, threads, debts) =
+        (options.header_timeout, options.threads.clone(), options.debts.clone());
     let router = Arc::new(Router::new(core, options));
     let answer = move |request: Request<Incoming>| {
         let router = Arc::clone(&router);
         async move { router.answer(request).await }
     };
-    serve_with(answer, listener, header_timeout, threads, shutdown).await
+    serve_with(answer, listener, (header_timeout, debts), threads, shutdown).await
 }
 
 /// The same for any handler of requests.
 pub(crate) async fn serve_with<H, F>(
     handler: H,
     listener: TcpListener,
-    header_timeout: Duration,
+    (header_timeout, debts): (Duration, Debts),
     threads: Vec<Handle>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
+    F: Future<Output = Response<Settling<Body>>> + Send + 'static,
 {
     listener.local_addr()?;
     let builder = Arc::new(connections(header_timeout));
-    let running = GracefulShutdown::new();
+    let (stop, stopped) = watch::channel(false);
+    // Every connection holds a sender; when all are gone, so are the connections.
+    let (running, mut ended) = mpsc::channel::<()>(1);
     let mut threads = threads.iter().cycle();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut shutdown = pin!(shutdown);
     loop {
         let stream = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = &mut shutdown => break,
         };
-        let (handler, builder, watcher) = (handler.clone(), Arc::clone(&builder), running.watcher());
+        let (handler, builder, running) = (handler.clone(), Arc::clone(&builder), running.clone());
+        let (mut stopped, debts) = (stopped.clone(), debts.of_connection());
         let connection = async move {
+            let _running = running;
             // Made where it is served, so that its events arrive there.
-            let stream = FirstBytes::within(TcpStream::from_std(stream)?, header_timeout);
-            let service = service_fn(move |request| {
+            let stream = Wire::new(TcpStream::from_std(stream)?, &debts);
+            let stream = FirstBytes::within(stream, header_timeout);
+            let owed = debts.clone();
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(owed.clone());
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            // A connection with an answer on it is served to the end of the program: the goodbye of HTTP/2 makes some
+            // clients forget what they have received but not yet read. What is asked on it meanwhile is refused.
+            let told = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+                if debts.count() > 0 {
+                    pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = told => {}
+            }
+            connection.as_mut().graceful_shutdown();
+            connection.await
         };
         let connection = async move {
             if let Err(error) = connection.await {
@@ -94,8 +118,9 @@ where
             None => drop(tokio::spawn(connection)),
         }
     }
-    drop(listener);
-    running.shutdown().await;
+    drop((listener, running));
+    let _ = stop.send(true);
+    let _ = ended.recv().await;
     Ok(())
 }
 

@@ -270,7 +270,10 @@ impl Core {
 
     /// The metrics in Prometheus' text form.
     pub fn metrics_text(&self) -> String {
-        self.registry.render()
+        let name = "trireme_copied_bytes_total";
+        let help = "Bytes of tensors copied between requests, models and answers";
+        let copied = trireme_host::copied_bytes();
+        format!("{}# HELP {name} {help}\n# TYPE {name} counter\n{name} {copied}\n", self.registry.render())
     }
 
     /// The models that answer calls of OpenAI's API, in the order of their names.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use trireme_drain::Debts;
 use trireme_grpc::GrpcOptions;
 use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
@@ -194,8 +195,8 @@ fn warn_open_control(flags: &Serve) {
     }
 }
 
-/// How long the front ends have to send the last answers, within the exit timeout.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long connections on which nothing is owed have to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(200);
 /// The shortest exit timeout.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
@@ -281,26 +282,36 @@ async fn serve_until_signal(
     let told = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let http = HttpOptions { threads: io.handles(), ..http };
-    let grpc = GrpcOptions { threads: io.handles(), ..grpc };
+    let debts = Debts::default();
+    let http = HttpOptions { threads: io.handles(), debts: debts.clone(), ..http };
+    let grpc = GrpcOptions { threads: io.handles(), debts: debts.clone(), ..grpc };
+    let mut ports = Vec::new();
     let mut lines = String::new();
     let mut base = None;
     if let Some(listener) = listeners.http {
         let address = listener.local_addr()?;
+        ports.push(address.port());
         lines.push_str(&format!("HTTP     http://{address}\n"));
         base = Some(format!("http://{}", reachable(address)));
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tasks.spawn(trireme_http::serve(Arc::clone(core), listener, http, told(stopped.clone())));
     }
     if let Some(listener) = listeners.grpc {
-        lines.push_str(&format!("gRPC     {}\n", listener.local_addr()?));
+        let address = listener.local_addr()?;
+        ports.push(address.port());
+        lines.push_str(&format!("gRPC     {address}\n"));
         let listener = tokio::net::TcpListener::from_std(listener)?;
         tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, grpc, told(stopped.clone())));
     }
     if let Some(listener) = listeners.metrics {
         lines.push_str(&format!("metrics  http://{}/metrics\n", listener.local_addr()?));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_http::serve_metrics(Arc::clone(core), listener, told(stopped.clone())));
+        tasks.spawn(trireme_http::serve_metrics(
+            Arc::clone(core),
+            listener,
+            debts.clone(),
+            told(stopped.clone()),
+        ));
     }
     if let Some(base) = base
         && let openai = core.openai_models()
@@ -323,26 +334,30 @@ async fn serve_until_signal(
     }
     tracing::info!("draining, at most {} s", exit_timeout.as_secs());
     core.begin_drain();
+    debts.begin_end();
     let _ = stop.send(true);
     // A server on which nothing runs needs a moment all the same.
     let exit_timeout = exit_timeout.max(A_MOMENT);
-    let last_words = LAST_WORDS.min(exit_timeout);
     let drained = async {
         let core = Arc::clone(core);
         let finished = tokio::task::spawn_blocking(move || core.finish_drain(exit_timeout));
         let finished = finished.await.unwrap_or(false);
-        // What runs no more can be answered at once. Who holds a connection open without a request, or a stream without
-        // anything on it, does not hold up the end.
+        // Who holds a connection open without a request, or a stream without anything on it, does not hold up the end;
+        // who is slow to read an answer does.
+        debts.settled(&ports).await;
         let closed = async { while tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(last_words, closed).await;
+        let _ = tokio::time::timeout(GOODBYE, closed).await;
         finished
     };
-    match tokio::time::timeout(exit_timeout + last_words, drained).await {
+    match tokio::time::timeout(exit_timeout + GOODBYE, drained).await {
         Ok(true) => {
             tracing::info!("drained");
             Ok(ExitCode::SUCCESS)
         }
         _ => {
+            if debts.count() > 0 {
+                tracing::error!("answers are lost that their clients have not read");
+            }
             tracing::error!("Exit timeout expired. Exiting immediately.");
             Ok(ExitCode::from(EXIT_DRAIN_TIMEOUT))
         }

@@ -21,7 +21,7 @@ struct Room<'a> {
     folder: &'a str,
 }
 
-const SERVER_CRATES: [&str; 10] = [
+const SERVER_CRATES: [&str; 11] = [
     "trireme",
     "trireme-protocol",
     "trireme-model-config",
@@ -29,6 +29,7 @@ const SERVER_CRATES: [&str; 10] = [
     "trireme-repository",
     "trireme-runtime",
     "trireme-telemetry",
+    "trireme-drain",
     "trireme-http",
     "trireme-grpc",
     "trireme-host",

@@ -24,8 +24,15 @@ impl Tensor {
     pub(crate) fn of_input(input: Input, datatype: DataType, batch: u32) -> Self {
         let Input { shape, mut buffers, .. } = input;
         // A request that came over the wire has each input in one piece.
-        let data =
-            if buffers.len() > 1 { buffers.concat().into() } else { buffers.pop().unwrap_or_default() };
+        let data = match buffers.len() {
+            0 | 1 => buffers.pop().unwrap_or_default(),
+            _ => {
+                // Copied: the steps may want it in one piece.
+                let joined = buffers.concat();
+                trireme_host::count_copied(joined.len());
+                joined.into()
+            }
+        };
         Self { datatype, shape, data, batch, sequence: None }
     }
 

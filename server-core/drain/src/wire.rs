@@ -1,0 +1,134 @@
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::debts::{Debt, Debts};
+
+/// The stream of a connection. It owes what could not be written at once; and when the server ends it does not close
+/// before its client has: a socket that is closed on data it has not read resets the connection, and what was on its way
+/// to the client is lost.
+#[derive(Debug)]
+pub struct Wire<S> {
+    stream: S,
+    debts: Debts,
+    stuck: Option<Debt>,
+}
+
+impl<S> Wire<S> {
+    /// The same stream, with what it owes.
+    pub fn new(stream: S, debts: &Debts) -> Self {
+        Self { stream, debts: debts.clone(), stuck: None }
+    }
+
+    fn note<T>(&mut self, outcome: &Poll<io::Result<T>>) {
+        match outcome {
+            Poll::Pending if self.stuck.is_none() => self.stuck = Some(self.debts.open()),
+            Poll::Ready(Err(_)) => self.stuck = None,
+            _ => {}
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, data);
+        self.note(&written);
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.note(&flushed);
+        if flushed.is_ready() {
+            self.stuck = None;
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+        self.stuck = None;
+        if !self.debts.is_ending() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut discarded = [0; 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.note(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_is_owed_until_it_is_flushed() {
+        let debts = Debts::default();
+        let (mut client, server) = tokio::io::duplex(4);
+        let mut server = Wire::new(server, &debts);
+        server.write_all(b"1234").await.unwrap();
+        server.flush().await.unwrap();
+        assert_eq!(debts.count(), 0);
+        assert!(timeout(LONG, server.write_all(b"5")).await.is_err());
+        assert_eq!(debts.count(), 1);
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        server.write_all(b"5").await.unwrap();
+        server.flush().await.unwrap();
+        assert_eq!(debts.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_the_client_closes_first() {
+        let debts = Debts::default();
+        debts.begin_end();
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Wire::new(server, &debts);
+        client.write_all(b"still speaking").await.unwrap();
+        assert!(timeout(LONG, server.shutdown()).await.is_err());
+        assert_eq!(client.read(&mut [0; 4]).await.unwrap(), 0, "the client sees the end");
+        assert_eq!(debts.count(), 0);
+        drop(client);
+        timeout(LONG, server.shutdown()).await.unwrap().unwrap();
+    }
+}
