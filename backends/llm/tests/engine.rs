@@ -334,6 +334,22 @@ fn what_can_never_fit_is_refused_with_the_limit() {
     );
 }
 
+/// Few blocks: somebody is preempted, again and again, and still answers as alone.
+#[test]
+fn preempted_answers_are_computed_again() {
+    let shape = Shape { slots: 6, budget: 24, blocks: 12, depth: 2 };
+    let ask = |i: u32| {
+        let mut request = request(vec![i + 1; 3], 24);
+        request.ignore_eos = true;
+        Asked { at: 0, request, cancel: None, pause: None }
+    };
+    let asked: Vec<Asked> = (0..9).map(ask).collect();
+    let options = EngineOptions { policy: Policy::MaxUtilization, ..options() };
+    let (answers, core) = run(shape, options, &asked);
+    assert!(core.stats().preemptions > 4, "{:?}", core.stats());
+    assert!(asked.iter().zip(&answers).all(|(ask, answer)| *answer == alone(&ask.request)));
+}
+
 /// Sends what comes to a channel.
 fn channel() -> (impl FnMut(&RequestHandle, Event) -> Flow + Send, mpsc::Receiver<Event>) {
     let (send, receive) = mpsc::channel();
