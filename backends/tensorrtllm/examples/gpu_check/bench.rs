@@ -1,0 +1,243 @@
+//! Figures: ceilings of the GPU, decode and prefill of whole models with weights of no meaning, and where a step's time
+//! goes.
+
+use std::time::Instant;
+
+use cudarc::driver::sys;
+use trireme_llm::checkpoint::DecoderConfig;
+use trireme_llm::executor::{Executor, SlotSampling};
+use trireme_tensorrtllm::device::{Buffer, Device, Event, Stream, args};
+use trireme_tensorrtllm::gemm::{Gemm, Kind, Product};
+use trireme_tensorrtllm::kernels::Kernels;
+use trireme_tensorrtllm::{CudaExecutor, Options, Source};
+
+use crate::Outcome;
+use crate::driver::Driver;
+use crate::random::Random;
+use crate::shapes::{llama_1b, llama_8b};
+
+const CONTEXT: usize = 1024;
+
+fn models() -> [(&'static str, DecoderConfig, usize); 2] {
+    [("Llama-3.1-8B", llama_8b(), 420_000), ("Llama-3.2-1B", llama_1b(), 420_000)]
+}
+
+fn load(config: &DecoderConfig, tokens: usize, options: Options) -> Result<CudaExecutor, Box<dyn std::error::Error>> {
+    let mut config = config.clone();
+    config.max_position_embeddings = 16_384;
+    Ok(CudaExecutor::load(&config, &Source::Dummy(3), &Options { max_kv_tokens: Some(tokens), ..options })?)
+}
+
+/// Copy bandwidth and the rate of a large product, as everything else is measured against.
+pub(crate) fn ceilings() -> Outcome {
+    let device = Device::open(0)?;
+    let stream = Stream::new(&device)?;
+    let kernels = Kernels::load(&device, 128)?;
+    let (start, end) = (Event::new(&device)?, Event::new(&device)?);
+    let bytes = 4usize << 30;
+    let (from, to) = (Buffer::new(&device, bytes)?, Buffer::new(&device, bytes)?);
+    let fill = |at: u64, count: usize| {
+        let (count, seed, mean, deviation) = (count as u64, 9u64, 0f32, 1f32);
+        let grid = trireme_tensorrtllm::device::Grid { blocks: (4096, 1, 1), threads: 256, shared: 0, early: false };
+        // SAFETY: the arguments are those of `fill_random`.
+        unsafe { kernels.fill_random.launch(&stream, grid, args![at, count, seed, mean, deviation]) }
+    };
+    fill(from.at(0), bytes / 2)?;
+    let mut best = f64::MAX;
+    for _ in 0..10 {
+        start.record(&stream)?;
+        // SAFETY: both buffers have this size.
+        unsafe { sys::cuMemcpyDtoDAsync_v2(to.at(0), from.at(0), bytes, stream.raw()) }.result()?;
+        end.record(&stream)?;
+        end.wait()?;
+        best = best.min(f64::from(end.since(&start)?));
+    }
+    println!("ceiling copy: {:.0} GB/s read and written", 2.0 * bytes as f64 / best / 1e6);
+    let n = 8192;
+    let product = Product {
+        kind: Kind::Store,
+        weight: from.at(0),
+        x: from.at(n * n * 2),
+        out: to.at(0),
+        m: n,
+        n,
+        k: n,
+        stride: n,
+    };
+    let mut gemm = Gemm::new(&device)?;
+    // SAFETY: the buffers hold matrices of these sizes.
+    unsafe { gemm.tune(&device, &stream, &product)? };
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        start.record(&stream)?;
+        // SAFETY: as above.
+        unsafe { gemm.run(&stream, &product)? };
+        end.record(&stream)?;
+        end.wait()?;
+        times.push(f64::from(end.since(&start)?));
+    }
+    times.sort_by(f64::total_cmp);
+    println!("ceiling bf16 product {n}: {:.0} TFLOP/s", 2.0 * (n as f64).powi(3) / times[15] / 1e9);
+    Ok(())
+}
+
+fn prompt(random: &mut Random, n: usize) -> Vec<u32> {
+    (0..n).map(|_| random.below(128_000) as u32).collect()
+}
+
+/// Reads the prompts of `slots`, as many tokens a step as fit. Seconds.
+fn read(driver: &mut Driver, slots: std::ops::Range<u32>, tokens: usize, random: &mut Random) -> f64 {
+    let budget = driver.executor.info().max_step_tokens;
+    for slot in slots.clone() {
+        let prompt = prompt(random, tokens);
+        driver.admit(slot, &prompt, SlotSampling::default());
+    }
+    let text = prompt(random, tokens);
+    let start = Instant::now();
+    let mut room = budget;
+    for slot in slots {
+        let mut at = 0;
+        while at < tokens {
+            let n = room.min(tokens - at);
+            driver.chunk(slot, &text[at..at + n], at + n == tokens, false);
+            at += n;
+            room -= n;
+            if room == 0 {
+                driver.submit();
+                room = budget;
+            }
+        }
+    }
+    if room < budget {
+        driver.submit();
+    }
+    driver.drain();
+    start.elapsed().as_secs_f64()
+}
+
+/// Milliseconds of a decode step, two in flight.
+fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
+    for _ in 0..4 {
+        driver.decode(slots);
+        driver.submit();
+    }
+    driver.drain();
+    let start = Instant::now();
+    for _ in 0..steps {
+        driver.decode(slots);
+        driver.submit();
+    }
+    driver.drain();
+    start.elapsed().as_secs_f64() * 1e3 / steps as f64
+}
+
+pub(crate) fn decode() -> Outcome {
+    println!("| model | streams | context | ms a step | tokens/s | GB/s |\n|---|---|---|---|---|---|");
+    for (name, config, tokens) in models() {
+        let mut driver = Driver::new(load(&config, tokens, Options::default())?);
+        let mut random = Random(4);
+        let weights = (driver.executor.memory_plan().weights
+            - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size * 2 }) as f64;
+        let kv = (driver.executor.info().kv.block_bytes / driver.executor.info().kv.block_tokens) as f64;
+        for streams in [1u32, 2, 4, 8, 16, 32, 64, 128, 256] {
+            read(&mut driver, 0..streams, CONTEXT, &mut random);
+            let slots: Vec<u32> = (0..streams).collect();
+            let steps = if streams <= 16 { 128 } else { 48 };
+            let ms = decode_steps(&mut driver, &slots, steps);
+            let context = CONTEXT + steps / 2;
+            let moved = weights + f64::from(streams) * context as f64 * kv;
+            let rate = f64::from(streams) * 1e3 / ms;
+            println!("| {name} | {streams} | {context} | {ms:.3} | {rate:.0} | {:.0} |", moved / ms / 1e6);
+            slots.iter().for_each(|s| driver.free(*s));
+        }
+        let (mut best, mut all) = (f64::MAX, Vec::new());
+        for _ in 0..5 {
+            let seconds = read(&mut driver, 0..1, CONTEXT, &mut random);
+            driver.free(0);
+            best = best.min(seconds);
+            all.push(format!("{:.1}", seconds * 1e3));
+        }
+        println!("{name}: first token of a 1k prompt in process: {:.1} ms ({})", best * 1e3, all.join(", "));
+    }
+    Ok(())
+}
+
+pub(crate) fn prefill() -> Outcome {
+    println!("| model | prompts | tokens/s | TFLOP/s |\n|---|---|---|---|");
+    for (name, config, tokens) in models() {
+        let mut driver = Driver::new(load(&config, tokens, Options::default())?);
+        let mut random = Random(5);
+        for (count, length) in [(1u32, 1024), (1, 4096), (1, 8192), (32, 4096), (8, 8192)] {
+            let mut best = f64::MAX;
+            for _ in 0..2 {
+                best = best.min(read(&mut driver, 0..count, length, &mut random));
+                (0..count).for_each(|s| driver.free(s));
+            }
+            let c = &config;
+            let per_layer = c.hidden_size * (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+                + c.hidden_size * c.num_heads * c.head_dim
+                + 3 * c.hidden_size * c.intermediate_size;
+            let linear = 2.0 * (per_layer * c.num_layers) as f64;
+            let attention = 4.0 * (c.num_heads * c.head_dim * c.num_layers) as f64 * length as f64 / 2.0;
+            let total = f64::from(count) * length as f64;
+            println!(
+                "| {name} | {count} x {length} | {:.0} | {:.0} |",
+                total / best,
+                total * (linear + attention) / best / 1e12
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Graphs against none, early launches against none.
+pub(crate) fn modes() -> Outcome {
+    println!("| model | streams | graphs | early launches | ms a step |\n|---|---|---|---|---|");
+    for (name, config, _) in models() {
+        for (graphs, early_launch) in [(true, true), (true, false), (false, true), (false, false)] {
+            let options = Options { graphs, early_launch, tune: false, ..Options::default() };
+            let mut driver = Driver::new(load(&config, 20_000, options)?);
+            for streams in [1u32, 8] {
+                read(&mut driver, 0..streams, CONTEXT, &mut Random(6));
+                let slots: Vec<u32> = (0..streams).collect();
+                let ms = decode_steps(&mut driver, &slots, 100);
+                println!("| {name} | {streams} | {graphs} | {early_launch} | {ms:.3} |");
+                slots.iter().for_each(|s| driver.free(*s));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a decode step's time goes.
+pub(crate) fn profile() -> Outcome {
+    for (name, config, tokens) in models() {
+        let mut executor = load(&config, tokens, Options::default())?;
+        for rows in [1, 4, 8, 16, 32, 128, 256] {
+            println!("{name}, {rows} rows at {CONTEXT}, attention in up to {} parts", executor.attention_parts(rows));
+            for row in executor.profile_decode(rows, CONTEXT)? {
+                println!(
+                    "  {:<10} {:>4} launches {:>9.1} us {:>8.2} us each {:>7.0} MB {:>6.0} GB/s  {}",
+                    row.name,
+                    row.launches,
+                    row.microseconds,
+                    row.microseconds / row.launches as f64,
+                    row.bytes as f64 / 1e6,
+                    row.bytes as f64 / row.microseconds / 1e3,
+                    row.fused
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// From nothing to ready, weights made on the GPU.
+pub(crate) fn ready() -> Outcome {
+    for (name, config, tokens) in models() {
+        let start = Instant::now();
+        let executor = load(&config, tokens, Options::default())?;
+        println!("{name} on {}: ready in {:.2} s; {}", executor.device_name(), start.elapsed().as_secs_f64(), executor.memory_plan());
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Checks and measures the engine on a GPU: `gpu_check [kernels] [sampling] [model] [faults] [bench] [profile] …`.
+//!
+//! It is built where there is no GPU and carried to one: it compiles nothing and reads no file. Everything is drawn from
+//! seeds; references are computed here in double precision.
+// A program that prints and measures.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a check stops at the first surprise, with a message on the terminal"
+)]
+
+mod bench;
+mod driver;
+mod kernels;
+mod model;
+mod random;
+mod reference;
+mod sampling;
+mod shapes;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
+    if wanted.is_empty() {
+        wanted = ["kernels", "sampling", "model", "faults"].map(String::from).to_vec();
+    }
+    let mut failed = 0;
+    for name in &wanted {
+        let start = Instant::now();
+        let outcome = match name.as_str() {
+            "kernels" => kernels::run(),
+            "sampling" => sampling::run(),
+            "model" => model::run(),
+            "faults" => model::faults(),
+            "ceilings" => bench::ceilings(),
+            "prefill" => bench::prefill(),
+            "bench" => bench::decode(),
+            "graphs" => bench::modes(),
+            "profile" => bench::profile(),
+            "ready" => bench::ready(),
+            other => Err(format!("there is no check '{other}'").into()),
+        };
+        match outcome {
+            Ok(()) => println!("ok    {name} ({:.1} s)", start.elapsed().as_secs_f64()),
+            Err(error) => {
+                println!("FAIL  {name}: {error}");
+                failed += 1;
+            }
+        }
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a check says when it fails.
+type Outcome = Result<(), Box<dyn std::error::Error>>;

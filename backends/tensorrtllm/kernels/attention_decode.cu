@@ -1,0 +1,231 @@
+// Attention of one new token a sequence over its paged keys and values.
+//
+// Floor: keys and values of the context once, 4 * kv_heads * head_dim bytes a position, layer and sequence.
+//
+// A block takes one sequence, one kv head (or 8 of its query heads) and a part of the context; its warps take tiles of
+// 16 positions in turn. Scores are computed transposed: keys are operand A (16 positions), the queries of the group
+// operand B (8 columns, unused ones zero), and the output is V^T P^T, so that all loads are 16 bytes from memory
+// straight to registers. As in linear.cu, the free choice of the inner index makes 8 consecutive elements of a key
+// feed two products; for V^T, the free choice of the output row makes 8 consecutive elements of a value feed four.
+//
+// Parts of a sequence meet in memory: the last block to finish adds them up in their order.
+
+constexpr int ATT_WARPS = 4;
+constexpr int TILE = 16;
+
+struct DecodeArgs {
+    const u16* qkv;          // [rows][q + 2 * kv heads][head_dim]
+    const u16* keys;         // [block][kv head][block_tokens][head_dim]
+    const u16* values;
+    u16* out;                // [rows][q heads][head_dim]
+    const int* row_slot;
+    const int* row_position;
+    const int* tables;       // [slot][table_width]
+    float* parts;            // [row][kv head and group][part][8][head_dim + 2]
+    u32* arrived;            // [row][kv head and group], zero between launches
+    int table_width, block_tokens, q_heads, kv_heads, window;
+    float scale;             // log2(e) / sqrt(head_dim)
+};
+
+__device__ __forceinline__ u32 low_halves(u32 a, u32 b) { return __byte_perm(a, b, 0x5410); }
+__device__ __forceinline__ u32 high_halves(u32 a, u32 b) { return __byte_perm(a, b, 0x7632); }
+
+template <int HD>
+__device__ __forceinline__ void attend_decode(const DecodeArgs& p) {
+    constexpr int KSTEPS = (HD + 31) / 32, CHUNKS = (HD + 63) / 64;
+    __shared__ float maxima[ATT_WARPS][8], sums[ATT_WARPS][8];
+    __shared__ float outs[ATT_WARPS][8][HD];
+    __shared__ u32 rank;
+    wait_for_inputs();
+    let_dependents_start();
+
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
+    const int row = blockIdx.z, part = blockIdx.y;
+    const int group = p.q_heads / p.kv_heads, subgroups = (group + 7) / 8;
+    const int kv = blockIdx.x / subgroups, first_head = kv * group + blockIdx.x % subgroups * 8;
+    const int heads = min(8, (kv + 1) * group - first_head);
+    const int length = p.row_position[row] + 1;
+    const int start = p.window > 0 ? max(0, length - p.window) : 0;
+
+    // Parts are whole tiles counted from `start` rounded down, so that a tile lies in one KV block.
+    const int first_tile = start / TILE, tiles = (length + TILE - 1) / TILE - first_tile;
+    const int wanted = min((int)gridDim.y, (tiles + ATT_WARPS - 1) / ATT_WARPS);
+    const int per_part = (tiles + wanted - 1) / wanted;
+    const int num_parts = (tiles + per_part - 1) / per_part;
+    if (part >= num_parts) return;
+    const int from = first_tile + part * per_part, to = min(first_tile + tiles, from + per_part);
+
+    const int* table = p.tables + (size_t)p.row_slot[row] * p.table_width;
+    const int row_heads = p.q_heads + 2 * p.kv_heads;
+    const u16* q = p.qkv + ((size_t)row * row_heads + first_head) * HD;
+
+    uint4 query[KSTEPS];
+#pragma unroll
+    for (int j = 0; j < KSTEPS; j++) {
+        const int d = j * 32 + c * 8;
+        query[j] = make_uint4(0, 0, 0, 0);
+        if (g < heads && d < HD) query[j] = *(const uint4*)(q + g * HD + d);
+    }
+
+    float acc[CHUNKS][4][4] = {};
+    float top[2] = {-INF, -INF}, sum[2] = {0.0f, 0.0f};
+    const size_t head_stride = (size_t)p.block_tokens * HD;
+
+    uint4 key_a[KSTEPS], key_b[KSTEPS];
+    auto tile_at = [&](int tile) {
+        const int position = tile * TILE;
+        return ((size_t)table[position / p.block_tokens] * p.kv_heads + kv) * head_stride +
+               (size_t)(position % p.block_tokens) * HD;
+    };
+    auto load_keys = [&](size_t at) {
+#pragma unroll
+        for (int j = 0; j < KSTEPS; j++) {
+            const int d = j * 32 + c * 8;
+            if (d < HD) {
+                key_a[j] = load_stream(p.keys + at + g * HD + d);
+                key_b[j] = load_stream(p.keys + at + (g + 8) * HD + d);
+            } else {
+                key_a[j] = key_b[j] = make_uint4(0, 0, 0, 0);
+            }
+        }
+    };
+    int tile = from + warp;
+    size_t at = 0;
+    if (tile < to) load_keys(at = tile_at(tile));
+    while (tile < to) {
+        uint4 value[CHUNKS][4];
+#pragma unroll
+        for (int h = 0; h < CHUNKS; h++) {
+            const int d = h * 64 + g * 8;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int position = 2 * c + (i & 1) + (i >> 1) * 8;
+                value[h][i] = make_uint4(0, 0, 0, 0);
+                // What lies behind the sequence's end was never written: zero times anything must stay zero.
+                if (d < HD && tile * TILE + position < length) {
+                    value[h][i] = load_stream(p.values + at + position * HD + d);
+                }
+            }
+        }
+        float s[4] = {};
+#pragma unroll
+        for (int j = 0; j < KSTEPS; j++) {
+            mma_16816(s, key_a[j].x, key_b[j].x, key_a[j].y, key_b[j].y, query[j].x, query[j].y);
+            mma_16816(s, key_a[j].z, key_b[j].z, key_a[j].w, key_b[j].w, query[j].z, query[j].w);
+        }
+        const int position = tile * TILE + g;
+        tile += ATT_WARPS;
+        if (tile < to) load_keys(at = tile_at(tile));
+
+        const bool in_a = position >= start && position < length, in_b = position + 8 >= start && position + 8 < length;
+        s[0] = in_a ? s[0] * p.scale : -INF, s[1] = in_a ? s[1] * p.scale : -INF;
+        s[2] = in_b ? s[2] * p.scale : -INF, s[3] = in_b ? s[3] * p.scale : -INF;
+        float factor[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float m = fmaxf(s[i], s[i + 2]);
+            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 4));
+            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 8));
+            m = fmaxf(m, __shfl_xor_sync(0xffffffffu, m, 16));
+            m = fmaxf(m, top[i]);
+            // A tile before the window's start has no score at all.
+            const float base = m == -INF ? 0.0f : m;
+            factor[i] = exp2_fast(top[i] - base);
+            top[i] = m;
+            s[i] = exp2_fast(s[i] - base), s[i + 2] = exp2_fast(s[i + 2] - base);
+            sum[i] = sum[i] * factor[i] + s[i] + s[i + 2];
+        }
+        const u32 b0 = transpose_8x8(pack_bf16(s[0], s[1])), b1 = transpose_8x8(pack_bf16(s[2], s[3]));
+#pragma unroll
+        for (int h = 0; h < CHUNKS; h++) {
+            const u32* v0 = (const u32*)&value[h][0];
+            const u32* v1 = (const u32*)&value[h][1];
+            const u32* v2 = (const u32*)&value[h][2];
+            const u32* v3 = (const u32*)&value[h][3];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                acc[h][j][0] *= factor[0], acc[h][j][1] *= factor[1];
+                acc[h][j][2] *= factor[0], acc[h][j][3] *= factor[1];
+                mma_16816(acc[h][j], low_halves(v0[j], v1[j]), high_halves(v0[j], v1[j]), low_halves(v2[j], v3[j]),
+                          high_halves(v2[j], v3[j]), b0, b1);
+            }
+        }
+    }
+
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 4);
+        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 8);
+        sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 16);
+        if (g == 0) maxima[warp][2 * c + i] = top[i], sums[warp][2 * c + i] = sum[i];
+    }
+#pragma unroll
+    for (int h = 0; h < CHUNKS; h++) {
+        const int d = h * 64 + g * 8;
+        if (d < HD) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                *(float2*)&outs[warp][2 * c][d + 2 * j] = make_float2(acc[h][j][0], acc[h][j][2]);
+                *(float2*)&outs[warp][2 * c + 1][d + 2 * j] = make_float2(acc[h][j][1], acc[h][j][3]);
+            }
+        }
+    }
+    __syncthreads();
+
+    const int place = row * gridDim.x + blockIdx.x;
+    float* parts = p.parts + (size_t)place * gridDim.y * 8 * (HD + 2);
+    for (int i = threadIdx.x; i < heads * HD; i += ATT_WARPS * 32) {
+        const int head = i / HD, d = i % HD;
+        float m = -INF, l = 0.0f, o = 0.0f;
+#pragma unroll
+        for (int w = 0; w < ATT_WARPS; w++) m = fmaxf(m, maxima[w][head]);
+        const float base = m == -INF ? 0.0f : m;
+#pragma unroll
+        for (int w = 0; w < ATT_WARPS; w++) {
+            const float f = exp2_fast(maxima[w][head] - base);
+            l += f * sums[w][head];
+            o += f * outs[w][head][d];
+        }
+        if (num_parts == 1) {
+            p.out[((size_t)row * p.q_heads + first_head) * HD + i] = round_bf16(o / l);
+        } else {
+            float* to = parts + ((size_t)part * 8 + head) * (HD + 2);
+            to[d] = o;
+            if (d == 0) to[HD] = m, to[HD + 1] = l;
+        }
+    }
+    if (num_parts == 1) return;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) rank = atomicAdd(p.arrived + place, 1u);
+    __syncthreads();
+    if (rank != num_parts - 1) return;
+    __threadfence();
+    if (threadIdx.x == 0) p.arrived[place] = 0;
+    for (int i = threadIdx.x; i < heads * HD; i += ATT_WARPS * 32) {
+        const int head = i / HD, d = i % HD;
+        const float* from_part = parts + (size_t)head * (HD + 2);
+        constexpr size_t STRIDE = (size_t)8 * (HD + 2);
+        float m = -INF, l = 0.0f, o = 0.0f;
+        for (int k = 0; k < num_parts; k++) m = fmaxf(m, __ldcg(from_part + k * STRIDE + HD));
+        const float base = m == -INF ? 0.0f : m;
+        for (int k = 0; k < num_parts; k++) {
+            const float f = exp2_fast(__ldcg(from_part + k * STRIDE + HD) - base);
+            l += f * __ldcg(from_part + k * STRIDE + HD + 1);
+            o += f * __ldcg(from_part + k * STRIDE + d);
+        }
+        p.out[((size_t)row * p.q_heads + first_head) * HD + i] = round_bf16(o / l);
+    }
+}
+
+#define DECODE(HD)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(ATT_WARPS * 32, HD > 128 ? 2 : HD > 64 ? 3 : 4)                                                 \
+        attention_decode_##HD(const DecodeArgs p) {                                                                   \
+        attend_decode<HD>(p);                                                                                         \
+    }
+
+DECODE(64)
+DECODE(80)
+DECODE(96)
+DECODE(128)
+DECODE(256)

@@ -1,0 +1,97 @@
+//! The GPU as this crate uses it: a context, streams, events, memory, launches and graphs, each freed when dropped.
+//!
+//! The driver is opened when the first call needs it, so a machine without one starts as any other. Ordering is
+//! explicit: one stream, events where the host waits, nothing tracked behind the scenes.
+
+mod graph;
+mod launch;
+mod memory;
+mod stream;
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, sys};
+
+pub use graph::{Capture, Graph};
+pub use crate::kernel_args as args;
+pub use launch::{Function, Grid, KernelArgs};
+pub use memory::{Buffer, Pinned};
+pub use stream::{Event, Stream};
+
+use crate::error::{CudaError, Result};
+
+/// A GPU with its primary context, which all users in the process share.
+#[derive(Clone)]
+pub struct Device {
+    context: Arc<CudaContext>,
+    pub name: Arc<str>,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    pub multiprocessors: usize,
+}
+
+/// Gives a driver call's status a name.
+pub(crate) fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
+    status
+        .result()
+        .map_err(|e| CudaError::Driver { call, error: e.error_string().map_or_else(|_| format!("{:?}", e.0), |s| s.to_string_lossy().into_owned()) })
+}
+
+impl Device {
+    /// Opens GPU `ordinal`.
+    ///
+    /// # Errors
+    /// [`CudaError::NoDriver`] and [`CudaError::NoDevice`] where there is none.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        // SAFETY: only looks for the library.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(CudaError::NoDriver);
+        }
+        let driver = |call| move |e: cudarc::driver::DriverError| CudaError::Driver { call, error: e.to_string() };
+        let count = CudaContext::device_count().map_err(driver("cuDeviceGetCount"))?;
+        let count = usize::try_from(count).unwrap_or(0);
+        if ordinal >= count {
+            return Err(CudaError::NoDevice { ordinal, count });
+        }
+        let context = CudaContext::new(ordinal).map_err(driver("cuDevicePrimaryCtxRetain"))?;
+        // SAFETY: streams and events are this crate's own; it orders every access itself.
+        unsafe { context.disable_event_tracking() };
+        let name: Arc<str> = context.name().map_err(driver("cuDeviceGetName"))?.into();
+        let capability = context.compute_capability().map_err(driver("cuDeviceGetAttribute"))?;
+        if capability.0 < 8 {
+            return Err(CudaError::TooOld { name: name.to_string(), major: capability.0, minor: capability.1 });
+        }
+        let multiprocessors = context
+            .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(driver("cuDeviceGetAttribute"))?;
+        let multiprocessors = usize::try_from(multiprocessors).unwrap_or(1).max(1);
+        Ok(Self { context, name, capability, multiprocessors })
+    }
+
+    /// Makes this the GPU of the calling thread.
+    pub fn bind(&self) -> Result<()> {
+        self.context
+            .bind_to_thread()
+            .map_err(|e| CudaError::Driver { call: "cuCtxSetCurrent", error: e.to_string() })
+    }
+
+    /// Free and total bytes.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.bind()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: both pointers are valid for writes.
+        check("cuMemGetInfo", unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) })?;
+        Ok((free, total))
+    }
+
+    /// The target that kernels are compiled for: Hopper's own instructions need the `a`.
+    pub fn arch(&self) -> String {
+        let (major, minor) = self.capability;
+        if major == 9 { format!("sm_{major}{minor}a") } else { format!("sm_{major}{minor}") }
+    }
+
+    /// Whether a kernel may start before the one in front of it has ended.
+    pub fn overlaps_launches(&self) -> bool {
+        self.capability.0 >= 9
+    }
+}

@@ -1,0 +1,6 @@
+//! Matrix products of many rows, through cuBLASLt.
+
+mod lt;
+mod tune;
+
+pub use lt::{Gemm, Kind, Product};

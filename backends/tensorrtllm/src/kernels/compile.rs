@@ -1,0 +1,47 @@
+//! CUDA C++ to machine code, through NVRTC.
+
+use std::ffi::{CString, c_char};
+
+use cudarc::nvrtc::{result, sys};
+
+use super::Module;
+use crate::error::{CudaError, Result};
+
+/// Whether the compiler's library can be opened.
+pub fn nvrtc_is_there() -> bool {
+    // SAFETY: only looks for the library.
+    unsafe { sys::is_culib_present() }
+}
+
+/// Compiles a module for an architecture (`sm_90a`): machine code, and the assembler's report on registers.
+pub fn compile(module: &Module, arch: &str) -> Result<(Vec<u8>, String)> {
+    let failed = |log: String| CudaError::Compile { module: module.name, arch: arch.to_owned(), log };
+    let driver = |call| move |e: result::NvrtcError| CudaError::Driver { call, error: e.to_string() };
+    let source = CString::new(module.source).map_err(|e| failed(e.to_string()))?;
+    let name = CString::new(format!("{}.cu", module.name)).map_err(|e| failed(e.to_string()))?;
+    let program = result::create_program(&source, Some(&name)).map_err(driver("nvrtcCreateProgram"))?;
+    let options = [format!("--gpu-architecture={arch}"), "-std=c++17".into(), "--ptxas-options=-v".into()];
+    // SAFETY: the program was made above and is destroyed below, on every way out.
+    let compiled = unsafe { result::compile_program(program, &options) };
+    // SAFETY: as above.
+    let log = unsafe { result::get_program_log(program) }.unwrap_or_default();
+    let log: String = log.iter().take_while(|c| **c != 0).map(|c| *c as u8 as char).collect();
+    let code = match compiled {
+        Err(_) => Err(failed(log.clone())),
+        Ok(()) => cubin(program),
+    };
+    // SAFETY: the program is not used any more.
+    let _ = unsafe { result::destroy_program(program) };
+    Ok((code?, log))
+}
+
+fn cubin(program: sys::nvrtcProgram) -> Result<Vec<u8>> {
+    let error = |e: result::NvrtcError| CudaError::Driver { call: "nvrtcGetCUBIN", error: e.to_string() };
+    let mut size = 0;
+    // SAFETY: the program has been compiled and `size` is valid for writes.
+    unsafe { sys::nvrtcGetCUBINSize(program, &raw mut size) }.result().map_err(error)?;
+    let mut code = vec![0u8; size];
+    // SAFETY: the buffer has the size that was asked for.
+    unsafe { sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast::<c_char>()) }.result().map_err(error)?;
+    Ok(code)
+}

@@ -1,0 +1,115 @@
+//! The kernels: their sources, how they become code for a GPU, and a table of what the host calls.
+
+mod compile;
+mod embedded;
+mod sources;
+
+use std::ffi::CString;
+
+use cudarc::driver::sys;
+
+pub use compile::{compile, nvrtc_is_there};
+pub use sources::{HOT, MODULES, Module};
+
+use crate::device::{Device, Function, check};
+use crate::error::{CudaError, Result};
+
+/// Head sizes that the attention kernels are made for.
+pub const HEAD_DIMS: [usize; 5] = [64, 80, 96, 128, 256];
+
+/// Defines the table and the way it is filled: a field for each kernel that is called by its own name.
+macro_rules! kernel_table {
+    ($($module:literal: $($name:ident),+;)+) => {
+        /// Every kernel that the host calls, loaded.
+        pub struct Kernels {
+            $($(pub $name: Function,)+)+
+            pub attention_decode: Function,
+            pub attention_prefill: Function,
+        }
+
+        impl Kernels {
+            /// Loads all kernels for a model with this head size.
+            pub fn load(device: &Device, head_dim: usize) -> Result<Self> {
+                device.bind()?;
+                let modules = load_modules(device)?;
+                let of = |module: &str, name: &str| modules.function(module, name);
+                let loaded = Self {
+                    $($($name: of($module, stringify!($name))?,)+)+
+                    attention_decode: of("attention_decode", &format!("attention_decode_{head_dim}"))?,
+                    attention_prefill: of("attention_prefill", &format!("attention_prefill_{head_dim}"))?,
+                };
+                loaded.attention_prefill.allow_shared(prefill_shared_bytes(head_dim))?;
+                Ok(loaded)
+            }
+        }
+    };
+}
+
+kernel_table! {
+    "linear": skinny8_norm, skinny16_norm, skinny8_norm_f32, skinny16_norm_f32, skinny8_norm_silu_mul,
+        skinny16_norm_silu_mul, skinny8_add, skinny16_add;
+    "rows": embed, rms_norm, gather, silu_mul, rope_write, fill_random;
+    "state": apply_changes, clear_slots;
+    "sample": scan_logits, choose, count_step;
+}
+
+/// Shared memory of a block of prefill attention: two tiles of keys and of values.
+pub fn prefill_shared_bytes(head_dim: usize) -> usize {
+    4 * 64 * head_dim.div_ceil(64) * 128
+}
+
+struct Loaded(Vec<(&'static str, sys::CUmodule)>);
+
+/// Takes the embedded code for this GPU if there is any, else compiles all modules at once.
+fn load_modules(device: &Device) -> Result<Loaded> {
+    let arch = device.arch();
+    let images: Vec<(&'static str, Vec<u8>)> = match embedded::for_arch(&arch) {
+        Some(images) => images.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect(),
+        None => compile_all(&arch)?,
+    };
+    let mut loaded = Vec::new();
+    for (name, image) in images {
+        let mut module = std::ptr::null_mut();
+        // SAFETY: `module` is valid for writes and the image is a whole ELF file that outlives the call.
+        check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut module, image.as_ptr().cast()) })?;
+        loaded.push((name, module));
+    }
+    Ok(Loaded(loaded))
+}
+
+fn compile_all(arch: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    if !nvrtc_is_there() {
+        return Err(CudaError::NoLibrary {
+            library: "libnvrtc.so",
+            mend: "install CUDA's NVRTC, or take a build with compiled kernels (`cargo xtask kernels`)",
+        });
+    }
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            MODULES.iter().map(|module| scope.spawn(move || Ok((module.name, compile(module, arch)?.0)))).collect();
+        running
+            .into_iter()
+            .map(|thread| {
+                thread.join().unwrap_or_else(|_| {
+                    Err(CudaError::Driver { call: "nvrtc", error: "the compiling thread panicked".into() })
+                })
+            })
+            .collect()
+    })
+}
+
+impl Loaded {
+    fn function(&self, module: &str, name: &str) -> Result<Function> {
+        let missing = || CudaError::Unsupported(format!("there is no kernel '{name}'"));
+        let (_, module) = self.0.iter().find(|(n, _)| *n == module).ok_or_else(missing)?;
+        let c_name = CString::new(name).map_err(|_| missing())?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: `raw` is valid for writes, the module is loaded and the name ends with a zero.
+        let status = unsafe { sys::cuModuleGetFunction(&raw mut raw, *module, c_name.as_ptr()) };
+        if status == sys::CUresult::CUDA_ERROR_NOT_FOUND {
+            return Err(missing());
+        }
+        check("cuModuleGetFunction", status)?;
+        Ok(Function { raw })
+    }
+}

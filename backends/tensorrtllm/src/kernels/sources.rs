@@ -1,0 +1,50 @@
+//! The sources, which are part of the library, and what is asked of the compiler.
+
+/// A file of kernels that is compiled on its own.
+pub struct Module {
+    pub name: &'static str,
+    /// The whole text: what is shared, then the file.
+    pub source: &'static str,
+}
+
+macro_rules! module {
+    ($name:literal) => {
+        Module {
+            name: $name,
+            source: concat!(
+                include_str!("../../kernels/common.cuh"),
+                include_str!("../../kernels/state.cuh"),
+                include_str!(concat!("../../kernels/", $name, ".cu"))
+            ),
+        }
+    };
+}
+
+pub const MODULES: [Module; 6] = [
+    module!("linear"),
+    module!("rows"),
+    module!("attention_decode"),
+    module!("attention_prefill"),
+    module!("state"),
+    module!("sample"),
+];
+
+/// Kernels that each step spends its time in: none may spill registers.
+pub const HOT: [&str; 16] = [
+    "skinny8_norm",
+    "skinny16_norm",
+    "skinny8_norm_f32",
+    "skinny16_norm_f32",
+    "skinny8_norm_silu_mul",
+    "skinny16_norm_silu_mul",
+    "skinny8_add",
+    "skinny16_add",
+    "rms_norm",
+    "silu_mul",
+    "rope_write",
+    "attention_decode_64",
+    "attention_decode_128",
+    "attention_prefill_64",
+    "attention_prefill_128",
+    "scan_logits",
+];

@@ -1,0 +1,22 @@
+//! The CUDA engine: decoders of the Llama family on NVIDIA GPUs, with kernels of its own.
+//!
+//! * [`device`]: the GPU as this crate uses it
+//! * [`kernels`]: CUDA C++ sources and how they become code
+//! * [`gemm`]: products of many rows through cuBLASLt
+//! * [`model`]: weights on the GPU
+//! * [`state`]: what the GPU keeps of each sequence between steps
+//! * [`executor`]: the waist's `Executor`
+//!
+//! CUDA's libraries are opened when they are first called: nothing of them is needed to build or to start.
+
+pub mod device;
+mod error;
+pub mod executor;
+pub mod gemm;
+pub mod kernels;
+pub mod model;
+pub mod state;
+
+pub use error::CudaError;
+pub use executor::{CudaExecutor, MemoryPlan, Options};
+pub use model::Source;
