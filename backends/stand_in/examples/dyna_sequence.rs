@@ -1,0 +1,7 @@
+//! The stand-in under the name `dyna_sequence`.
+#![forbid(unsafe_code)]
+
+trireme_sdk::export_backend!(
+    trireme_sdk::Stateless<trireme_backend_stand_in::StandIn>,
+    name = "dyna_sequence"
+);
