@@ -38,11 +38,7 @@ def test_health(client):
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("simple") and client.is_model_ready("simple", "1")
     for name, version in (("simple", "9"), ("nowhere", "")):
-        if client.kind == "http":
-            assert not client.is_model_ready(name, version)
-        else:
-            with pytest.raises(Exception, match="NOT_FOUND"):
-                client.is_model_ready(name, version)
+        assert not client.is_model_ready(name, version)
 
 
 def test_metadata(client):

@@ -1,4 +1,4 @@
 //! The stand-in under the name `onnxruntime`.
 #![forbid(unsafe_code)]
 
-trireme_sdk::export_backend!(trireme_sdk::Stateless<trireme_backend_stand_in::StandIn>, name = "onnxruntime");
+trireme_sdk::export_backend!(trireme_backend_stand_in::StandInBackend, name = "onnxruntime");

@@ -1,4 +1,4 @@
 //! The stand-in under the name `tensorflow`.
 #![forbid(unsafe_code)]
 
-trireme_sdk::export_backend!(trireme_sdk::Stateless<trireme_backend_stand_in::StandIn>, name = "tensorflow");
+trireme_sdk::export_backend!(trireme_backend_stand_in::StandInBackend, name = "tensorflow");

@@ -1,4 +1,4 @@
 //! The stand-in under the name `tensorrt`.
 #![forbid(unsafe_code)]
 
-trireme_sdk::export_backend!(trireme_sdk::Stateless<trireme_backend_stand_in::StandIn>, name = "tensorrt");
+trireme_sdk::export_backend!(trireme_backend_stand_in::StandInBackend, name = "tensorrt");

@@ -4,20 +4,19 @@
 #![expect(clippy::disallowed_methods, reason = "the delays that are asked for")]
 
 mod arithmetic;
+mod complete;
 mod counted;
 mod operation;
 mod sequences;
 
 use std::thread::sleep;
 
-use trireme_sdk::{
-    Error, InstanceContext, LoadModel, Model, ModelContext, Parameter, Request, Response, Result,
-};
+use trireme_sdk::{Error, InstanceContext, Model, ModelContext, Parameter, Request, Response, Result};
 
 use crate::operation::Operation;
 use crate::sequences::Sums;
 
-/// The backend, under whatever name.
+/// A model.
 pub struct StandIn {
     operation: Operation,
     initialize: std::time::Duration,
@@ -33,7 +32,26 @@ pub struct Instance {
     sums: Sums,
 }
 
-impl LoadModel for StandIn {
+/// The backend, under whatever name.
+pub struct StandInBackend;
+
+impl trireme_sdk::Backend for StandInBackend {
+    type Model = StandIn;
+
+    fn create(_: trireme_sdk::BackendContext) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn complete_config(&self, context: &ModelContext) -> Result<Option<trireme_sdk::ConfigPatch>> {
+        Ok(complete::patch(context))
+    }
+
+    fn load(&self, context: ModelContext) -> Result<StandIn> {
+        StandIn::load(context)
+    }
+}
+
+impl StandIn {
     fn load(context: ModelContext) -> Result<Self> {
         let operation = Operation::of(&context)?;
         operation::find_file(&context)?;

@@ -3,12 +3,13 @@ use std::time::Duration;
 use trireme_sdk::{Error, ModelContext, Result};
 
 /// The file that a framework would load, by platform.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("tensorflow_graphdef", "model.graphdef"),
     ("tensorflow_savedmodel", "model.savedmodel"),
     ("onnxruntime_onnx", "model.onnx"),
     ("pytorch_libtorch", "model.pt"),
     ("tensorrt_plan", "model.plan"),
+    ("openvino", "model.xml"),
 ];
 
 /// What the suites append to a Python model to make it slow to load: `time.sleep(N)` in `initialize`.
@@ -95,6 +96,7 @@ impl Operation {
             "sequence_state" => Self::State,
             // The suite of shared memory has a Python model of this name that takes its time.
             "simple" if platform.is_empty() => Self::AddSub { swap: false, delay: Duration::from_secs(15) },
+            "simple" => Self::AddSub { swap: false, delay },
             _ if name.starts_with("square") => Self::Square,
             _ if name.starts_with("input_") => Self::One,
             _ if name.contains("_sequence_") && !platform.is_empty() => sequence(Kind::Nothing),

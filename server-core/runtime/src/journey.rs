@@ -513,7 +513,11 @@ impl Journey {
             Err(error) if error.status == trireme_protocol::StatusCode::Cancelled => {
                 self.count_failure(FailureReason::Canceled);
             }
-            Err(_) if self.sums.is_some() => self.count_failure(FailureReason::Other),
+            Err(_) if self.sums.is_some() => {
+                // Dashboards know it so: the failure of a step counts for the ensemble too.
+                self.model.metrics.count_failure(FailureReason::Other);
+                self.count_failure(FailureReason::Other);
+            }
             Err(_) => self.count_failure(FailureReason::Backend),
         }
         self.send_letter(letter);

@@ -28,6 +28,8 @@ pub(crate) struct Stage<'a> {
     clients: Option<PathBuf>,
     only: Option<String>,
     unshare: Vec<&'static str>,
+    /// What the server says of itself.
+    version: String,
 }
 
 impl<'a> Stage<'a> {
@@ -45,7 +47,9 @@ impl<'a> Stage<'a> {
                 "  no network namespaces here: suites run one after the other and need ports 8000 to 8005"
             );
         }
+        let version = workspace.packages.iter().find(|package| package.name == "trireme");
         Ok(Self {
+            version: version.map(|package| package.version.clone()).unwrap_or_default(),
             shim: workspace.root.join("tests/qa/shim"),
             from: fs::canonicalize(&args.from)?,
             clients: args.clients.as_deref().map(fs::canonicalize).transpose()?,
@@ -62,17 +66,36 @@ impl<'a> Stage<'a> {
         !self.unshare.is_empty()
     }
 
+    /// Runs a suite, its parts at the same time; their results are one file.
     pub(crate) fn run(&self, suite: &Suite) -> Result<()> {
-        let (root, qa) = scratch::copy(&self.folder, &self.from, self.clients.as_deref(), suite.name)?;
-        let (tools, log) = (root.join("opt/tritonserver"), self.folder.join("results").join(suite.name));
+        let results = self.folder.join("results").join(suite.name);
+        let results = results.with_extension(if self.built.is_some() { "jsonl" } else { "listed.jsonl" });
+        fs::write(&results, "")?;
+        if self.built.is_none() || !self.isolated() || self.only.is_some() || suite.parts.is_empty() {
+            return self.part(suite, suite.name, self.only.as_deref(), &results);
+        }
+        let watch = |number: usize, only: &'static str| {
+            let (name, results) = (format!("{}.{number}", suite.name), &results);
+            move || self.part(suite, &name, Some(only), results)
+        };
+        std::thread::scope(|scope| {
+            let parts = suite.parts.iter().enumerate();
+            let threads: Vec<_> = parts.map(|(number, only)| scope.spawn(watch(number, only))).collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a part of the suite panicked")))
+            })
+        })
+    }
+
+    fn part(&self, suite: &Suite, name: &str, only: Option<&str>, results: &Path) -> Result<()> {
+        let (root, qa) = scratch::copy(&self.folder, &self.from, self.clients.as_deref(), suite.name, name)?;
+        let (tools, log) = (root.join("opt/tritonserver"), self.folder.join("results").join(name));
         fs::create_dir_all(tools.join("bin"))?;
         fs::copy(self.shim.join("tritonserver"), tools.join("bin/tritonserver"))?;
-        let results = log.with_extension(if self.built.is_some() { "jsonl" } else { "listed.jsonl" });
-        fs::write(&results, "")?;
-        let output = fs::File::create(log.with_extension("log"))?;
+        let output = fs::File::create(format!("{}.log", log.display()))?;
         let watch = Stopwatch::start();
-        println!("  {} starts", suite.name);
-        let mut command = self.command(suite, &root, &results)?;
+        println!("  {name} starts");
+        let mut command = self.command(suite, &root, results, only)?;
         command.current_dir(qa.join(suite.name)).stdin(Stdio::null());
         command.stdout(output.try_clone()?).stderr(output);
         let mut child = command.spawn().map_err(|error| process::not_started(&command, &error))?;
@@ -82,11 +105,11 @@ impl<'a> Stage<'a> {
             }
             pause(200);
         }
-        println!("  {} took {:.0} s", suite.name, watch.seconds());
+        println!("  {name} took {:.0} s", watch.seconds());
         Ok(())
     }
 
-    fn command(&self, suite: &Suite, root: &Path, results: &Path) -> Result<Command> {
+    fn command(&self, suite: &Suite, root: &Path, results: &Path, only: Option<&str>) -> Result<Command> {
         let script = "ip link set lo up 2>/dev/null; mount -t tmpfs tmpfs /dev/shm 2>/dev/null; exec bash ./test.sh \"$0\"";
         let mut command = match self.unshare.split_first() {
             Some((program, flags)) => {
@@ -110,11 +133,12 @@ impl<'a> Stage<'a> {
             .env("QA_STATE", root)
             .env("QA_RESULTS", results)
             .env("QA_BASE", root.join("base.json"))
+            .env("TRITON_SERVER_VERSION", &self.version)
             .env("PYTHONPATH", root.join("work/qa/common"));
         for (name, value) in suite.environment {
             command.env(name, value);
         }
-        if let Some(only) = &self.only {
+        if let Some(only) = only {
             command.env("QA_ONLY", only);
         }
         match self.built {
@@ -124,7 +148,9 @@ impl<'a> Stage<'a> {
         command.env("QA_BACKENDS", self.folder.join("backends"));
         std::os::unix::fs::symlink(self.folder.join("backends"), root.join("opt/tritonserver/backends"))?;
         // The combination of a case is what its script adds to this.
+        let version = ("TRITON_SERVER_VERSION".to_owned(), self.version.clone());
         let base: serde_json::Map<String, serde_json::Value> = std::env::vars()
+            .chain([version])
             .map(|(name, value)| (name, value.into()))
             .filter(|(name, _)| suite.environment.iter().all(|(own, _)| own != name))
             .collect();

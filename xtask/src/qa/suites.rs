@@ -6,19 +6,36 @@ pub(crate) struct Suite {
     pub(crate) name: &'static str,
     /// What upstream's CI sets before the script; here the choice of the models that need no framework.
     pub(crate) environment: &'static [(&'static str, &'static str)],
+    /// Regular expressions, each of which runs some of the suite, at the same time as the others; none: in one run.
+    pub(crate) parts: &'static [&'static str],
 }
 
 const fn suite(name: &'static str) -> Suite {
-    Suite { name, environment: &[] }
+    Suite { name, environment: &[], parts: &[] }
 }
 
 pub(crate) const SUITES: [Suite; 20] = [
-    suite("L0_decoupled"),
+    Suite {
+        name: "L0_decoupled",
+        environment: &[],
+        // Each of the first four takes a quarter to half an hour, for the most part asleep.
+        parts: &[
+            "python_models.*one_to_many",
+            "=models.*one_to_many",
+            "python_models.*one_to_multi_many",
+            "=models.*one_to_multi_many",
+            "^(?!.*(one_to_many|one_to_multi_many))",
+        ],
+    },
     suite("L0_lifecycle"),
     suite("L0_batcher"),
-    Suite { name: "L0_sequence_batcher", environment: &[("BACKENDS", "custom")] },
+    Suite { name: "L0_sequence_batcher", environment: &[("BACKENDS", "custom")], parts: &[] },
     suite("L0_model_queue"),
-    Suite { name: "L0_dyna_sequence_batcher", environment: &[("BACKENDS", "custom custom_string")] },
+    Suite {
+        name: "L0_dyna_sequence_batcher",
+        environment: &[("BACKENDS", "custom custom_string")],
+        parts: &[],
+    },
     suite("L0_shared_memory"),
     suite("L0_model_update"),
     suite("L0_request_cancellation"),

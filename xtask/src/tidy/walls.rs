@@ -140,9 +140,14 @@ mod tests {
 
     fn findings(name: &str, folder: &str, dependency: &str, kind: Option<&str>) -> usize {
         let package = Package {
+            version: String::new(),
             name: name.into(),
             manifest_path: "/x/Cargo.toml".into(),
-            dependencies: vec![Dependency { name: dependency.into(), kind: kind.map(String::from) }],
+            dependencies: vec![Dependency {
+                version: String::new(),
+                name: dependency.into(),
+                kind: kind.map(String::from),
+            }],
             targets: Vec::new(),
         };
         check_package(&package, folder).len()

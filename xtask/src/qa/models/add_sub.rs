@@ -60,6 +60,7 @@ fn exists(format: Format, types: [Type; 3], max_batch_size: u32) -> bool {
             let known = [INT8, INT32, UINT8, FLOAT16, FLOAT32];
             types.iter().all(|one| known.contains(one)) && !(has(INT32) && (has(INT8) || has(FLOAT32)))
         }
+        "openvino" => types.iter().all(|one| [INT8, INT32, FLOAT32].contains(one)),
         "libtorch" => !has(UINT8) && !has(FLOAT16) && (!has(OBJECT) || max_batch_size == 0),
         _ => !has(UINT8),
     }

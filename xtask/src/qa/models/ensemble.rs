@@ -14,7 +14,7 @@ const KINDS: [&str; 3] = ["simple", "sequence", "fan"];
 pub(super) fn write(data: &Path) -> Result<()> {
     let ensembles = data.join("qa_ensemble_model_repository");
     let repository = ensembles.join("qa_model_repository");
-    for format in FORMATS {
+    for format in FORMATS.into_iter().filter(|format| !format.is("openvino")) {
         for kind in KINDS {
             let name = format!("{}_float32_float32_float32", format.prefix);
             let tensor = |name: String| Tensor::new(name, FLOAT32, &[16]);
@@ -23,7 +23,7 @@ pub(super) fn write(data: &Path) -> Result<()> {
             let made: Vec<Tensor> = (0..2).map(|number| tensor(format.numbered("OUTPUT", number))).collect();
             let shown = ["OUTPUT0", "OUTPUT1"].map(|name| tensor(name.to_owned())).to_vec();
             let step = Around { base: name.clone(), inner, outer, made, shown };
-            step.write(&repository, kind, &format!("{kind}_{name}"), 8)?;
+            step.write(&repository, kind, &format!("{kind}_{name}"), 8, 3)?;
         }
     }
     let zeros = identity::zeros().into_iter().map(|(data_type, pairs)| (data_type, pairs, true));
@@ -67,7 +67,7 @@ fn zero(
         made: outputs.clone(),
         shown: outputs,
     };
-    step.write(repository, kind, &format!("{kind}_{label}{name}"), max_batch_size)
+    step.write(repository, kind, &format!("{kind}_{label}{name}"), max_batch_size, 1)
 }
 
 /// An ensemble around one model: the tensors of the model and those that the ensemble shows.
@@ -80,7 +80,14 @@ struct Around {
 }
 
 impl Around {
-    fn write(&self, repository: &Path, kind: &str, name: &str, max_batch_size: u32) -> Result<()> {
+    fn write(
+        &self,
+        repository: &Path,
+        kind: &str,
+        name: &str,
+        max_batch_size: u32,
+        versions: u32,
+    ) -> Result<()> {
         let (before, after) = (kind != "simple", kind == "fan");
         let mut steps: Vec<String> = Vec::new();
         let (mut ins, mut outs) = (Vec::new(), Vec::new());
@@ -106,8 +113,8 @@ impl Around {
             name: name.to_owned(),
             format: None,
             max_batch_size,
-            versions: 1,
-            version_policy: None,
+            versions,
+            version_policy: (versions > 1).then_some("specific { versions: [1, 3] }"),
             inputs: self.outer.clone(),
             outputs: self.shown.clone(),
             extra: format!("platform: \"ensemble\"\n{extra}"),

@@ -27,6 +27,26 @@ fn reshaped_inputs(shapes: &[(&[i64], &[i64])]) -> Vec<Pair> {
     shapes.iter().map(pair).collect()
 }
 
+/// Of the shapes that an input is reshaped to, those that have a longer form in upstream's TensorRT models.
+fn three_dimensional(mut pairs: Vec<Pair>) -> Vec<Pair> {
+    let longer: [(&[i64], &[i64]); 4] =
+        [(&[], &[1, 1, 1]), (&[16], &[2, 2, 4]), (&[1, 2], &[1, 2, 1]), (&[1], &[1, 1, 1])];
+    for (shape, inner, shown, made) in &mut pairs {
+        let Some((_, long)) = longer.iter().find(|(short, _)| short == inner) else { continue };
+        if shown != shape || pairs_of_one(shape, inner) {
+            *shown = long.to_vec();
+        }
+        *inner = long.to_vec();
+        *made = long.to_vec();
+    }
+    pairs
+}
+
+/// The last input of the models that reshape their inputs only is of one element and comes back as it was seen.
+fn pairs_of_one(shape: &[i64], inner: &[i64]) -> bool {
+    shape == [1] && inner == [1]
+}
+
 /// The models of `qa_identity_model_repository`.
 pub(super) fn zeros() -> Vec<(Type, Vec<Pair>)> {
     vec![
@@ -59,13 +79,16 @@ pub(super) fn reshapes() -> Vec<(Type, Vec<Pair>, bool)> {
 pub(super) fn write(data: &Path) -> Result<()> {
     let (zero, reshape) =
         (data.join("qa_identity_model_repository"), data.join("qa_reshape_model_repository"));
-    for format in FORMATS {
+    for format in FORMATS.into_iter().filter(|format| !format.is("openvino")) {
         for max_batch_size in [8, 0] {
             for (data_type, pairs) in zeros() {
                 model(format, max_batch_size, data_type, &pairs).write(&zero)?;
             }
             for (data_type, pairs, without_batch) in reshapes() {
-                if max_batch_size > 0 || without_batch {
+                // TensorRT has at least one dimension beside the batch, three where it reshapes.
+                let plan = format.is("plan");
+                if max_batch_size > 0 || without_batch || plan {
+                    let pairs = if plan { three_dimensional(pairs) } else { pairs };
                     model(format, max_batch_size, data_type, &pairs).write(&reshape)?;
                 }
             }

@@ -14,12 +14,13 @@ pub(super) struct Format {
     file: &'static str,
 }
 
-pub(super) const FORMATS: [Format; 5] = [
+pub(super) const FORMATS: [Format; 6] = [
     Format { prefix: "graphdef", platform: "tensorflow_graphdef", file: "model.graphdef" },
     Format { prefix: "savedmodel", platform: "tensorflow_savedmodel", file: "model.savedmodel" },
     Format { prefix: "onnx", platform: "onnxruntime_onnx", file: "model.onnx" },
     Format { prefix: "libtorch", platform: "pytorch_libtorch", file: "model.pt" },
     Format { prefix: "plan", platform: "tensorrt_plan", file: "model.plan" },
+    Format { prefix: "openvino", platform: "openvino", file: "model.xml" },
 ];
 
 impl Format {

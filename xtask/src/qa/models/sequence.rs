@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::model::{FORMATS, Format, INT32, Model, OBJECT, Tensor, Type};
 
 pub(super) fn write(data: &Path) -> Result<()> {
-    for format in FORMATS {
+    for format in FORMATS.into_iter().filter(|format| !format.is("openvino")) {
         for (repository, width) in
             [("qa_sequence_model_repository", 1), ("qa_variable_sequence_model_repository", -1)]
         {
