@@ -111,7 +111,7 @@ def test_failures_are_not_kept(server):
     for _ in range(2):
         with pytest.raises(httpclient.InferenceServerException):
             ask(server, "broken", np.ones((1, 2), np.float32))
-    assert {key: value for key, value in counts(server, "broken").items() if value} == {"fail": 2}
+    assert {key: value for key, value in counts(server, "broken").items() if value} == {"fail": 2, "execution": 2}
 
 
 def test_a_reload_forgets(server):

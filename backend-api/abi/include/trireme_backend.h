@@ -21,7 +21,7 @@
 #define TRIREME_ABI_MAJOR 0
 
 // Minor version; grows with each field, function or constant that is added.
-#define TRIREME_ABI_MINOR 1
+#define TRIREME_ABI_MINOR 2
 
 // How a panic of the library behaves.
 typedef uint32_t TriremePanicStrategy;
@@ -562,6 +562,45 @@ typedef struct TriremeBlsVtable {
   // The last use of `caller`. Its calls go on.
   void (*close)(struct TriremeCallerHandle *caller);
 } TriremeBlsVtable;
+
+// A model's half: by having it, a model says that it takes such calls. Valid until the model is unloaded.
+typedef struct TriremeOpenAiModel {
+  size_t struct_size;
+  // The endpoints that it answers, without the path before them: `chat/completions`, `completions`, `embeddings`.
+  // Calls of others never come.
+  const struct TriremeStrView *endpoints;
+  size_t endpoint_count;
+} TriremeOpenAiModel;
+
+// A call; lives until its request is released.
+typedef struct TriremeOpenAiCall {
+  // One of `OpenAiModel::endpoints`.
+  struct TriremeStrView endpoint;
+  // A JSON object, as the client sent it.
+  struct TriremeStrView body;
+} TriremeOpenAiCall;
+
+// An answer, or a part of one.
+typedef struct TriremeOpenAiAnswer {
+  // As in HTTP. From 400 on it is an error, and the last answer. A client that reads a stream sees the status of the
+  // first answer only.
+  uint32_t status;
+  uint32_t reserved;
+  // A JSON object; copied.
+  struct TriremeStrView body;
+} TriremeOpenAiAnswer;
+
+// The host's half of `openai/1`.
+typedef struct TriremeOpenAiVtable {
+  size_t struct_size;
+  // `[any-thread & request not released]` Whether `request` is such a call; if so, `out` is written.
+  bool (*read)(const struct TriremeRequestHandle *request, struct TriremeOpenAiCall *out);
+  // `[any-thread & responder not released]` Sends an answer, as `ResponderVtable::send` does. An end that carries
+  // nothing more, and a failure that has no object, go through that one.
+  TriremeSendVerdict (*send)(struct TriremeResponderHandle *responder,
+                             const struct TriremeOpenAiAnswer *answer,
+                             TriremeResponseFlags flags);
+} TriremeOpenAiVtable;
 
 #endif  /* TRIREME_BACKEND_H */
 

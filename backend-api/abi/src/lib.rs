@@ -25,6 +25,7 @@ mod buffer;
 mod dtype;
 mod host;
 mod object;
+mod openai;
 mod probe;
 mod request;
 mod responder;
@@ -40,6 +41,7 @@ pub use host::{HostRef, HostVtable, HostVtablePtr, LogLevel, MetricCell, MetricD
 pub use object::{
     BackendVtable, BackendVtablePtr, InstanceVtable, InstanceVtablePtr, ModelVtable, ModelVtablePtr,
 };
+pub use openai::{OPENAI_1, OpenAiAnswer, OpenAiCall, OpenAiModel, OpenAiVtable};
 pub use probe::{
     LAYOUT_TAG, LayoutFn, LayoutRoot, LayoutRootRef, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy, Probe,
     layout_record,
@@ -57,4 +59,4 @@ pub use text::{OwnedText, StrView};
 /// Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
 pub const ABI_MAJOR: u16 = 0;
 /// Minor version; grows with each field, function or constant that is added.
-pub const ABI_MINOR: u16 = 1;
+pub const ABI_MINOR: u16 = 2;

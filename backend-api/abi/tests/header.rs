@@ -29,7 +29,7 @@ extern const TriremeProbe trireme_backend_probe;
 }
 #endif";
 
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "lib",
     "args",
     "bls",
@@ -37,6 +37,7 @@ const SOURCES: [&str; 12] = [
     "dtype",
     "host",
     "object",
+    "openai",
     "probe",
     "request",
     "responder",
@@ -51,8 +52,10 @@ fn the_header_says_what_the_types_say() {
     let export = ExportConfig {
         prefix: Some("Trireme".to_owned()),
         // Everything else follows from it.
-        include: ["Probe", "BlsVtable"].map(str::to_owned).into(),
-        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1"].map(upper).into(),
+        include: ["Probe", "BlsVtable", "OpenAiModel", "OpenAiVtable", "OpenAiAnswer"]
+            .map(str::to_owned)
+            .into(),
+        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "OPENAI_1"].map(upper).into(),
         renaming_overrides_prefixing: true,
         ..ExportConfig::default()
     };

@@ -8,12 +8,19 @@ use std::mem::offset_of;
 
 use abi_stable::StableAbi;
 use abi_stable::type_layout::{TLData, TLField, TLFunction, TypeLayout};
-use trireme_abi::{BackendVtable, Buffer, LayoutRootRef, OutputTensor, Probe, RequestVtable};
+use trireme_abi::{
+    BackendVtable, BlsVtable, Buffer, LayoutRootRef, OpenAiModel, OpenAiVtable, OutputTensor, Probe,
+    RequestVtable,
+};
 
 #[test]
 fn layouts_are_those_of_version_0() {
     let mut types = Types::default();
     types.visit(<LayoutRootRef as StableAbi>::LAYOUT);
+    // Extensions: found by their names, so they are not under the root.
+    types.visit(<BlsVtable as StableAbi>::LAYOUT);
+    types.visit(<OpenAiVtable as StableAbi>::LAYOUT);
+    types.visit(<OpenAiModel as StableAbi>::LAYOUT);
     let mut text = probe();
     types.0.into_values().for_each(|description| text += &description);
     expect_test::expect_file!["../layouts/v0.txt"].assert_eq(&text);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use trireme_abi::{self as abi, InstanceKind, RequestItem};
 
 use crate::library::Library;
+use crate::openai;
 use crate::request::Item;
 use crate::services::HostServices;
 use crate::status::Status;
@@ -182,6 +183,28 @@ impl Model {
             ))?
         };
         Ok(Instance { model: Arc::clone(self), handle: Handle(handle), items: Vec::new() })
+    }
+
+    /// The endpoints of OpenAI's API that the model says it answers; none if it has no such half.
+    ///
+    /// # Errors
+    /// What the model says is malformed.
+    pub fn openai_endpoints(&self) -> Result<Vec<String>, Status> {
+        let half = self.extension(abi::OPENAI_1).cast::<abi::OpenAiModel>();
+        // SAFETY: what the model gave for this id, valid as long as the model.
+        unsafe { openai::endpoints(half) }
+    }
+
+    /// The model's half of an extension, or null.
+    fn extension(&self, id: &str) -> *const c_void {
+        let table = self.backend.library.model.0;
+        // SAFETY: the table lives until the process ends, and `extension` is read only if the table reaches it.
+        unsafe {
+            if (*table).struct_size < size_of::<abi::ModelVtable>() {
+                return std::ptr::null();
+            }
+            ((*table).extension)(self.handle.0, view(id))
+        }
     }
 }
 

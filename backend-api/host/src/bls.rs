@@ -1,6 +1,5 @@
 //! The host's half of `bls/1`: calls of a backend become values, and go to the sink of the request they belong to.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -96,9 +95,4 @@ unsafe extern "C" fn call(
         Ok(()) => Status::ok(),
         Err(status) => status.into_wire(),
     }
-}
-
-/// The host's half of an extension that every host has.
-pub(crate) fn built_in(id: &str) -> Option<*const c_void> {
-    (id == trireme_abi::BLS_1).then(|| std::ptr::from_ref(&BLS).cast())
 }

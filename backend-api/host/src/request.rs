@@ -4,6 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use trireme_abi::DType;
 
+use crate::openai::DocumentCall;
 use crate::response::Responder;
 
 /// Dimensions, outermost first.
@@ -39,6 +40,8 @@ pub struct Request {
     pub correlation: Correlation,
     /// W3C `traceparent`, or empty.
     pub trace_parent: String,
+    /// Set if it is a call of OpenAI's API; then there are no inputs.
+    pub document: Option<DocumentCall>,
     /// The names of the model's inputs; [`Input::index`] points into it.
     pub names: Arc<[Box<str>]>,
 }

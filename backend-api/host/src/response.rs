@@ -7,6 +7,7 @@ use trireme_abi::{DType, Stage};
 
 use crate::bls::{CallReader, Message};
 use crate::memory::HostMemory;
+use crate::openai::Document;
 use crate::request::{Shape, Value};
 use crate::status::Status;
 
@@ -19,6 +20,8 @@ pub struct Response {
     pub parameters: Vec<(String, Value)>,
     /// Set if this is an error; then there are no outputs.
     pub error: Option<Status>,
+    /// The answer to a call of OpenAI's API; then there are no outputs, and none of it is set otherwise.
+    pub document: Option<Document>,
 }
 
 impl Response {
@@ -109,7 +112,8 @@ impl Responder {
     // By shared reference: a backend may ask `cancelled` meanwhile.
     pub(crate) fn send(&self, response: Response, is_final: bool) -> Verdict {
         // An error is the last word, whatever the flag says.
-        let is_final = is_final || response.error.is_some();
+        let failed = response.document.as_ref().is_some_and(Document::is_error);
+        let is_final = is_final || failed || response.error.is_some();
         if self.finished.fetch_or(is_final, Relaxed) {
             return Verdict::Closed;
         }

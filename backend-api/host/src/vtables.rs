@@ -44,14 +44,14 @@ pub(crate) fn host_ref(context: &'static HostContext) -> HostRef {
 
 /// # Safety
 /// `request` is a handle from [`into_wire`] that has not been released.
-unsafe fn request<'a>(request: *const RequestHandle) -> &'a Request {
+pub(crate) unsafe fn request<'a>(request: *const RequestHandle) -> &'a Request {
     // SAFETY: by this function's contract; handles are boxes of requests.
     unsafe { &*request.cast::<Request>() }
 }
 
 /// # Safety
 /// `responder` is a handle from [`into_wire`] that has not been released.
-unsafe fn responder<'a>(responder: *const ResponderHandle) -> &'a Responder {
+pub(crate) unsafe fn responder<'a>(responder: *const ResponderHandle) -> &'a Responder {
     // SAFETY: by this function's contract; handles are boxes of responders.
     unsafe { &*responder.cast::<Responder>() }
 }
@@ -300,6 +300,15 @@ unsafe extern "C" fn send(
         unsafe { take_response(&mut *response) }
     };
     let is_final = flags.0 & ResponseFlags::FINAL.0 != 0;
+    send_checked(responder, response, is_final)
+}
+
+/// Hands an answer on, or what is wrong with it.
+pub(crate) fn send_checked(
+    responder: &Responder,
+    response: Result<Response, Status>,
+    is_final: bool,
+) -> SendVerdict {
     let verdict = match response {
         Ok(response) => responder.send(response, is_final),
         // A malformed answer is the backend's fault, and the last one.
@@ -563,5 +572,9 @@ unsafe extern "C" fn now_ns(context: *const c_void) -> u64 {
 unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_void {
     // SAFETY: the ABI demands the host's context and a readable text.
     let (services, id) = unsafe { (services(context), read(id)) };
-    crate::bls::built_in(&id).unwrap_or_else(|| services.extension(&id))
+    match id.as_str() {
+        trireme_abi::BLS_1 => std::ptr::from_ref(&crate::bls::BLS).cast(),
+        trireme_abi::OPENAI_1 => std::ptr::from_ref(&crate::openai::OPENAI).cast(),
+        id => services.extension(id),
+    }
 }

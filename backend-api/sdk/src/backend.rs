@@ -118,6 +118,12 @@ pub trait Model: Send + Sync + 'static {
     /// # Errors
     /// The instance cannot run; shown to whoever loads the model.
     fn create_instance(&self, context: InstanceContext) -> Result<Self::Instance>;
+
+    /// `[load-thread]` The endpoints of OpenAI's API that the model answers: `chat/completions`, `completions`,
+    /// `embeddings`. With one, [`Request::openai`] says of each request in a batch whether it is such a call.
+    fn openai_endpoints(&self) -> &[&str] {
+        &[]
+    }
 }
 
 /// A model whose backend keeps nothing of its own: then [`Stateless`] is the backend.

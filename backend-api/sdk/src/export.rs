@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::fence::fence;
 use crate::host::Host;
+use crate::openai::OpenAiHalf;
 use crate::request::Request;
 use crate::wire::{owned_text, status, text};
 
@@ -27,6 +28,8 @@ struct BackendBox<B> {
 }
 
 struct ModelBox<M> {
+    /// Absent if the model answers no such calls.
+    openai: Option<Box<OpenAiHalf>>,
     model: M,
     host: Host,
 }
@@ -55,7 +58,7 @@ impl<B: Backend> Tables<B> {
         struct_size: size_of::<ModelVtable>(),
         create_instance: create_instance::<B::Model>,
         unload: destroy::<ModelBox<B::Model>>,
-        extension: no_extension,
+        extension: model_extension::<B::Model>,
     };
     const INSTANCE: InstanceVtable = InstanceVtable {
         struct_size: size_of::<InstanceVtable>(),
@@ -179,7 +182,8 @@ unsafe extern "C" fn load<B: Backend>(
     let make = || {
         // SAFETY: the arguments live until this call returns.
         let context = unsafe { model_context(args, &this.host)? };
-        Ok(ModelBox { model: this.backend.load(context)?, host: this.host.clone() })
+        let model = this.backend.load(context)?;
+        Ok(ModelBox { openai: OpenAiHalf::of(model.openai_endpoints()), model, host: this.host.clone() })
     };
     // SAFETY: the host hands in a place for the result.
     unsafe { give(out, "load", make) }
@@ -231,6 +235,15 @@ unsafe extern "C" fn drain<I: Instance>(instance: *mut c_void) {
     });
     if let Err(error) = outcome {
         this.host.error(error);
+    }
+}
+
+unsafe extern "C" fn model_extension<M: Model>(model: *mut c_void, id: StrView) -> *const c_void {
+    // SAFETY: the handle is a `ModelBox`, used through shared references; the text lives until this call returns.
+    let (this, id) = unsafe { (&*model.cast::<ModelBox<M>>(), text(id)) };
+    match &this.openai {
+        Some(half) if id == abi::OPENAI_1 => half.table(),
+        _ => std::ptr::null(),
     }
 }
 

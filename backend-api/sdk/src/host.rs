@@ -2,7 +2,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use trireme_abi::{
-    HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, RequestVtable, ResponderVtable,
+    HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, OPENAI_1, OpenAiVtable, RequestVtable,
+    ResponderVtable,
 };
 
 use crate::error::Result;
@@ -10,7 +11,7 @@ use crate::wire::{check, view};
 
 /// The server, as a backend sees it. Cheap to clone.
 #[derive(Clone)]
-pub struct Host(HostRef);
+pub struct Host(HostRef, *const OpenAiVtable);
 
 // SAFETY: the ABI allows all calls of the host from any thread, until the process ends.
 unsafe impl Send for Host {}
@@ -27,7 +28,15 @@ impl Host {
     /// # Safety
     /// `host` came from the server.
     pub(crate) unsafe fn new(host: HostRef) -> Self {
-        Self(host)
+        let bare = Self(host, std::ptr::null());
+        let openai = bare.extension(OPENAI_1).cast();
+        Self(host, openai)
+    }
+
+    /// The host's half of `openai/1`, if it has one; looked up once.
+    pub(crate) fn openai(&self) -> Option<&'static OpenAiVtable> {
+        // SAFETY: what the host gave for this id; lives until the process ends.
+        unsafe { self.1.as_ref() }
     }
 
     fn table(&self) -> &'static HostVtable {

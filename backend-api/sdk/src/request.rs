@@ -6,6 +6,7 @@ use crate::call::Caller;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::input::Input;
+use crate::openai::OpenAiCall;
 use crate::respond::Responder;
 use crate::response::Response;
 use crate::wire::{check, text, view};
@@ -171,6 +172,13 @@ impl Request {
         };
         // SAFETY: lives as long as the request.
         Ok((unsafe { text(wire.name) }.to_owned(), value))
+    }
+
+    /// The call of OpenAI's API that this request is, if it is one; then it has no inputs and is answered by
+    /// [`Responder::send_json`].
+    pub fn openai(&self) -> Option<OpenAiCall<'_>> {
+        // SAFETY: the handle is live, as long as the borrow.
+        unsafe { OpenAiCall::read(self.guard.host.openai()?, self.guard.handle()) }
     }
 
     /// Whether nobody waits for the answer any more.

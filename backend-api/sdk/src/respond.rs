@@ -2,12 +2,14 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use trireme_abi::{
-    ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage, StatusCode, StrView, Writable,
+    OpenAiAnswer, ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage, StatusCode, StrView,
+    Writable,
 };
 
 use crate::call::Caller;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::openai::OpenAiError;
 use crate::response::Response;
 use crate::wire::view;
 
@@ -80,6 +82,29 @@ impl Responder {
         self.transmit(None, ResponseFlags::FINAL);
     }
 
+    /// Sends one of several objects as the answer to a call of OpenAI's API.
+    pub fn send_json(&mut self, object: &str) -> Verdict {
+        self.send_document(200, object, ResponseFlags::NONE)
+    }
+
+    /// Sends the last or only object.
+    pub fn finish_json(mut self, object: &str) {
+        self.send_document(200, object, ResponseFlags::FINAL);
+    }
+
+    /// Ends a call of OpenAI's API with an error.
+    pub fn fail_json(mut self, error: &OpenAiError) {
+        self.send_document(error.status.into(), &error.to_json(), ResponseFlags::FINAL);
+    }
+
+    fn send_document(&mut self, status: u32, object: &str, flags: ResponseFlags) -> Verdict {
+        // A host without the extension sends no such calls, so there is nothing to answer.
+        let Some(table) = self.host.openai() else { return Verdict::Closed };
+        let answer = OpenAiAnswer { status, reserved: 0, body: view(object) };
+        // SAFETY: the handle is live; the text is copied.
+        verdict(unsafe { (table.send)(self.handle, &answer, flags) })
+    }
+
     /// Ends with an error.
     pub fn fail(mut self, error: Error) {
         let message = view(&error.message);
@@ -134,12 +159,16 @@ impl Responder {
             message,
         };
         // SAFETY: the handle is live; the lists live until the call returns, the buffers move to the host.
-        match unsafe { (self.table().send)(self.handle, &mut wire, flags) } {
-            SendVerdict::PAUSE => Verdict::Pause,
-            SendVerdict::CANCELLED => Verdict::Cancelled,
-            SendVerdict::CLOSED => Verdict::Closed,
-            _ => Verdict::Continue,
-        }
+        verdict(unsafe { (self.table().send)(self.handle, &mut wire, flags) })
+    }
+}
+
+fn verdict(verdict: SendVerdict) -> Verdict {
+    match verdict {
+        SendVerdict::PAUSE => Verdict::Pause,
+        SendVerdict::CANCELLED => Verdict::Cancelled,
+        SendVerdict::CLOSED => Verdict::Closed,
+        _ => Verdict::Continue,
     }
 }
 

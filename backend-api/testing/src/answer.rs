@@ -10,6 +10,8 @@ pub struct Answer {
     pub parameters: Vec<(String, Value)>,
     /// Set if it is an error.
     pub error: Option<Status>,
+    /// The status and the object, if it answers a call of OpenAI's API.
+    pub document: Option<(u16, String)>,
     /// Whether it is the last one.
     pub is_final: bool,
 }
@@ -36,7 +38,8 @@ impl Answer {
             data: output.data.to_vec(),
         };
         let outputs = response.outputs.into_iter().map(tensor).collect();
-        Self { outputs, parameters: response.parameters, error: response.error, is_final }
+        let document = response.document.map(|document| (document.status, document.body));
+        Self { outputs, parameters: response.parameters, error: response.error, document, is_final }
     }
 
     /// The output of this name; panics if there is none.

@@ -79,6 +79,7 @@ impl<'a> Request<'a> {
             batch_size: 1,
             priority: 0,
             deadline_ns: 0,
+            document: None,
             correlation: Correlation::None,
             trace_parent: String::new(),
             names: model.config.inputs.iter().map(|tensor| tensor.name.as_str().into()).collect(),
@@ -135,6 +136,13 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn parameter(mut self, name: &str, value: Value) -> Self {
         self.request.parameters.push((name.to_owned(), value));
+        self
+    }
+
+    /// Makes it a call of OpenAI's API, in the place of inputs.
+    #[must_use]
+    pub fn openai(mut self, endpoint: &'static str, body: &str) -> Self {
+        self.request.document = trireme_host::DocumentCall::new(endpoint, body.to_owned().into());
         self
     }
 

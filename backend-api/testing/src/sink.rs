@@ -96,7 +96,11 @@ impl ResponseSink for Entrance {
         state.finished = is_final;
         state.complaint = state.complaint.take().or(complaint);
         // The bare flag is no answer.
-        if !is_final || answer.error.is_some() || !answer.outputs.is_empty() || !answer.parameters.is_empty()
+        if !is_final
+            || answer.error.is_some()
+            || answer.document.is_some()
+            || !answer.outputs.is_empty()
+            || !answer.parameters.is_empty()
         {
             state.answers.push_back(answer);
         }

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use trireme_llm::executor::BlockId;
+
 use crate::kernels::Kernels;
-use crate::kv_cache::KvCache;
-use crate::ops::attention::{AttentionTile, BLOCK_POSITIONS, MAX_ROWS, Merge, Partials};
+use crate::kv::KvPool;
+use crate::ops::attention::{AttentionTile, MAX_ROWS, Merge, Partials, SPLIT_BLOCKS, SPLIT_POSITIONS, Seen};
 use crate::shared::SharedMut;
 use crate::threads::Pool;
 
@@ -16,6 +18,15 @@ pub(crate) struct Heads {
     pub(crate) dim: usize,
 }
 
+/// What a row may see of its sequence.
+#[derive(Clone, Copy)]
+pub(crate) enum Mask {
+    /// All positions up to its own, or the last `window` of them.
+    Causal { window: Option<usize> },
+    /// All positions.
+    None,
+}
+
 /// Some rows that share keys and values: consecutive tokens of a sequence, heads of one group.
 #[derive(Clone, Debug)]
 struct Tile {
@@ -24,18 +35,34 @@ struct Tile {
     heads: Range<usize>,
     /// Rows of the step.
     rows: Range<usize>,
-    /// Positions that the first of the rows sees, and how many more each later row sees.
-    visible: usize,
+    /// The end of what the first of the rows sees, and how many more each later row sees.
+    seen: usize,
     causal: usize,
+    window: usize,
 }
 
 impl Tile {
-    fn visible_to_row(&self, i: usize) -> usize {
-        self.visible + i * self.causal
+    /// The positions that a row sees.
+    fn seen_by(&self, row: usize) -> Range<usize> {
+        let end = self.seen + row * self.causal;
+        end.saturating_sub(self.window)..end
     }
 
-    fn blocks(&self) -> usize {
-        self.visible_to_row(self.rows.len() - 1).div_ceil(BLOCK_POSITIONS)
+    fn splits(&self) -> Range<usize> {
+        let end = self.seen_by(self.rows.len() - 1).end;
+        self.seen_by(0).start / SPLIT_POSITIONS..end.div_ceil(SPLIT_POSITIONS)
+    }
+
+    /// What of a split a row sees.
+    fn seen_of(&self, split: usize, row: usize) -> Seen {
+        let seen = self.seen_by(row);
+        let within = |p: usize| p.saturating_sub(split * SPLIT_POSITIONS).min(SPLIT_POSITIONS);
+        Seen { from: within(seen.start), to: within(seen.end) }
+    }
+
+    /// The rows of the kernel: index of the step's row within the tile, and query head.
+    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        (0..self.rows.len()).flat_map(|i| self.heads.clone().map(move |head| (i, head)))
     }
 }
 
@@ -43,29 +70,40 @@ impl Tile {
 #[derive(Default)]
 pub(crate) struct AttentionPlan {
     tiles: Vec<Tile>,
-    split: Split,
+    splits: Splits,
 }
 
-/// Results of blocks before they are merged, when a tile's blocks are shared out too.
+/// Results of splits before they are merged, when a tile's splits are shared out too.
 #[derive(Default)]
-struct Split {
-    /// Tile and block.
+struct Splits {
+    /// Tile and split.
     units: Vec<(usize, usize)>,
     /// For each unit [`MAX_ROWS`] rows of maximum, sum and `head_dim` values.
     results: Vec<f32>,
 }
 
+/// Keys and values of a layer's sequences: the pool, and each sequence's table.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerKv<'a> {
+    pub(crate) pool: &'a KvPool,
+    pub(crate) tables: &'a [&'a [BlockId]],
+    pub(crate) layer: usize,
+}
+
 impl AttentionPlan {
-    /// Plans for sequences of `(rows, first position)`, whose rows follow each other in the step. In a causal model a
-    /// row sees the positions up to its own; else all rows see all of the sequence's.
+    /// Plans for sequences of `(rows, first position)`, whose rows follow each other in the step.
     pub(crate) fn new(
         sequences: impl Iterator<Item = (usize, usize)>,
         heads: Heads,
-        causal: bool,
+        mask: Mask,
         threads: usize,
     ) -> Self {
         let group = heads.query / heads.kv;
         let tokens = (MAX_ROWS / group).max(1);
+        let (causal, window) = match mask {
+            Mask::Causal { window } => (1, window.unwrap_or(usize::MAX)),
+            Mask::None => (0, usize::MAX),
+        };
         let mut tiles = Vec::new();
         let mut first_row = 0;
         for (sequence, (rows, start)) in sequences.enumerate() {
@@ -79,24 +117,24 @@ impl AttentionPlan {
                             kv_head,
                             heads: head..((kv_head + 1) * group).min(head + MAX_ROWS),
                             rows: first_row + first..first_row + last,
-                            visible: if causal { start + first + 1 } else { start + rows },
-                            causal: usize::from(causal),
+                            seen: if causal == 1 { start + first + 1 } else { start + rows },
+                            causal,
+                            window,
                         });
                     }
                 }
             }
             first_row += rows;
         }
-        let mut plan = Self { tiles, split: Split::default() };
-        let blocks: usize = plan.tiles.iter().map(Tile::blocks).sum();
-        if plan.tiles.len() < 4 * threads && blocks > plan.tiles.len() {
-            plan.split.units = plan
-                .tiles
-                .iter()
-                .enumerate()
-                .flat_map(|(t, tile)| (0..tile.blocks()).map(move |b| (t, b)))
-                .collect();
-            plan.split.results = vec![0.0; blocks * MAX_ROWS * (heads.dim + 2)];
+        let mut plan = Self { tiles, splits: Splits::default() };
+        let units = || {
+            let each = |(t, tile): (usize, &Tile)| tile.splits().map(move |s| (t, s)).collect::<Vec<_>>();
+            plan.tiles.iter().enumerate().flat_map(each)
+        };
+        if plan.tiles.len() < 4 * threads && units().count() > plan.tiles.len() {
+            let units: Vec<(usize, usize)> = units().collect();
+            plan.splits.results = vec![0.0; units.len() * MAX_ROWS * (heads.dim + 2)];
+            plan.splits.units = units;
         }
         plan
     }
@@ -109,31 +147,31 @@ impl AttentionPlan {
         pool: &Pool,
         kernels: &Kernels,
         heads: Heads,
-        caches: &[&KvCache],
-        layer: usize,
+        kv: LayerKv<'_>,
         queries: &[f32],
         stride: usize,
         out: &mut [f32],
     ) {
         let out = SharedMut::new(out);
         let width = heads.query * heads.dim;
-        let step = Step { kernels, heads, caches, layer, queries, stride };
+        let step = Step { kernels, heads, kv, queries, stride };
         // SAFETY (of the rows handed out below): tiles are disjoint in rows and heads, and each is one thread's.
         let row = |tile: &Tile, i: usize, head: usize| {
             let at = (tile.rows.start + i) * width + head * heads.dim;
             // SAFETY: see above.
             unsafe { out.part(at..at + heads.dim) }
         };
-        if self.split.units.is_empty() {
+        if self.splits.units.is_empty() {
             pool.run_ranges(self.tiles.len(), 16, |range| {
                 let mut partials = Partials::new(heads.dim);
                 for tile in &self.tiles[range] {
                     let mut merges: Vec<Merge<'_>> =
                         tile.pairs().map(|(i, head)| Merge::new(row(tile, i, head))).collect();
-                    for block in 0..tile.blocks() {
-                        step.block(tile, block, &mut partials);
+                    for split in tile.splits() {
+                        step.split(tile, split, &mut partials);
                         for (r, (i, _)) in tile.pairs().enumerate() {
-                            if tile.visible_to_row(i) > block * BLOCK_POSITIONS {
+                            let seen = tile.seen_of(split, i);
+                            if seen.from < seen.to {
                                 merges[r].add(partials.max[r], partials.sum[r], partials.row(r));
                             }
                         }
@@ -144,13 +182,13 @@ impl AttentionPlan {
             return;
         }
         let size = MAX_ROWS * (heads.dim + 2);
-        let results = SharedMut::new(&mut self.split.results);
-        let (tiles, units) = (&self.tiles, &self.split.units);
+        let results = SharedMut::new(&mut self.splits.results);
+        let (tiles, units) = (&self.tiles, &self.splits.units);
         pool.run(units.len().min(crate::threads::MAX_CHUNKS), |first| {
             let mut partials = Partials::new(heads.dim);
             for u in (first..units.len()).step_by(crate::threads::MAX_CHUNKS) {
-                let (t, block) = units[u];
-                step.block(&tiles[t], block, &mut partials);
+                let (t, split) = units[u];
+                step.split(&tiles[t], split, &mut partials);
                 // SAFETY: each unit has its own part.
                 let to = unsafe { results.part(u * size..(u + 1) * size) };
                 to[..MAX_ROWS].copy_from_slice(&partials.max);
@@ -163,10 +201,11 @@ impl AttentionPlan {
         for tile in tiles {
             let mut merges: Vec<Merge<'_>> =
                 tile.pairs().map(|(i, head)| Merge::new(row(tile, i, head))).collect();
-            for block in 0..tile.blocks() {
-                let from = &self.split.results[unit * size..(unit + 1) * size];
+            for split in tile.splits() {
+                let from = &self.splits.results[unit * size..(unit + 1) * size];
                 for (r, (i, _)) in tile.pairs().enumerate() {
-                    if tile.visible_to_row(i) > block * BLOCK_POSITIONS {
+                    let seen = tile.seen_of(split, i);
+                    if seen.from < seen.to {
                         let values = &from[2 * MAX_ROWS + r * heads.dim..][..heads.dim];
                         merges[r].add(from[r], from[MAX_ROWS + r], values);
                     }
@@ -178,37 +217,36 @@ impl AttentionPlan {
     }
 }
 
-impl Tile {
-    /// The rows of the kernel: index of the step's row within the tile, and query head.
-    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        (0..self.rows.len()).flat_map(|i| self.heads.clone().map(move |head| (i, head)))
-    }
-}
-
 struct Step<'a> {
     kernels: &'a Kernels,
     heads: Heads,
-    caches: &'a [&'a KvCache],
-    layer: usize,
+    kv: LayerKv<'a>,
     queries: &'a [f32],
     stride: usize,
 }
 
 impl Step<'_> {
-    fn block(&self, tile: &Tile, block: usize, out: &mut Partials) {
+    fn split(&self, tile: &Tile, split: usize, out: &mut Partials) {
         let mut queries: [&[f32]; MAX_ROWS] = [&[]; MAX_ROWS];
-        let mut visible = [0; MAX_ROWS];
+        let mut seen = [Seen::default(); MAX_ROWS];
         let mut n = 0;
         for (i, head) in tile.pairs() {
             let at = (tile.rows.start + i) * self.stride + head * self.heads.dim;
             queries[n] = &self.queries[at..at + self.heads.dim];
-            visible[n] = tile.visible_to_row(i).saturating_sub(block * BLOCK_POSITIONS).min(BLOCK_POSITIONS);
+            seen[n] = tile.seen_of(split, i);
             n += 1;
         }
+        let table = self.kv.tables[tile.sequence];
+        let table = &table[split * SPLIT_BLOCKS..table.len().min((split + 1) * SPLIT_BLOCKS)];
+        let mut blocks = [0; SPLIT_BLOCKS];
+        for (start, block) in blocks.iter_mut().zip(table) {
+            *start = self.kv.pool.start(*block, self.kv.layer, tile.kv_head);
+        }
         let tile = AttentionTile {
-            kv: self.caches[tile.sequence].block(block, self.layer, tile.kv_head),
+            kv: self.kv.pool.vectors(),
+            blocks: &blocks[..table.len()],
             queries: &queries[..n],
-            visible: &visible[..n],
+            seen: &seen[..n],
             head_dim: self.heads.dim,
         };
         (self.kernels.attention)(&tile, out);

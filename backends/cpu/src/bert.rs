@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use trireme_llm::checkpoint::{Architecture, BertConfig, Checkpoint, Pooling, Weight};
+use trireme_llm::executor::BlockId;
 
-use crate::attend::{AttentionPlan, Heads};
+use crate::attend::{AttentionPlan, Heads, LayerKv, Mask};
 use crate::error::EngineError;
 use crate::kernels::Kernels;
 use crate::kernels::isa::LANES;
-use crate::kv_cache::{KvCache, KvDtype, KvShape, MAX_HEAD_DIM};
+use crate::kv::{BLOCK_TOKENS, KvDtype, KvPool, KvShape, MAX_HEAD_DIM};
 use crate::linear::{Activations, Epilogue, Layout, Linear, each_row};
 use crate::ops::half;
 use crate::options::Options;
@@ -54,15 +55,16 @@ struct Layer {
     norm: Norm,
 }
 
-#[derive(Default)]
 struct Scratch {
     hidden: Vec<f32>,
     qkv: Vec<f32>,
     attended: Activations,
     inner: Activations,
     x: Activations,
-    /// Keys and values of one layer for each text of a step.
-    caches: Vec<KvCache>,
+    /// Keys and values of one layer for all texts of a step.
+    kv: KvPool,
+    /// Each text's blocks.
+    tables: Vec<Vec<BlockId>>,
 }
 
 impl BertModel {
@@ -137,7 +139,7 @@ impl BertModel {
             pool,
             layers,
         };
-        Ok(Self { weights: Arc::new(weights), scratch: Scratch::default() })
+        Ok(Self { scratch: weights.scratch(), weights: Arc::new(weights) })
     }
 
     pub fn config(&self) -> &BertConfig {
@@ -158,18 +160,15 @@ impl BertModel {
     /// special tokens included; they run together without padding, and each gives the same vector as alone.
     ///
     /// # Errors
-    /// If a text is empty, longer than `max_position_embeddings`, or has an id outside the vocabulary.
+    /// If a text is empty, longer than `max_tokens`, or has an id outside the vocabulary.
     pub fn embed(&mut self, texts: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, EngineError> {
         let c = &self.weights.config;
         for text in texts {
             if text.is_empty() {
                 return Err(EngineError::Empty);
             }
-            if text.len() > c.max_position_embeddings {
-                return Err(EngineError::TextTooLong {
-                    tokens: text.len(),
-                    limit: c.max_position_embeddings,
-                });
+            if text.len() > c.max_tokens {
+                return Err(EngineError::TextTooLong { tokens: text.len(), limit: c.max_tokens });
             }
             if let Some(&id) = text.iter().find(|&&id| id as usize >= c.vocab_size) {
                 return Err(EngineError::TokenOutOfRange { id, vocab: c.vocab_size });
@@ -194,7 +193,7 @@ impl BertModel {
 
 impl Clone for BertModel {
     fn clone(&self) -> Self {
-        Self { weights: Arc::clone(&self.weights), scratch: Scratch::default() }
+        Self { weights: Arc::clone(&self.weights), scratch: self.weights.scratch() }
     }
 }
 
@@ -204,19 +203,34 @@ impl Weights {
         Heads { query: n, kv: n, dim: self.config.hidden_size / n }
     }
 
+    fn scratch(&self) -> Scratch {
+        let Heads { kv, dim, .. } = self.heads();
+        Scratch {
+            hidden: Vec::new(),
+            qkv: Vec::new(),
+            attended: Activations::default(),
+            inner: Activations::default(),
+            x: Activations::default(),
+            kv: KvPool::new(KvShape { layers: 1, kv_heads: kv, head_dim: dim, dtype: KvDtype::F32 }),
+            tables: Vec::new(),
+        }
+    }
+
     fn step(&self, s: &mut Scratch, texts: &[Vec<u32>], out: &mut Vec<Vec<f32>>) -> Result<(), EngineError> {
         let (c, pool, kernels, heads) = (&self.config, &*self.pool, &self.kernels, self.heads());
         let hidden = c.hidden_size;
         let rows: usize = texts.iter().map(Vec::len).sum();
-        let shape = KvShape { layers: 1, kv_heads: heads.kv, head_dim: heads.dim, dtype: KvDtype::F32 };
-        while s.caches.len() < texts.len() {
-            s.caches.push(KvCache::new(shape, c.max_position_embeddings));
+        let mut blocks = 0;
+        s.tables.clear();
+        for text in texts {
+            let first = blocks;
+            blocks += text.len().div_ceil(BLOCK_TOKENS);
+            s.tables.push((first..blocks).map(|b| BlockId(b as u32)).collect());
         }
-        for (cache, text) in s.caches.iter_mut().zip(texts) {
-            cache.reserve(text.len())?;
-        }
+        s.kv.grow(blocks)?;
         self.embed_tokens(s, texts, rows);
-        let mut plan = AttentionPlan::new(texts.iter().map(|t| (t.len(), 0)), heads, false, pool.threads());
+        let mut plan =
+            AttentionPlan::new(texts.iter().map(|t| (t.len(), 0)), heads, Mask::None, pool.threads());
         s.qkv.resize(rows * 3 * hidden, 0.0);
         s.attended.resize(rows, hidden);
         s.inner.resize(rows, c.intermediate_size);
@@ -225,8 +239,9 @@ impl Weights {
             self.copy_hidden(s, &layer.qkv);
             layer.qkv.apply(pool, kernels, &s.x, &mut s.qkv, 3 * hidden, Epilogue::Bias(&layer.qkv_bias));
             self.store_keys_and_values(s, texts, rows);
-            let caches: Vec<&KvCache> = s.caches.iter().take(texts.len()).collect();
-            plan.run(pool, kernels, heads, &caches, 0, &s.qkv, 3 * hidden, &mut s.attended.x);
+            let tables: Vec<&[BlockId]> = s.tables.iter().map(Vec::as_slice).collect();
+            let kv = LayerKv { pool: &s.kv, tables: &tables, layer: 0 };
+            plan.run(pool, kernels, heads, kv, &s.qkv, 3 * hidden, &mut s.attended.x);
             s.attended.ready(pool, kernels, &layer.attention_out);
             let epilogue = Epilogue::BiasAdd(&layer.attention_out_bias);
             layer.attention_out.apply(pool, kernels, &s.attended, &mut s.hidden, hidden, epilogue);
@@ -286,14 +301,16 @@ impl Weights {
         });
     }
 
-    /// Keys and values into the caches; queries are scaled where they are.
+    /// Keys and values into their blocks; queries are scaled where they are.
     fn store_keys_and_values(&self, s: &mut Scratch, texts: &[Vec<u32>], rows: usize) {
         let heads = self.heads();
         let (hidden, hd) = (self.config.hidden_size, heads.dim);
         let scale = 1.0 / (hd as f32).sqrt();
-        let places: Vec<(usize, usize)> =
-            texts.iter().enumerate().flat_map(|(i, t)| (0..t.len()).map(move |p| (i, p))).collect();
-        let writers: Vec<_> = s.caches.iter_mut().take(texts.len()).map(KvCache::writer).collect();
+        let mut places = Vec::with_capacity(rows);
+        for (text, table) in texts.iter().zip(&s.tables) {
+            places.extend((0..text.len()).map(|p| (table[p / BLOCK_TOKENS], p)));
+        }
+        let writer = s.kv.writer();
         let qkv = SharedMut::new(&mut s.qkv);
         each_row(&self.pool, rows, |m| {
             // SAFETY: every row is visited once.
@@ -301,10 +318,10 @@ impl Weights {
             let (q, kv) = row.split_at_mut(hidden);
             let (k, v) = kv.split_at(hidden);
             q.iter_mut().for_each(|q| *q *= scale);
-            let (text, position) = places[m];
+            let (block, position) = places[m];
             for (head, (k, v)) in k.chunks_exact(hd).zip(v.chunks_exact(hd)).enumerate() {
                 // SAFETY: a row has a position of its own, and attention begins when all rows are done.
-                unsafe { writers[text].write(0, head, position, k, v, half::reference) };
+                unsafe { writer.write(block, 0, head, position, k, v, half::reference) };
             }
         });
     }
@@ -312,14 +329,30 @@ impl Weights {
     /// One vector from the rows of a text.
     fn pool_rows(&self, rows: &[f32]) -> Vec<f32> {
         let hidden = self.config.hidden_size;
-        let mut vector = rows[..hidden].to_vec();
-        if self.config.pooling == Pooling::Mean {
-            for row in rows[hidden..].chunks_exact(hidden) {
-                vector.iter_mut().zip(row).for_each(|(v, x)| *v += x);
+        let n = rows.len() / hidden;
+        let all = rows.chunks_exact(hidden);
+        let weighted = |weight: &dyn Fn(usize) -> f32| {
+            let mut sum = vec![0.0; hidden];
+            for (i, row) in all.clone().enumerate() {
+                sum.iter_mut().zip(row).for_each(|(v, x)| *v += weight(i) * x);
             }
-            let n = (rows.len() / hidden) as f32;
-            vector.iter_mut().for_each(|v| *v /= n);
-        }
+            sum
+        };
+        let mut vector = match self.config.pooling {
+            Pooling::Cls => rows[..hidden].to_vec(),
+            Pooling::LastToken => rows[(n - 1) * hidden..].to_vec(),
+            Pooling::Mean => weighted(&|_| 1.0).into_iter().map(|v| v / n as f32).collect(),
+            Pooling::MeanSqrtLen => weighted(&|_| 1.0).into_iter().map(|v| v / (n as f32).sqrt()).collect(),
+            Pooling::WeightedMean => {
+                let total = (n * (n + 1) / 2) as f32;
+                weighted(&|i| (i + 1) as f32).into_iter().map(|v| v / total).collect()
+            }
+            Pooling::Max => {
+                let mut top = rows[..hidden].to_vec();
+                all.for_each(|row| top.iter_mut().zip(row).for_each(|(v, x)| *v = v.max(*x)));
+                top
+            }
+        };
         if self.config.normalize {
             let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt().max(1e-12) as f32;
             vector.iter_mut().for_each(|v| *v /= norm);

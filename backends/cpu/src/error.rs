@@ -25,6 +25,11 @@ pub enum EngineError {
     KernelsNotHere(&'static str),
     #[error("the cache holds {capacity} positions, {needed} are needed")]
     CacheFull { capacity: usize, needed: usize },
+    #[error(
+        "memory for {blocks} blocks of keys and values of {} each cannot be had; give the cache fewer tokens",
+        block_bytes.map_or("countless bytes".to_owned(), |n| format!("{n} bytes"))
+    )]
+    KvMemory { blocks: usize, block_bytes: Option<usize> },
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     TokenOutOfRange { id: u32, vocab: usize },
     #[error("text of {tokens} tokens is longer than the {limit} that the model can read")]

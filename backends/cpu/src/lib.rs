@@ -13,11 +13,12 @@
 mod attend;
 mod backend;
 mod bert;
+mod decoder;
 mod error;
+mod executor;
 mod kernels;
-mod kv_cache;
+mod kv;
 mod linear;
-mod llama;
 mod ops;
 mod options;
 mod shared;
@@ -25,9 +26,10 @@ mod threads;
 
 pub use backend::{CpuBackend, PARAMETERS};
 pub use bert::BertModel;
+pub use decoder::{LlamaModel, LogitsWanted, MAX_STEP_ROWS};
 pub use error::EngineError;
+pub use executor::{CpuExecutor, ExecutorOptions, KvCapacity};
 pub use kernels::{KERNELS_ENV, KernelChoice};
-pub use kv_cache::{KvCache, KvDtype};
-pub use llama::{LlamaModel, LogitsWanted, MAX_STEP_ROWS, Segment};
+pub use kv::{KvCache, KvDtype};
 pub use options::Options;
 pub use threads::Pool;

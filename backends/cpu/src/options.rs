@@ -1,7 +1,7 @@
 //! How a model is loaded.
 
 use crate::kernels::KernelChoice;
-use crate::kv_cache::KvDtype;
+use crate::kv::KvDtype;
 
 /// Choices of the person who loads a model. The default is the fast one.
 #[derive(Clone, Copy, Debug, Default)]

@@ -122,6 +122,7 @@ fn item(inputs: Vec<Input>, batch_size: u32, sink: &Arc<Sink>) -> Item {
         priority: 0,
         deadline_ns: 0,
         correlation: Correlation::None,
+        document: None,
         trace_parent: String::new(),
         names: NAMES.iter().map(|n| Box::from(*n)).collect(),
     };

@@ -1,8 +1,11 @@
 //! A backend that misbehaves on request; for tests only. Parameter `fault`:
 //! `panic_load`, `panic_create`, `panic_execute`, `drop` (no answer), `twice` (answers two times), `wrong_shape`,
 //! `wrong_name`, `wrong_type`, `late_drop` (drops the request on another thread), `tell_address` (behaves, but logs where
-//! INPUT0 is).
+//! INPUT0 is), `fail` (answers with an error), `openai` (answers calls of OpenAI's API as the field `ask` of their body
+//! says: see [`openai`]).
 #![forbid(unsafe_code)]
+
+mod openai;
 
 use trireme_sdk::{
     DataType, Error, Host, Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response,
@@ -20,6 +23,8 @@ const FAULTS: &[&str] = &[
     "wrong_type",
     "late_drop",
     "tell_address",
+    "fail",
+    "openai",
 ];
 
 struct Hostile {
@@ -50,7 +55,14 @@ impl Model for Hostile {
         }
         Ok(Hostile { fault: self.fault.clone(), host: self.host.clone() })
     }
+
+    fn openai_endpoints(&self) -> &[&str] {
+        if self.fault == "openai" { ENDPOINTS } else { &[] }
+    }
 }
+
+/// Without the fault, no such calls are to come.
+const ENDPOINTS: &[&str] = &["chat/completions", "completions"];
 
 impl Instance for Hostile {
     #[expect(clippy::panic, reason = "the fault that is asked for")]
@@ -79,6 +91,8 @@ impl Instance for Hostile {
                     self.host.info(format!("INPUT0 is at {address:?}"));
                     Response::new().forward("OUTPUT0", request, &input)
                 }),
+                "fail" => request.fail(Error::internal("asked to fail")),
+                "openai" => openai::answer(request),
                 _ => drop(request),
             }
         }

@@ -6,7 +6,13 @@
 //! * [`sampling`]: the next token from logits, reproducible by seed
 //! * [`stop`]: when a text ends, and what of it may be shown before that is known
 //! * [`generate`]: a decode loop over these for one text at a time
+//! * [`engine`]: in-flight batching of many texts at a time
+//! * [`profile`]: the shapes that steps may have
 //! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
+//! * [`kv`]: which sequence holds which block, and what is in it
+//! * [`grammar`]: answers of a form, JSON of a schema for one
+//! * [`openai`]: OpenAI's API, from the body of a call to the objects of its answer
+//! * [`tensors`]: requests of token ids, by TensorRT-LLM's contract
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
 //! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
@@ -14,9 +20,15 @@
 
 pub mod chat;
 pub mod checkpoint;
+pub mod engine;
 pub mod executor;
 pub mod generate;
+pub mod grammar;
+pub mod kv;
+pub mod openai;
 pub mod params;
+pub mod profile;
 pub mod sampling;
 pub mod stop;
+pub mod tensors;
 pub mod tokenizer;

@@ -57,6 +57,70 @@ pub const PARAMETERS: &[Parameter] = &[
         default: "",
         doc: "Longest sequence in tokens, prompt and answer together; the model's own context if not given.",
     },
+    Parameter {
+        name: "exclude_input_in_output",
+        kind: ParameterKind::Choice(&["false", "true"]),
+        default: "false",
+        doc: "Whether `output_ids` leaves the prompt out where a request does not say.",
+    },
+];
+
+const NO_PATHS: &str = "the checkpoint is the version's directory, or parameter 'checkpoint'";
+const NO_EXECUTOR: &str = "the engine runs in the server itself";
+const NO_ADAPTERS: &str = "adapters are not supported";
+const NO_SPECULATION: &str = "speculative decoding is not supported";
+const AT_ONCE: &str = "cancellations and statistics are seen at once";
+const OWN_MEMORY: &str = "the engine plans its memory from 'max_context' and the batch size";
+const OWN_KERNELS: &str = "the engine chooses its kernels by itself";
+
+/// Parameters of TensorRT-LLM's Triton backend that are taken and change nothing here, with the reason.
+const UPSTREAM: &[(&str, &str)] = &[
+    ("max_beam_width", "there is no beam search; a request that asks for it is refused"),
+    ("FORCE_CPU_ONLY_INPUT_TENSORS", "inputs are in the memory of the CPU"),
+    ("gpt_model_type", "requests are batched in flight"),
+    ("gpt_model_path", NO_PATHS),
+    ("encoder_model_path", NO_PATHS),
+    ("tokenizer_dir", "the tokenizer comes with the checkpoint"),
+    ("xgrammar_tokenizer_info_path", "the tokenizer comes with the checkpoint"),
+    ("executor_worker_path", NO_EXECUTOR),
+    ("gpu_device_ids", NO_EXECUTOR),
+    ("participant_ids", NO_EXECUTOR),
+    ("num_nodes", NO_EXECUTOR),
+    ("max_tokens_in_paged_kv_cache", OWN_MEMORY),
+    ("max_attention_window_size", OWN_MEMORY),
+    ("sink_token_length", OWN_MEMORY),
+    ("kv_cache_free_gpu_mem_fraction", OWN_MEMORY),
+    ("cross_kv_cache_fraction", OWN_MEMORY),
+    ("kv_cache_host_memory_bytes", OWN_MEMORY),
+    ("kv_cache_onboard_blocks", OWN_MEMORY),
+    ("gpu_weights_percent", OWN_MEMORY),
+    ("batch_scheduler_policy", "a request that has begun is not evicted"),
+    ("enable_kv_cache_reuse", "answers do not depend on it"),
+    ("enable_chunked_context", "answers do not depend on it"),
+    ("enable_trt_overlap", OWN_KERNELS),
+    ("enable_context_fmha_fp32_acc", OWN_KERNELS),
+    ("multi_block_mode", OWN_KERNELS),
+    ("cuda_graph_mode", OWN_KERNELS),
+    ("cuda_graph_cache_size", OWN_KERNELS),
+    ("cancellation_check_period_ms", AT_ONCE),
+    ("stats_check_period_ms", AT_ONCE),
+    ("recv_poll_period_ms", AT_ONCE),
+    ("iter_stats_max_iterations", AT_ONCE),
+    ("request_stats_max_iterations", AT_ONCE),
+    ("normalize_log_probs", "it concerns beam search only"),
+    ("lora_cache_optimal_adapter_size", NO_ADAPTERS),
+    ("lora_cache_max_adapter_size", NO_ADAPTERS),
+    ("lora_cache_gpu_memory_fraction", NO_ADAPTERS),
+    ("lora_cache_host_memory_bytes", NO_ADAPTERS),
+    ("lora_prefetch_dir", NO_ADAPTERS),
+    ("decoding_mode", "each request says how its tokens are chosen"),
+    ("lookahead_window_size", NO_SPECULATION),
+    ("lookahead_ngram_size", NO_SPECULATION),
+    ("lookahead_verification_set_size", NO_SPECULATION),
+    ("medusa_choices", NO_SPECULATION),
+    ("eagle_choices", NO_SPECULATION),
+    ("speculative_decoding_fast_logits", NO_SPECULATION),
+    ("guided_decoding_backend", "the engine has one"),
 ];
 
 /// A parameter that is unknown or has a wrong value.
@@ -70,7 +134,10 @@ pub enum ParameterError {
 
 /// Checked values of all parameters of a table.
 #[derive(Clone, Debug)]
-pub struct Parameters(BTreeMap<&'static str, String>);
+pub struct Parameters {
+    values: BTreeMap<&'static str, String>,
+    idle: Vec<(&'static str, &'static str)>,
+}
 
 impl Parameters {
     /// Checks what a configuration gives against the rows of `tables`; rows that are not given take their default.
@@ -80,7 +147,13 @@ impl Parameters {
     ) -> Result<Self, ParameterError> {
         let rows = || tables.iter().copied().flatten();
         let mut values: BTreeMap<_, _> = rows().map(|row| (row.name, row.default.to_owned())).collect();
+        let mut idle = Vec::new();
         for (name, value) in given {
+            let upstream = UPSTREAM.iter().find(|(known, _)| *known == name);
+            if let Some(upstream) = upstream.filter(|_| !rows().any(|row| row.name == name)) {
+                idle.push(*upstream);
+                continue;
+            }
             let Some(row) = rows().find(|row| row.name == name) else {
                 return Err(ParameterError::Unknown {
                     name: name.to_owned(),
@@ -92,12 +165,17 @@ impl Parameters {
             row.kind.check(value).map_err(wrong)?;
             values.insert(row.name, value.to_owned());
         }
-        Ok(Self(values))
+        Ok(Self { values, idle })
+    }
+
+    /// Parameters of the configuration that change nothing, each with the reason.
+    pub fn idle(&self) -> &[(&'static str, &'static str)] {
+        &self.idle
     }
 
     /// The text of a parameter, `None` if it is neither given nor has a default.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+        self.values.get(name).map(String::as_str).filter(|v| !v.is_empty())
     }
 
     /// The value of a [`ParameterKind::Count`].
@@ -192,6 +270,14 @@ mod tests {
             .assert_eq(&error("load_format", "pickle"));
         expect!["parameter 'num_threads' is '0', it must be a whole number from 1 to 4294967295"]
             .assert_eq(&error("num_threads", "0"));
+    }
+
+    #[test]
+    fn upstreams_parameters_are_taken_with_a_reason() {
+        let p =
+            Parameters::read(&[PARAMETERS, OWN], [("gpt_model_type", "V1"), ("max_tokens", "3")]).unwrap();
+        assert_eq!(p.idle(), [("gpt_model_type", "requests are batched in flight")]);
+        assert_eq!(p.count("max_tokens"), Some(3));
     }
 
     #[test]

@@ -80,8 +80,8 @@ fn with(key: &str, value: Value) -> Value {
 fn a_llama_folder_is_read() {
     let checkpoint = open(&llama_config(), &llama_shapes()).unwrap();
     expect![[r#"
-        Llama(
-            LlamaConfig {
+        Decoder(
+            DecoderConfig {
                 vocab_size: 10,
                 hidden_size: 8,
                 intermediate_size: 12,
@@ -90,8 +90,15 @@ fn a_llama_folder_is_read() {
                 num_kv_heads: 2,
                 head_dim: 2,
                 rope_theta: 5000.0,
+                rope_scaling: None,
                 rms_norm_eps: 1e-5,
                 max_position_embeddings: 32,
+                sliding_window: None,
+                first_window_layer: 0,
+                qkv_bias: false,
+                output_bias: false,
+                mlp_bias: false,
+                qk_norm: false,
                 tie_word_embeddings: true,
                 bos_token_id: Some(
                     1,
@@ -141,16 +148,16 @@ fn what_is_not_supported_is_said() {
     let scaling = json!({"rope_type": "llama3", "factor": 8.0});
     refused(
         open(&with("rope_scaling", scaling), &shapes),
-        expect!["rope scaling 'llama3' is not supported yet"],
+        expect!["is malformed: 'rope_scaling.low_freq_factor' is missing, 'llama3' needs it"],
     );
-    let linear = json!({"type": "linear", "factor": 2.0});
+    let longrope = json!({"type": "longrope", "factor": 2.0});
     refused(
-        open(&with("rope_scaling", linear), &shapes),
-        expect!["rope scaling 'linear' is not supported yet"],
+        open(&with("rope_scaling", longrope), &shapes),
+        expect!["rope scaling 'longrope' is not supported yet"],
     );
     refused(
         open(&with("attention_bias", json!(true)), &shapes),
-        expect!["'attention_bias': true is not supported yet"],
+        expect!["has no tensor 'model.layers.0.self_attn.q_proj.bias'"],
     );
     refused(
         open(&with("hidden_act", json!("relu")), &shapes),
@@ -158,12 +165,14 @@ fn what_is_not_supported_is_said() {
     );
     refused(
         open(&with("architectures", json!(["MambaForCausalLM"])), &shapes),
-        expect!["architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM"],
+        expect![
+            "architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
+        ],
     );
     let parameters = json!({"rope_type": "default", "rope_theta": 7000.0});
     let mut config = with("rope_parameters", parameters);
     config.as_object_mut().unwrap().remove("rope_theta");
-    let Architecture::Llama(c) = open(&config, &shapes).unwrap().architecture else { panic!() };
+    let Architecture::Decoder(c) = open(&config, &shapes).unwrap().architecture else { panic!() };
     assert_eq!(c.rope_theta, 7000.0);
 }
 

@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 use common::{SMOLLM2_GGUF, minilm, model_file};
 use proptest::prelude::*;
 use trireme_llm::chat::{ChatMessage, ChatOptions, ChatTemplate};
-use trireme_llm::checkpoint::{Architecture, Checkpoint, LlamaConfig, Pooling, RopeLayout, WeightType};
+use trireme_llm::checkpoint::{
+    Architecture, Checkpoint, DecoderConfig, Pooling, RopeLayout, RopeScaling, WeightType,
+};
 use trireme_llm::tokenizer::{Detokenizer, Tokenizer};
 
 /// "What is the capital of France?" with the default system prompt.
@@ -36,7 +38,7 @@ fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
 #[test]
 fn smollm2_is_read_from_gguf() {
     let checkpoint = smollm2();
-    let expected = LlamaConfig {
+    let expected = DecoderConfig {
         vocab_size: 49152,
         hidden_size: 576,
         intermediate_size: 1536,
@@ -45,6 +47,13 @@ fn smollm2_is_read_from_gguf() {
         num_kv_heads: 3,
         head_dim: 64,
         rope_theta: 100_000.0,
+        rope_scaling: RopeScaling::None,
+        sliding_window: None,
+        first_window_layer: 0,
+        qkv_bias: false,
+        output_bias: false,
+        mlp_bias: false,
+        qk_norm: false,
         rms_norm_eps: 1e-5,
         max_position_embeddings: 8192,
         tie_word_embeddings: true,
@@ -52,7 +61,7 @@ fn smollm2_is_read_from_gguf() {
         eos_token_ids: vec![2],
         pad_token_id: Some(2),
     };
-    assert_eq!(checkpoint.architecture, Architecture::Llama(expected));
+    assert_eq!(checkpoint.architecture, Architecture::Decoder(expected));
     assert_eq!(checkpoint.rope_layout, RopeLayout::Interleaved);
     assert_eq!(checkpoint.weights().count(), 272);
     assert_eq!(checkpoint.weights().map(|w| w.num_elements()).sum::<usize>(), 134_515_008);

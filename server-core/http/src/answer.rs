@@ -19,13 +19,26 @@ pub(crate) const HTML: HeaderValue = HeaderValue::from_static("text/html; charse
 pub(crate) struct Failure {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
+    /// The field that is wrong and a word for programs, for APIs that tell them.
+    pub(crate) param: Option<&'static str>,
+    pub(crate) code: Option<&'static str>,
     /// What would have been right, as a header.
-    hint: Option<(HeaderName, HeaderValue)>,
+    pub(crate) hint: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Failure {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), hint: None }
+        Self { status, message: message.into(), param: None, code: None, hint: None }
+    }
+
+    /// The same about a field of the request.
+    pub(crate) fn about(self, param: &'static str) -> Self {
+        Self { param: Some(param), ..self }
+    }
+
+    /// The same with a word for programs.
+    pub(crate) fn coded(self, code: &'static str) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     pub(crate) fn internal(message: &str) -> Self {
@@ -41,13 +54,13 @@ impl Failure {
     }
 
     pub(crate) fn with_hint(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.hint = Some((name, HeaderValue::from_static(value)));
+        self.hint = Some(Box::new((name, HeaderValue::from_static(value))));
         self
     }
 
     pub(crate) fn into_answer(self) -> Answer {
         let mut answer = with_type(self.status, JSON, error_json(&self.message));
-        if let Some((name, value)) = self.hint {
+        if let Some((name, value)) = self.hint.map(|hint| *hint) {
             answer.headers_mut().insert(name, value);
         }
         answer
@@ -91,13 +104,13 @@ pub(crate) fn with_type(status: StatusCode, content_type: HeaderValue, body: imp
 }
 
 /// No such path. The texts of both are upstream's.
-pub(crate) fn not_found() -> Answer {
-    Failure::new(StatusCode::NOT_FOUND, "Not Found").into_answer()
+pub(crate) fn not_found() -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, "Not Found")
 }
 
 /// The path does not have the method.
-pub(crate) fn method_not_allowed() -> Answer {
-    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_answer()
+pub(crate) fn method_not_allowed() -> Failure {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
 }
 
 #[cfg(test)]

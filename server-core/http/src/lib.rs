@@ -8,16 +8,19 @@
 
 mod answer;
 mod body;
+mod client;
 mod encoding;
 mod handlers;
 mod metrics;
 mod offload;
+mod openai;
 mod options;
 mod patience;
 mod route;
 mod router;
 mod serve;
 
+pub use client::{Client, ClientError, Reply};
 pub use metrics::serve_metrics;
 pub use options::HttpOptions;
 pub use serve::serve;

@@ -40,10 +40,10 @@ async fn answer(core: &Core, request: Request<Incoming>) -> Result<Answer, Failu
     let limits = Limits { max_body: MAX_BODY, ..Limits::default() };
     body::read(body, &limits, head.headers.contains_key(EXPECT)).await?;
     if !matches!(head.uri.path(), "/metrics" | "/metrics/") {
-        return Ok(not_found());
+        return Ok(not_found().into_answer());
     }
     if head.method != Method::GET {
-        return Ok(method_not_allowed());
+        return Ok(method_not_allowed().into_answer());
     }
     Ok(with_type(StatusCode::OK, TEXT, core.metrics_text()))
 }

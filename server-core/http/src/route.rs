@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use trireme_protocol::ApiGroup;
 
+use crate::openai::{self, OpenAi};
+
 /// A call by its path; the method is checked by the router.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
@@ -21,6 +23,7 @@ pub(crate) enum Route<'a> {
     Logging,
     Trace { model: Option<Cow<'a, str>> },
     SharedMemory { kind: Memory, region: Option<Cow<'a, str>>, call: RegionCall },
+    OpenAi(OpenAi<'a>),
 }
 
 impl Route<'_> {
@@ -31,6 +34,8 @@ impl Route<'_> {
             Self::Page => &[ApiGroup::Metadata, ApiGroup::ModelRepository, ApiGroup::Health],
             Self::Health | Self::Live | Self::Ready | Self::Model(_, ModelCall::Ready) => &[ApiGroup::Health],
             Self::Server | Self::Model(_, ModelCall::Metadata) => &[ApiGroup::Metadata],
+            Self::OpenAi(OpenAi::Models | OpenAi::Model(_)) => &[ApiGroup::Metadata],
+            Self::OpenAi(OpenAi::Endpoint(_)) => &[ApiGroup::Inference],
             Self::Model(_, ModelCall::Config) => &[ApiGroup::ModelConfig],
             Self::AllStatistics | Self::Model(_, ModelCall::Statistics) => &[ApiGroup::Statistics],
             Self::Model(_, ModelCall::Infer | ModelCall::Generate | ModelCall::GenerateStream) => {
@@ -84,6 +89,9 @@ const MAX_PARTS: usize = 6;
 
 /// Finds the call of a path; `None` is answered `Not Found`. The whole path must match: a slash at the end does not.
 pub(crate) fn route(path: &str) -> Option<Route<'_>> {
+    if let Some(path) = path.strip_prefix("/v1/") {
+        return openai::route(path).map(Route::OpenAi);
+    }
     let mut parts = [""; MAX_PARTS];
     let mut count = 0;
     for part in path.strip_prefix('/')?.split('/') {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HeaderValue};
+use http::header::{AUTHORIZATION, EXPECT, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
@@ -14,6 +14,7 @@ use crate::body;
 use crate::encoding;
 use crate::handlers::{generate, health, infer, memory, models, page, repository, settings};
 use crate::offload::offload;
+use crate::openai::{self, OpenAi};
 use crate::options::HttpOptions;
 use crate::route::{ModelCall, RegionCall, Route, route};
 
@@ -31,7 +32,11 @@ impl Router {
     pub(crate) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         tracing::debug!("{} {}", head.method, head.uri.path());
-        self.call(&head, body).await.unwrap_or_else(Failure::into_answer)
+        let openai = openai::is_openai(head.uri.path());
+        self.call(&head, body).await.unwrap_or_else(|failure| match openai {
+            true => openai::failure_answer(failure, &head.method, head.uri.path()),
+            false => failure.into_answer(),
+        })
     }
 
     async fn call(&self, head: &Parts, body: Incoming) -> Result<Answer, Failure> {
@@ -43,9 +48,9 @@ impl Router {
         }
         // Read first, whatever the answer will be: unread bytes would cost the client its connection.
         let body = body::read(body, self.core.limits(), waits).await?;
-        let Some(route) = route else { return Ok(not_found()) };
+        let Some(route) = route else { return Err(not_found()) };
         if !allows(&route, &head.method) {
-            return Ok(method_not_allowed());
+            return Err(method_not_allowed());
         }
         let core = &self.core;
         let get = head.method == Method::GET;
@@ -64,6 +69,12 @@ impl Router {
             Route::Model(model, ModelCall::Ready) => models::ready(core, &model),
             Route::Model(model, ModelCall::Config) => models::config(core, &model),
             Route::Model(model, ModelCall::Statistics) => models::statistics(core, &model),
+            Route::OpenAi(OpenAi::Models) => Ok(openai::models(core)),
+            Route::OpenAi(OpenAi::Model(name)) => openai::model(core, &name),
+            Route::OpenAi(OpenAi::Endpoint(endpoint)) => {
+                let body = self.inflated(head, body).await?;
+                openai::call(core, endpoint, &head.headers, body, self.options.forward.as_ref()).await
+            }
             Route::AllStatistics => models::all_statistics(core),
             Route::Server => Ok(models::server(core)),
             Route::Live => Ok(health::live(core)),
@@ -99,7 +110,13 @@ impl Router {
         for group in route.groups() {
             self.options.restrictions.check(*group, find).map_err(|header| {
                 let text = format!("This API is restricted, expecting header '{header}'");
-                Failure::new(StatusCode::FORBIDDEN, text)
+                // Clients of OpenAI's API send their key in this header, and know this status.
+                let key =
+                    matches!(route, Route::OpenAi(_)) && header.eq_ignore_ascii_case(AUTHORIZATION.as_str());
+                match key {
+                    true => Failure::new(StatusCode::UNAUTHORIZED, text).coded("invalid_api_key"),
+                    false => Failure::new(StatusCode::FORBIDDEN, text),
+                }
             })?;
         }
         Ok(())
@@ -117,6 +134,7 @@ impl Router {
 fn allows(route: &Route<'_>, method: &Method) -> bool {
     match route {
         Route::Model(_, ModelCall::Infer | ModelCall::Generate | ModelCall::GenerateStream)
+        | Route::OpenAi(OpenAi::Endpoint(_))
         | Route::Index { .. }
         | Route::Load { .. }
         | Route::Unload { .. }
@@ -130,6 +148,7 @@ fn allows(route: &Route<'_>, method: &Method) -> bool {
         | Route::Live
         | Route::Ready
         | Route::AllStatistics
+        | Route::OpenAi(OpenAi::Models | OpenAi::Model(_))
         | Route::Model(
             _,
             ModelCall::Metadata | ModelCall::Ready | ModelCall::Config | ModelCall::Statistics,

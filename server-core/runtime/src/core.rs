@@ -273,6 +273,13 @@ impl Core {
         self.registry.render()
     }
 
+    /// The models that answer calls of OpenAI's API, in the order of their names.
+    pub fn openai_models(&self) -> Vec<Arc<Served>> {
+        let index = self.index.load();
+        let latest = index.models.values().filter_map(|entry| entry.latest.clone());
+        latest.filter(|model| !model.openai_endpoints().is_empty() && !model.is_lost()).collect()
+    }
+
     /// Whether a ready model takes text under `text_input` (for the line that is printed to try).
     pub fn takes_text(&self, name: &str) -> bool {
         self.index.load().find(name, None).is_ok_and(|model| model.table.input("text_input").is_some())

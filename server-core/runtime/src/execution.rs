@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
 
 use trireme_host::abi::Stage;
 use trireme_scheduling::InstanceId;
@@ -17,7 +17,6 @@ pub(crate) struct Execution {
     compute_end_ns: AtomicU64,
     open_requests: AtomicU32,
     batch_size: AtomicU32,
-    succeeded: AtomicBool,
     instance: InstanceId,
 }
 
@@ -30,7 +29,6 @@ impl Execution {
             compute_end_ns: AtomicU64::new(0),
             open_requests: AtomicU32::new(u32::try_from(requests).unwrap_or(u32::MAX)),
             batch_size: AtomicU32::new(0),
-            succeeded: AtomicBool::new(false),
             instance,
         }
     }
@@ -55,15 +53,12 @@ impl Execution {
         ExecutionTimes::of(start, compute_start, compute_end, end.max(compute_end))
     }
 
-    /// A request of the batch has its last answer. The last one counts the batch, unless all of them failed.
-    pub(crate) fn request_done(&self, journey: &Journey, size: u32, ok: bool, now: u64) -> ExecutionTimes {
+    /// A request of the batch has its last answer. The last one counts the batch, whatever became of its requests.
+    pub(crate) fn request_done(&self, journey: &Journey, size: u32, now: u64) -> ExecutionTimes {
         let model = &journey.model;
         let times = self.times(now);
         self.batch_size.fetch_add(size, Relaxed);
-        if ok {
-            self.succeeded.store(true, Relaxed);
-        }
-        if self.open_requests.fetch_sub(1, AcqRel) == 1 && self.succeeded.load(Relaxed) {
+        if self.open_requests.fetch_sub(1, AcqRel) == 1 {
             model.statistics.count_batch(u64::from(self.batch_size.load(Relaxed)), &times);
             model.metrics.count_execution();
         }

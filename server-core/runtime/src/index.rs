@@ -42,10 +42,11 @@ impl VersionEntry {
         }
     }
 
-    /// Why it is not READY.
+    /// Why it is not READY, or what is to be known of it if it is.
     pub(crate) fn reason(&self) -> String {
         match &self.model {
             Some(model) if self.state != self.state() => model.lost_error().message,
+            Some(model) if self.state == ModelState::Ready => model.remark.clone(),
             _ => self.reason.clone(),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
-use trireme_host::{CallReader, Message, Response, ResponseSink, Status, Value, Verdict};
+use trireme_host::{CallReader, Document, Message, Response, ResponseSink, Status, Value, Verdict};
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
 use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
@@ -31,10 +31,23 @@ use crate::validate::OutputChoice;
 /// What a front end reads for one request, in order; the last one is final.
 #[derive(Debug)]
 pub struct StreamItem {
-    /// Absent for an end that carries flags only.
+    /// Absent for an end that carries flags only, and for a document.
     pub response: Option<InferResponse>,
+    /// What a call of OpenAI's API is answered with.
+    pub document: Option<Document>,
     /// No further item follows.
     pub is_final: bool,
+}
+
+impl StreamItem {
+    fn end(response: Option<InferResponse>) -> Self {
+        Self { response, document: None, is_final: true }
+    }
+
+    /// Whether it is a document that says that the call failed.
+    fn is_failure(&self) -> bool {
+        self.document.as_ref().is_some_and(Document::is_error)
+    }
 }
 
 pub(crate) type Letter = Result<StreamItem, ServeError>;
@@ -46,6 +59,8 @@ pub(crate) struct Journey {
     outputs: OutputChoice,
     batch_size: u32,
     empty_final: bool,
+    /// Whether it is a call of OpenAI's API: then documents go out, any number of them.
+    document: bool,
     cancelled: AtomicU32,
     accepted_ns: u64,
     deadline_ns: AtomicU64,
@@ -86,6 +101,7 @@ impl Journey {
         outputs: OutputChoice,
         batch_size: u32,
         empty_final: bool,
+        document: bool,
         (outlet, lineage): (Outlet, Lineage),
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -95,6 +111,7 @@ impl Journey {
             outputs,
             batch_size,
             empty_final,
+            document,
             cancelled: AtomicU32::new(0),
             accepted_ns: now_ns(),
             deadline_ns: AtomicU64::new(0),
@@ -222,7 +239,7 @@ impl Journey {
         } else {
             self.count_failure(FailureReason::Other);
         }
-        self.deliver(converted.map(|response| StreamItem { response: Some(response), is_final: true }));
+        self.deliver(converted.map(|response| StreamItem::end(Some(response))));
     }
 
     /// Refused after it was accepted, by somebody who has counted that.
@@ -372,7 +389,7 @@ impl Journey {
             None => {
                 let missed = self.cache_miss.get().is_some();
                 let kept = missed.then(|| share_response(&response));
-                let letter = StreamItem { response: Some(self.convert(response)?), is_final: true };
+                let letter = StreamItem::end(Some(self.convert(response)?));
                 self.keep(kept.as_ref());
                 Ok(letter)
             }
@@ -381,9 +398,26 @@ impl Journey {
 
     fn finish_decoupled(&self, response: Option<Response>) -> Letter {
         match response {
-            None => Ok(StreamItem { response: None, is_final: true }),
+            None => Ok(StreamItem::end(None)),
             Some(Response { error: Some(error), .. }) => Err(error.into()),
-            Some(response) => Ok(StreamItem { response: Some(self.convert(response)?), is_final: true }),
+            Some(response) => self.item(response, true),
+        }
+    }
+
+    /// One of several answers, or the last.
+    fn item(&self, response: Response, is_final: bool) -> Letter {
+        match (response.document, self.document) {
+            (Some(document), true) => Ok(StreamItem { response: None, document: Some(document), is_final }),
+            (None, false) => {
+                let response = Response { document: None, ..response };
+                Ok(StreamItem { response: Some(self.convert(response)?), document: None, is_final })
+            }
+            (document, _) => Err(ServeError::internal(format!(
+                "the backend of model '{}' answered a {} with a {}",
+                self.model.name(),
+                if document.is_some() { "request of tensors" } else { "call of OpenAI's API" },
+                if document.is_some() { "document" } else { "tensor" },
+            ))),
         }
     }
 
@@ -404,7 +438,7 @@ impl Journey {
             match response {
                 _ if cancelled => add(&mut counts.cancel),
                 None => add(&mut counts.empty),
-                Some(Response { error: Some(_), .. }) => {
+                Some(response) if is_failure(response) => {
                     add(&mut counts.infer);
                     add(&mut counts.fail);
                 }
@@ -421,14 +455,18 @@ impl Journey {
 impl ResponseSink for Journey {
     fn send(&self, response: Response, is_final: bool) -> Verdict {
         let now = now_ns();
-        let decoupled = self.model.is_decoupled();
+        // A document may come in parts, whatever the model's tensors do.
+        let decoupled = self.model.is_decoupled() || self.document;
         let mut progress = lock(&self.progress);
         if progress.done {
             return Verdict::Closed;
         }
         // A response without outputs and without an error carries only the FINAL flag.
-        let empty = response.outputs.is_empty() && response.error.is_none() && response.parameters.is_empty();
-        let failed = response.error.is_some();
+        let empty = response.outputs.is_empty()
+            && response.error.is_none()
+            && response.document.is_none()
+            && response.parameters.is_empty();
+        let failed = is_failure(&response);
         let response = (!empty).then_some(response);
         if decoupled {
             self.count_response(&mut progress, response.as_ref(), now);
@@ -451,13 +489,10 @@ impl ResponseSink for Journey {
                     "the client reads too slowly, and the backend sends on although it was asked to pause",
                 ))
             } else {
-                self.convert(response)
+                self.item(response, false)
             };
             return match converted {
-                Ok(response) => {
-                    let letter = StreamItem { response: Some(response), is_final: false };
-                    self.verdict(self.send_letter(Ok(letter)))
-                }
+                Ok(item) => self.verdict(self.send_letter(Ok(item))),
                 Err(error) => {
                     let mut progress = lock(&self.progress);
                     progress.done = true;
@@ -503,13 +538,14 @@ impl ResponseSink for Journey {
 impl Journey {
     /// The last answer of a request that an instance had: counts it, gives the room back, then lets the answer leave.
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
+        let failed = letter.as_ref().map_or(true, StreamItem::is_failure);
         let times = match &execution {
-            Some(execution) => execution.request_done(self, self.batch_size, letter.is_ok(), now),
-            None => self.steps_done(letter.is_ok(), now),
+            Some(execution) => execution.request_done(self, self.batch_size, now),
+            None => self.steps_done(!failed, now),
         };
         match &letter {
-            Ok(_) => self.count_success(&times),
-            Err(_) if self.is_cancelled() => self.count_failure(FailureReason::Canceled),
+            Ok(_) if !failed => self.count_success(&times),
+            _ if self.is_cancelled() => self.count_failure(FailureReason::Canceled),
             Err(error) if error.status == trireme_protocol::StatusCode::Cancelled => {
                 self.count_failure(FailureReason::Canceled);
             }
@@ -518,7 +554,7 @@ impl Journey {
                 self.model.metrics.count_failure(FailureReason::Other);
                 self.count_failure(FailureReason::Other);
             }
-            Err(_) => self.count_failure(FailureReason::Backend),
+            _ => self.count_failure(FailureReason::Backend),
         }
         self.send_letter(letter);
     }
@@ -555,6 +591,11 @@ impl Dependent for Journey {
     fn cancel(self: Arc<Self>) {
         Self::cancel(&self);
     }
+}
+
+/// Whether a response is the last word because something went wrong.
+fn is_failure(response: &Response) -> bool {
+    response.error.is_some() || response.document.as_ref().is_some_and(Document::is_error)
 }
 
 fn from_value(value: Value) -> ParameterValue {

@@ -56,3 +56,4 @@ pub use source::CAPABILITIES;
 pub use state::{IndexEntry, ModelState};
 pub use stream::ResponseStream;
 pub use trireme_host::abi::LogLevel;
+pub use trireme_host::{Document, DocumentCall, Value};

@@ -126,8 +126,24 @@ impl Loader<'_> {
         if source::is_ensemble(&draft) {
             return self.ensemble(found, &draft, number, numbers);
         }
-        let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
-        let backend = self.backends.get(&library, &backend_name)?;
+        let (mut library, mut backend_name) = source::backend(self.options, &draft, found, dir)?;
+        let backend = match self.backends.get(&library, &backend_name) {
+            Ok(backend) => backend,
+            // It is there, but cannot run on this machine.
+            Err(error) if backend_name == draft.proto.backend => {
+                let Some(other) = source::stand_in(self.options, &draft, found, dir) else {
+                    return Err(error);
+                };
+                tracing::warn!(
+                    model = found.name,
+                    "backend '{backend_name}' cannot be used: {}",
+                    error.message
+                );
+                (library, backend_name) = other;
+                self.backends.get(&library, &backend_name)?
+            }
+            Err(error) => return Err(error),
+        };
         if self.options.auto_complete {
             let json = source::json(&draft);
             let args = model_args(&found.name, number, &found.dir, dir, &json);
@@ -145,11 +161,19 @@ impl Loader<'_> {
         let bounded = std::num::NonZeroU32::new(backend.library().info().max_in_flight);
         let queue = Queue::new(source::dispatcher(&config, plans.len(), bounded)?, bounded.is_some());
         let model = backend.load(&args)?;
+        let endpoints = model.openai_endpoints()?;
         let label = format!("{}:{number}", found.name);
         let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
         let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
         version.max_in_flight = bounded;
+        if backend_name != version.config().backend {
+            let wanted = &version.config().backend;
+            version.remark =
+                format!("backend '{backend_name}' in the place of '{wanted}' (--backend-fallback)");
+        }
+        // Such calls belong to no sequence.
+        version.endpoints = if version.sequences().is_some() { Vec::new() } else { endpoints };
         let fleet = Some(VersionFleet { fleet, backend });
         Ok(LoadedModel { version, library: Some(library), fleet, instances })
     }

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use trireme_host::Request;
+use smallvec::SmallVec;
+use trireme_host::{Correlation, DocumentCall, OutputSet, Request, Value};
 use trireme_model_config::{CheckedConfig, Scheduling};
 use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
@@ -29,7 +30,7 @@ use crate::served::Served;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
 use crate::table::TensorTable;
-use crate::validate::admit;
+use crate::validate::{OutputChoice, admit};
 
 /// Tells one load of a version from the next.
 static GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -54,6 +55,9 @@ fn first_response_bounds(config: &CheckedConfig) -> Option<&[f64]> {
     }
     bounds
 }
+
+/// Documents are batched with documents.
+const DOCUMENTS: ShapeKey = ShapeKey(u128::MAX);
 
 /// Inputs of so many bytes are hashed by the thread that brings them: a hundred microseconds.
 const HASHED_AT_ONCE: usize = 128 << 10;
@@ -95,6 +99,12 @@ pub struct ModelVersion {
     pub(crate) max_in_flight: Option<NonZeroU32>,
     /// Where its answers are kept, if they are.
     pub(crate) cache: Option<Arc<ResponseCache>>,
+    /// The endpoints of OpenAI's API that it answers.
+    pub(crate) endpoints: Vec<String>,
+    /// When it was loaded, in seconds since 1970.
+    pub(crate) loaded_s: u64,
+    /// What a person who looks at the index should know of it, or empty.
+    pub(crate) remark: String,
     /// The files of a load request; they are there as long as somebody may read them.
     pub(crate) files: Option<Arc<Overlay>>,
 }
@@ -142,6 +152,9 @@ impl ModelVersion {
             directory: Weak::new(),
             max_in_flight: None,
             cache: None,
+            endpoints: Vec::new(),
+            loaded_s: trireme_telemetry::clock::epoch_ms() / 1000,
+            remark: String::new(),
             files: None,
         }
     }
@@ -170,6 +183,9 @@ impl ModelVersion {
             directory: Weak::clone(&self.directory),
             max_in_flight: self.max_in_flight,
             cache: self.cache.clone(),
+            endpoints: self.endpoints.clone(),
+            loaded_s: self.loaded_s,
+            remark: self.remark.clone(),
             files: self.files.clone(),
         }
     }
@@ -335,9 +351,8 @@ impl ModelVersion {
     ) -> Result<Arc<Journey>, ServeError> {
         let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
         let header = self.ensemble.is_some().then(|| Header::of(&request));
-        let mut admitted = admit(&self.name, &self.table, &self.hasher, request).inspect_err(|_| {
-            self.metrics.count_failure(FailureReason::Other);
-        })?;
+        // As upstream counts: what does not fit the model was never a request of it.
+        let mut admitted = admit(&self.name, &self.table, &self.hasher, request)?;
         if let Some(sequences) = &self.sequences {
             sequences.check(&admitted.request.correlation, &self.name)?;
         }
@@ -349,6 +364,7 @@ impl ModelVersion {
             admitted.outputs,
             admitted.request.batch_size,
             admitted.empty_final,
+            false,
             (outlet, lineage),
         );
         if admitted.timeout_us > 0 && admitted.request.deadline_ns == 0 {
@@ -375,6 +391,49 @@ impl ModelVersion {
             Some(cache) => self.look_up_apart(cache, &journey, parcel)?,
         }
         Ok(journey)
+    }
+
+    /// The endpoints of OpenAI's API that the model answers.
+    pub fn openai_endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// When it was loaded, in seconds since 1970.
+    pub fn loaded_s(&self) -> u64 {
+        self.loaded_s
+    }
+
+    /// Queues a call of OpenAI's API; its answers are documents. `id` names the request for the backend.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if the model does not answer the endpoint, UNAVAILABLE if it takes no more requests.
+    pub fn openai_stream(
+        self: &Arc<Self>,
+        call: DocumentCall,
+        id: String,
+        parameters: Vec<(String, Value)>,
+    ) -> Result<ResponseStream, ServeError> {
+        if !self.endpoints.iter().any(|endpoint| endpoint == call.endpoint) {
+            let text = format!("the model '{}' does not answer '{}'", self.name, call.endpoint);
+            return Err(ServeError::unsupported(text));
+        }
+        let request = Box::new(Request {
+            id: id.clone(),
+            inputs: SmallVec::new(),
+            parameters,
+            wanted: OutputSet::none(self.table.outputs.len()),
+            batch_size: 1,
+            priority: 0,
+            deadline_ns: 0,
+            correlation: Correlation::None,
+            trace_parent: String::new(),
+            document: Some(call),
+            names: Arc::clone(&self.table.input_names),
+        });
+        let own = (Outlet::mailbox(), Lineage::default());
+        let journey = Journey::new(Arc::clone(self), id, OutputChoice::default(), 1, false, true, own);
+        self.queue.push(&journey, request, DOCUMENTS, 0, None)?;
+        Ok(ResponseStream::new(journey))
     }
 
     /// To the steps, or into the queue.

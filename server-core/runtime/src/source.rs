@@ -135,17 +135,41 @@ pub(crate) fn backend(
         Ok(path) => return Ok((path, wanted.to_owned())),
         Err(missing) => missing,
     };
-    if let Some(other) = options.backend_fallback.get(wanted)
-        && let Ok(path) = trireme_repository::find_backend(other, &places)
-    {
-        tracing::warn!(
-            model = model.name,
-            "backend '{other}' runs in the place of '{wanted}' (--backend-fallback)"
-        );
-        return Ok((path, other.clone()));
+    if let Some(other) = stand_in(options, draft, model, version_dir) {
+        return Ok(other);
     }
-    let finding = draft.finding(Severity::Error, "backend", missing.to_string());
+    // Who wrote the configuration may not know that the model can be served without a GPU.
+    let possible = wanted == GPU_BACKEND && trireme_repository::find_backend(CPU_BACKEND, &places).is_ok();
+    let hint = if possible { CPU_HINT } else { "" };
+    let finding = draft.finding(Severity::Error, "backend", format!("{missing}{hint}"));
     Err(ServeError::invalid(finding.to_string()))
+}
+
+const GPU_BACKEND: &str = "tensorrtllm";
+const CPU_BACKEND: &str = "cpu";
+pub(crate) const CPU_HINT: &str = "; --backend-fallback tensorrtllm=cpu runs such models on the CPU";
+
+/// The backend that `--backend-fallback` names in the place of the configuration's, if it is there.
+pub(crate) fn stand_in(
+    options: &CoreOptions,
+    draft: &Draft,
+    model: &FoundModel,
+    version_dir: &Path,
+) -> Option<(PathBuf, String)> {
+    let wanted = draft.proto.backend.as_str();
+    let places = BackendPlaces {
+        backend_directory: &options.backend_directory,
+        model_dir: &model.dir,
+        version_dir,
+        allow_model_backends: options.allow_model_backends,
+    };
+    let other = options.backend_fallback.get(wanted)?;
+    let path = trireme_repository::find_backend(other, &places).ok()?;
+    tracing::warn!(
+        model = model.name,
+        "backend '{other}' runs in the place of '{wanted}' (--backend-fallback)"
+    );
+    Some((path, other.clone()))
 }
 
 /// The configuration as JSON, for a backend that is to complete it.

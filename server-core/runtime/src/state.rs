@@ -40,6 +40,6 @@ pub struct IndexEntry {
     pub version: Option<i64>,
     /// Absent for a model that was never loaded.
     pub state: Option<ModelState>,
-    /// Why it is not READY; empty otherwise.
+    /// Why it is not READY; otherwise what is to be known of it, mostly nothing.
     pub reason: String,
 }

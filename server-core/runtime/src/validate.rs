@@ -93,6 +93,7 @@ fn admit_inner(
         deadline_ns: 0,
         correlation,
         trace_parent: String::new(),
+        document: None,
         names: Arc::clone(&table.input_names),
     };
     Ok(Admitted {

@@ -121,6 +121,7 @@ impl Warmup {
             batch_size: sample.batch_size,
             priority: 0,
             deadline_ns: 0,
+            document: None,
             correlation: if self.sequences.is_some() { Correlation::Number(1) } else { Correlation::None },
             trace_parent: String::new(),
             names: Arc::clone(&self.names),

@@ -7,11 +7,14 @@
 pub mod cli;
 
 mod cache;
+mod chat;
 mod check;
+mod checkpoint;
 mod io_threads;
 mod report;
 mod serve;
 mod settings;
 
+pub use chat::chat;
 pub use check::check;
 pub use serve::serve;

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     match parse(arguments) {
         Ok(Command::Serve(flags)) => trireme::serve(&flags),
         Ok(Command::Check(flags)) => trireme::check(&flags),
+        Ok(Command::Chat(flags)) => trireme::chat(&flags),
         Err(error) => {
             let _ = error.print();
             match (error.exit_code(), is_tritonserver) {

@@ -1,8 +1,9 @@
 //! What is printed for the person who starts the server.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
-use trireme_runtime::{IndexEntry, ModelState};
+use trireme_runtime::{IndexEntry, ModelState, Served};
 
 /// A table of models, versions, states and reasons.
 pub(crate) fn table(models: &[IndexEntry]) -> String {
@@ -41,8 +42,31 @@ pub(crate) fn table(models: &[IndexEntry]) -> String {
     out.replacen(out.lines().nth(1).unwrap_or_default().to_owned().as_str(), &ruled, 1)
 }
 
-/// A line that can be pasted to try the first model that is ready.
-pub(crate) fn try_line(models: &[IndexEntry], http: &str, is_text: impl Fn(&str) -> bool) -> Option<String> {
+/// The configuration that a checkpoint is served with.
+pub(crate) fn config(pbtxt: &str) -> String {
+    let lines = pbtxt.trim_end().lines().map(|line| format!("    {line}\n"));
+    format!(
+        "\nconfig.pbtxt of this model (trireme serve CHECKPOINT --print-config writes it):\n{}\n",
+        lines.collect::<String>()
+    )
+}
+
+/// A line that can be pasted to try the first model that is ready; one that holds a conversation, if there is one.
+pub(crate) fn try_line(
+    models: &[IndexEntry],
+    http: &str,
+    openai: &[Arc<Served>],
+    is_text: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let chats =
+        |model: &&Arc<Served>| model.openai_endpoints().iter().any(|endpoint| endpoint == "chat/completions");
+    if let Some(model) = openai.iter().find(chats) {
+        return Some(format!(
+            "curl -N {http}/v1/chat/completions -d '{{\"model\": \"{}\", \"messages\": [{{\"role\": \"user\", \
+             \"content\": \"What is the capital of France?\"}}], \"temperature\": 0, \"stream\": true}}'",
+            model.name()
+        ));
+    }
     let ready = || models.iter().filter(|entry| entry.state == Some(ModelState::Ready));
     if let Some(entry) = ready().find(|entry| is_text(&entry.name)) {
         return Some(format!(

@@ -13,6 +13,7 @@ use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
 use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 
+use crate::checkpoint::{CHECKPOINT_BACKEND, CheckpointRepository};
 use crate::cli::{LogFormatFlag, Serve};
 use crate::report;
 use crate::settings::{core_options, metric_options, restrictions, tls};
@@ -50,21 +51,29 @@ struct Listeners {
 fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     let (log, level) = start_log(flags)?;
     refuse_or_warn(flags)?;
-    let options = core_options(flags)?;
+    let checkpoint = checkpoint(flags)?;
+    let mut options = core_options(flags)?;
+    if let Some(checkpoint) = &checkpoint {
+        options.repositories = vec![checkpoint.path()];
+    }
     let exit_timeout = options.exit_timeout;
     let front_ends = front_ends(flags, &log)?;
     if options.control_mode == ControlMode::Explicit {
         warn_open_control(flags);
     }
-    let reserved = reserve(flags)?;
+    let reserved = if flags.print_config { None } else { Some(reserve(flags)?) };
     let registry: &'static Registry = Box::leak(Box::new(Registry::with_options(metric_options(flags)?)));
     let core = Core::start(options, registry, level).map_err(|error| anyhow::anyhow!(error.message))?;
+    let Some(reserved) = reserved else { return print_config(&core, checkpoint.as_ref(), exit_timeout) };
     let models = core.index(false);
     print_out(&report::table(&models));
     if flags.exit_on_error && !core.startup_ok() {
         eprintln!("error: failed to load all models; with --exit-on-error=false the others would be served");
         core.finish_drain(exit_timeout);
         return Ok(ExitCode::from(1));
+    }
+    if let Some(config) = checkpoint.as_ref().and_then(|checkpoint| derived(&core, &checkpoint.name)) {
+        print_out(&report::config(&config));
     }
     let listeners = reserved.listen()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -76,6 +85,38 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(serve_until_signal(&core, listeners, front_ends, exit_timeout))?;
     runtime.shutdown_background();
     Ok(code)
+}
+
+/// The checkpoint that is served in the place of a repository, if one is.
+fn checkpoint(flags: &Serve) -> anyhow::Result<Option<CheckpointRepository>> {
+    let Some(path) = &flags.checkpoint else {
+        let stray = flags.model_name.is_some().then_some("--model-name");
+        match stray.or(flags.print_config.then_some("--print-config")) {
+            Some(flag) => bail!("{flag} needs a checkpoint: trireme serve CHECKPOINT {flag}"),
+            None => return Ok(None),
+        }
+    };
+    CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND).map(Some)
+}
+
+/// The configuration that a backend has completed.
+fn derived(core: &Core, name: &str) -> Option<String> {
+    let model = core.model(name, None).ok()?;
+    Some(trireme_model_config::to_pbtxt(&model.config().proto))
+}
+
+/// Ends with the configuration on standard output, or with why there is none.
+fn print_config(
+    core: &Arc<Core>,
+    checkpoint: Option<&CheckpointRepository>,
+    exit_timeout: Duration,
+) -> anyhow::Result<ExitCode> {
+    let name = checkpoint.map(|checkpoint| checkpoint.name.as_str()).unwrap_or_default();
+    let config = derived(core, name);
+    let reason = core.index(false).into_iter().map(|entry| entry.reason).collect::<Vec<_>>().join("\n");
+    core.finish_drain(exit_timeout);
+    print_out(&config.with_context(|| format!("the checkpoint cannot be served: {reason}"))?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// More threads than this only wait for each other.
@@ -262,8 +303,12 @@ async fn serve_until_signal(
         tasks.spawn(trireme_http::serve_metrics(Arc::clone(core), listener, told(stopped.clone())));
     }
     if let Some(base) = base
-        && let Some(line) = report::try_line(&core.index(true), &base, |name| core.takes_text(name))
+        && let openai = core.openai_models()
+        && let Some(line) = report::try_line(&core.index(true), &base, &openai, |name| core.takes_text(name))
     {
+        if !openai.is_empty() {
+            lines.push_str(&format!("OpenAI   {base}/v1\n"));
+        }
         lines.push_str(&format!("try      {line}\n"));
     }
     print_out(&lines);

@@ -27,7 +27,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
             ControlMode::Poll { interval: Duration::from_secs(flags.repository_poll_secs.into()) }
         }
     };
-    if flags.model_repository.is_empty() {
+    if flags.model_repository.is_empty() && flags.checkpoint.is_none() {
         bail!("--model-repository is empty: name a directory of models");
     }
     if !flags.load_model.is_empty() && control_mode != ControlMode::Explicit {

@@ -151,20 +151,30 @@ fn first_responses(out: &mut String, models: &Models) {
 }
 
 fn summaries(out: &mut String, models: &Models, options: &MetricOptions, now: u64) {
-    if !options.summaries {
-        return;
+    for (name, help, of) in SUMMARIES.iter().filter(|_| options.summaries) {
+        let kept = models
+            .iter()
+            .filter_map(|model| Some((model.labels.as_slice(), of(model.summaries.as_deref()?))));
+        summary(out, (name, help), kept, options, now);
     }
-    for (name, help, of) in SUMMARIES {
-        head(out, name, help, "summary");
-        for model in models {
-            let Some(summary) = model.summaries.as_deref().map(of) else { continue };
-            for (share, value) in options.quantiles.iter().zip(summary.quantiles(&options.quantiles, now)) {
-                let labels = braces(&model.labels, Some(("quantile", &share.to_string())));
-                let _ = writeln!(out, "{name}{labels} {value}");
-            }
-            let (count, sum) = summary.totals();
-            let labels = braces(&model.labels, None);
-            let _ = writeln!(out, "{name}_sum{labels} {sum}\n{name}_count{labels} {count}");
+}
+
+/// One family of summaries: of each model its labels and what it kept.
+pub(crate) fn summary<'a>(
+    out: &mut String,
+    (name, help): (&str, &str),
+    kept: impl Iterator<Item = (&'a [(String, String)], &'a Summary)>,
+    options: &MetricOptions,
+    now: u64,
+) {
+    head(out, name, help, "summary");
+    for (labels, summary) in kept {
+        for (share, value) in options.quantiles.iter().zip(summary.quantiles(&options.quantiles, now)) {
+            let labels = braces(labels, Some(("quantile", &share.to_string())));
+            let _ = writeln!(out, "{name}{labels} {value}");
         }
+        let (count, sum) = summary.totals();
+        let labels = braces(labels, None);
+        let _ = writeln!(out, "{name}_sum{labels} {sum}\n{name}_count{labels} {count}");
     }
 }

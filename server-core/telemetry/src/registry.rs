@@ -123,8 +123,9 @@ impl Registry {
             models.iter().filter_map(Weak::upgrade).collect()
         };
         let mut out = String::new();
-        families::write(&mut out, &models, &self.options, now_ns());
-        crate::cache::write(&mut out, &models);
+        let now = now_ns();
+        families::write(&mut out, &models, &self.options, now);
+        crate::cache::write(&mut out, &models, &self.options, now);
         if let Some(machine) = &self.machine {
             for (name, help, value) in machine.read() {
                 head(&mut out, name, help, "gauge");

@@ -136,6 +136,7 @@ fn request(message: Message, names: &Arc<[Box<str>]>, outputs: usize) -> Result<
         deadline_ns: 0,
         correlation: Correlation::None,
         trace_parent: String::new(),
+        document: None,
         names: Arc::clone(names),
     }))
 }

@@ -143,11 +143,7 @@ mod tests {
             version: String::new(),
             name: name.into(),
             manifest_path: "/x/Cargo.toml".into(),
-            dependencies: vec![Dependency {
-                version: String::new(),
-                name: dependency.into(),
-                kind: kind.map(String::from),
-            }],
+            dependencies: vec![Dependency { name: dependency.into(), kind: kind.map(String::from) }],
             targets: Vec::new(),
         };
         check_package(&package, folder).len()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use trireme_llm::checkpoint::Checkpoint;
+use trireme_llm::openai::EmbedDoor;
 use trireme_llm::tokenizer::Tokenizer;
 use trireme_sdk::{Config, ConfigPatch, DataType, Error, Request, Response, Result, TensorConfig};
 
@@ -21,6 +22,7 @@ pub struct EmbedModel {
 
 struct Shared {
     tokenizer: Tokenizer,
+    door: EmbedDoor,
     layout: OutputLayout,
 }
 
@@ -55,13 +57,25 @@ pub(super) fn config(hidden_size: usize) -> ConfigPatch {
 }
 
 impl EmbedModel {
-    pub(super) fn load(checkpoint: &Checkpoint, options: Options, config: &Config) -> Result<Self> {
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        options: Options,
+        config: &Config,
+        name: &str,
+    ) -> Result<Self> {
         let tokenizer = checkpoint.tokenizer().map_err(unusable)?;
         let bert = BertModel::load(checkpoint, options).map_err(unusable)?;
         let rank = config.outputs()?.first().map_or(1, |output| output.dims.len());
         let layout =
             if config.max_batch_size() > 0 || rank > 1 { OutputLayout::Rows } else { OutputLayout::Single };
-        Ok(Self { bert, shared: Arc::new(Shared { tokenizer, layout }) })
+        let door = EmbedDoor {
+            model: name.to_owned(),
+            tokenizer: tokenizer.clone(),
+            vocab_size: bert.config().vocab_size,
+            max_tokens: bert.config().max_tokens,
+            dimensions: bert.config().hidden_size,
+        };
+        Ok(Self { bert, shared: Arc::new(Shared { tokenizer, door, layout }) })
     }
 
     pub(super) fn instance(&self) -> EmbedInstance {
@@ -79,7 +93,11 @@ impl EmbedInstance {
                 request.fail(Error::cancelled("the request was cancelled"));
                 continue;
             }
-            match self.shared.tokens(&request, self.bert.config().max_position_embeddings) {
+            if request.openai().is_some() {
+                self.answer(request);
+                continue;
+            }
+            match self.shared.tokens(&request, self.bert.config().max_tokens) {
                 Err(error) => request.fail(error),
                 Ok(tokens) => {
                     request.responder().computing();
@@ -105,6 +123,30 @@ impl EmbedInstance {
                 Err(error) => request.fail(error),
             }
         }
+    }
+}
+
+impl EmbedInstance {
+    /// Answers a call of OpenAI's API, so many texts at a time that their activations stay small.
+    fn answer(&mut self, mut request: Request) {
+        let Some(asked) = request.openai().map(|call| self.shared.door.read(&call)) else { return };
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => return request.into_responder().fail_json(&error),
+        };
+        request.responder().computing();
+        let mut rows = Vec::with_capacity(asked.texts.len());
+        for texts in asked.texts.chunks(MAX_BATCH as usize) {
+            if request.is_cancelled() {
+                return request.fail(Error::cancelled("the request was cancelled"));
+            }
+            match self.bert.embed(texts) {
+                Ok(vectors) => rows.extend(vectors),
+                Err(error) => return request.fail(Error::internal(error.to_string())),
+            }
+        }
+        request.responder().computed();
+        request.into_responder().finish_json(&self.shared.door.object(&asked, &rows));
     }
 }
 

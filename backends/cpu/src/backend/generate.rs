@@ -6,7 +6,10 @@ use std::sync::{Arc, mpsc};
 use trireme_llm::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::generate::{DecoderModel, GenerateError, GenerateRequest, generate};
+use trireme_llm::grammar::GrammarFactory;
+use trireme_llm::openai::{Abilities, OneByOne, Sampling, TextDoor};
 use trireme_llm::params::Parameters;
+use trireme_llm::tensors::TokenDoor;
 use trireme_llm::tokenizer::Tokenizer;
 use trireme_sdk::{
     Config, ConfigPatch, DataType, Error, Request, Responder, Response, Result, TensorConfig, Verdict,
@@ -14,9 +17,9 @@ use trireme_sdk::{
 
 use super::text_inputs::TextRequest;
 use super::unusable;
+use crate::decoder::{LlamaModel, LogitsWanted};
 use crate::error::EngineError;
-use crate::kv_cache::KvCache;
-use crate::llama::{LlamaModel, LogitsWanted};
+use crate::kv::KvCache;
 use crate::options::Options;
 
 /// A decoder with all that turns text into tokens and back.
@@ -29,6 +32,10 @@ struct Shared {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     eos_ids: Vec<u32>,
+    door: TextDoor,
+    grammars: GrammarFactory,
+    /// Present if requests are token ids.
+    tokens: Option<TokenDoor>,
     max_tokens: usize,
     max_context: usize,
     /// Does a response have a batch dimension?
@@ -76,7 +83,11 @@ impl GenerateModel {
         options: Options,
         params: &Parameters,
         config: &Config,
+        name: &str,
     ) -> Result<Self> {
+        // Conversations need the template even where `text_input` is taken as it is.
+        let conversation = checkpoint.chat_template();
+        let conversation = conversation.as_ref().map(ChatTemplate::new).transpose().map_err(unusable)?;
         let template = match params.text("chat_template") {
             Some("none") => None,
             _ => checkpoint.chat_template(),
@@ -94,16 +105,50 @@ impl GenerateModel {
             Some(n) => n,
             None => own,
         };
+        let door = TextDoor {
+            model: name.to_owned(),
+            tokenizer: tokenizer.clone(),
+            template: conversation,
+            eos_ids: llama.config().eos_token_ids.clone(),
+            vocab_size: llama.config().vocab_size,
+            max_context,
+            defaults: Sampling::default(),
+            can: Abilities::ALL,
+        };
+        let max_tokens = params.count("max_tokens").unwrap_or(256);
+        let tokens = match TokenDoor::is_for(config) {
+            true => {
+                let sizes = (llama.config().vocab_size, max_context);
+                Some(TokenDoor::new(
+                    config,
+                    &llama.config().eos_token_ids,
+                    sizes,
+                    max_tokens,
+                    Abilities::ALL,
+                )?)
+            }
+            false => None,
+        };
+        let eos_ids = &llama.config().eos_token_ids;
+        let grammars =
+            GrammarFactory::new(&tokenizer, eos_ids, llama.config().vocab_size).map_err(unusable)?;
         let shared = Shared {
+            door,
+            grammars,
+            tokens,
             tokenizer,
             template,
             eos_ids: llama.config().eos_token_ids.clone(),
-            max_tokens: params.count("max_tokens").unwrap_or(256),
+            max_tokens,
             max_context,
             batched: config.max_batch_size() > 0,
             decoupled: config.is_decoupled(),
         };
         Ok(Self { llama, shared: Arc::new(shared) })
+    }
+
+    pub(super) fn openai_endpoints(&self) -> &[&str] {
+        self.shared.door.endpoints()
     }
 
     pub(super) fn instance(&self) -> GenerateInstance {
@@ -118,6 +163,22 @@ impl GenerateInstance {
     /// Answers one request, piece by piece if it wants a stream.
     pub(super) fn execute(&mut self, mut request: Request) {
         let shared = Arc::clone(&self.shared);
+        if request.openai().is_some() {
+            let mut engine = OneByOne {
+                model: &mut self.sequence,
+                tokenizer: &shared.tokenizer,
+                grammars: &shared.grammars,
+            };
+            return shared.door.answer(request, &mut engine);
+        }
+        if let Some(tokens) = &shared.tokens {
+            let mut engine = OneByOne {
+                model: &mut self.sequence,
+                tokenizer: &shared.tokenizer,
+                grammars: &shared.grammars,
+            };
+            return tokens.answer(request, &mut engine);
+        }
         match TextRequest::read(&request, &shared.eos_ids, shared.max_tokens) {
             Err(error) => request.fail(error),
             Ok(asked) if asked.stream && !shared.decoupled => request.fail(Error::invalid(

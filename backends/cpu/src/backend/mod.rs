@@ -6,7 +6,9 @@ mod params;
 mod text_inputs;
 
 use trireme_llm::checkpoint::{Architecture, Checkpoint};
+use trireme_llm::openai::EMBED_ENDPOINTS;
 use trireme_llm::params::Parameters;
+use trireme_llm::tensors::TokenDoor;
 use trireme_sdk::{
     Backend, BackendContext, ConfigPatch, Error, Instance, InstanceContext, Model, ModelContext, Request,
     Result,
@@ -46,29 +48,39 @@ impl Backend for CpuBackend {
 
     fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {
         let (_, checkpoint) = open(context)?;
+        if TokenDoor::is_for(&context.config) {
+            return Ok(None);
+        }
         Ok(Some(match &checkpoint.architecture {
-            Architecture::Llama(_) => generate::config(),
+            Architecture::Decoder(_) => generate::config(),
             Architecture::Bert(c) => embed::config(c.hidden_size),
         }))
     }
 
     fn load(&self, context: ModelContext) -> Result<CpuModel> {
         let (params, checkpoint) = open(&context)?;
+        for (name, why) in params.idle() {
+            context.host.warn(format!("model '{}': parameter '{name}' has no effect: {why}", context.name));
+        }
         let options = Options {
             threads: params.count("threads").unwrap_or(0),
             kv_dtype: params::kv_dtype(&params),
             ..Options::default()
         };
         Ok(match &checkpoint.architecture {
-            Architecture::Llama(_) => CpuModel::Generate(Box::new(GenerateModel::load(
+            Architecture::Decoder(_) => CpuModel::Generate(Box::new(GenerateModel::load(
                 &checkpoint,
                 options,
                 &params,
                 &context.config,
+                &context.name,
             )?)),
-            Architecture::Bert(_) => {
-                CpuModel::Embed(Box::new(EmbedModel::load(&checkpoint, options, &context.config)?))
-            }
+            Architecture::Bert(_) => CpuModel::Embed(Box::new(EmbedModel::load(
+                &checkpoint,
+                options,
+                &context.config,
+                &context.name,
+            )?)),
         })
     }
 }
@@ -95,6 +107,13 @@ impl Model for CpuModel {
             Self::Generate(model) => CpuInstance::Generate(Box::new(model.instance())),
             Self::Embed(model) => CpuInstance::Embed(Box::new(model.instance())),
         })
+    }
+
+    fn openai_endpoints(&self) -> &[&str] {
+        match self {
+            Self::Generate(model) => model.openai_endpoints(),
+            Self::Embed(_) => EMBED_ENDPOINTS,
+        }
     }
 }
 

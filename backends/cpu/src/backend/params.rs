@@ -2,7 +2,7 @@
 
 use trireme_llm::params::{Parameter, ParameterKind, Parameters};
 
-use crate::kv_cache::KvDtype;
+use crate::kv::KvDtype;
 
 /// What this backend understands in `config.pbtxt` beside [`trireme_llm::params::PARAMETERS`].
 pub const PARAMETERS: &[Parameter] = &[

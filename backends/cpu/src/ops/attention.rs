@@ -1,38 +1,51 @@
-//! Attention of a few query rows over one block of positions.
+//! Attention of a few query rows over one split of 256 positions.
 //!
-//! The rows are the queries that share a KV head: the heads of a GQA group times some tokens. A block's result is a
-//! [`Partials`]: the maximum score, the sum of e^(score - max) and the sum of e^(score - max) * value. Blocks begin at
-//! fixed positions and are merged in ascending order, so a row's result depends on nothing but its own positions.
+//! The rows are the queries that share a KV head: the heads of a GQA group times some tokens. A split's result is a
+//! [`Partials`]: the maximum score, the sum of e^(score - max) and the sum of e^(score - max) * value. Splits begin at
+//! fixed positions and are merged in ascending order, so a row's result depends on nothing but its own positions:
+//! positions that only other rows of the tile see weigh exactly nothing.
 
 use super::exp;
 use crate::kernels::isa::{Isa, LANES};
 use crate::kernels::reference::dot;
+use crate::kv::{BLOCK_TOKENS, KvVectors};
 
-/// Positions of a block.
-pub(crate) const BLOCK_POSITIONS: usize = 256;
+/// Positions of a split: how many are weighed together before splits are merged.
+pub(crate) const SPLIT_POSITIONS: usize = 256;
+/// KV blocks of a split.
+pub(crate) const SPLIT_BLOCKS: usize = SPLIT_POSITIONS / BLOCK_TOKENS;
 /// Query rows of a tile.
 pub(crate) const MAX_ROWS: usize = 8;
+/// Sixteen positions: what a vector of keys holds.
+const PANELS: usize = SPLIT_POSITIONS / LANES;
+const BLOCK_PANELS: usize = BLOCK_TOKENS / LANES;
 
-/// Keys and values of one KV head in one block.
-///
-/// ```text
-/// keys     for each 16 positions, for each element d:  | position 0's d .. position 15's d |
-/// values   for each position:                          | head_dim elements in vectors of 16 |
-/// ```
-#[derive(Clone, Copy)]
-pub(crate) enum KvBlock<'a> {
-    F32 { keys: &'a [[f32; LANES]], values: &'a [[f32; LANES]] },
-    F16 { keys: &'a [[u16; LANES]], values: &'a [[u16; LANES]] },
+/// Positions of a split that a query sees: `from..to`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
 }
 
 /// What one call of the kernel computes.
 pub(crate) struct AttentionTile<'a> {
-    pub(crate) kv: KvBlock<'a>,
-    /// At most [`MAX_ROWS`] queries of `head_dim` elements, multiplied by `1 / sqrt(head_dim)`.
+    pub(crate) kv: KvVectors<'a>,
+    /// Where the KV head's keys begin in each block of the split, up to the last that a query sees. The values follow
+    /// the keys.
+    pub(crate) blocks: &'a [usize],
+    /// At most [`MAX_ROWS`] queries of `head_dim` elements, multiplied by the scale of the scores.
     pub(crate) queries: &'a [&'a [f32]],
-    /// For each query, how many of the block's positions it sees.
-    pub(crate) visible: &'a [usize],
+    pub(crate) seen: &'a [Seen],
     pub(crate) head_dim: usize,
+}
+
+impl AttentionTile<'_> {
+    /// The positions that any row sees.
+    #[inline(always)]
+    fn bounds(&self) -> Seen {
+        let seen = || self.seen.iter().filter(|s| s.from < s.to);
+        Seen { from: seen().map(|s| s.from).min().unwrap_or(0), to: seen().map(|s| s.to).max().unwrap_or(0) }
+    }
 }
 
 /// Result of a tile, a row for each query. Rows that see nothing are left undefined.
@@ -54,7 +67,7 @@ impl Partials {
     }
 }
 
-/// The merged blocks of one query so far.
+/// The merged splits of one query so far.
 pub(crate) struct Merge<'a> {
     max: f32,
     sum: f32,
@@ -62,13 +75,13 @@ pub(crate) struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    /// Begins with no block; `values` becomes the result.
+    /// Begins with no split; `values` becomes the result.
     pub(crate) fn new(values: &'a mut [f32]) -> Self {
         values.fill(0.0);
         Self { max: f32::NEG_INFINITY, sum: 0.0, values }
     }
 
-    /// Adds the next block.
+    /// Adds the next split.
     pub(crate) fn add(&mut self, max: f32, sum: f32, values: &[f32]) {
         if self.max == f32::NEG_INFINITY {
             (self.max, self.sum) = (max, sum);
@@ -92,29 +105,31 @@ impl<'a> Merge<'a> {
 
 pub(crate) fn reference(tile: &AttentionTile<'_>, out: &mut Partials) {
     let (hd, vectors) = (tile.head_dim, tile.head_dim / LANES);
-    let half = |x: u16| half::f16::from_bits(x).to_f32();
-    let key = |p: usize, d: usize| match tile.kv {
-        KvBlock::F32 { keys, .. } => keys[p / LANES * hd + d][p % LANES],
-        KvBlock::F16 { keys, .. } => half(keys[p / LANES * hd + d][p % LANES]),
+    let element = |vector: usize, lane: usize| match tile.kv {
+        KvVectors::F32(x) => x[vector][lane],
+        KvVectors::F16(x) => half::f16::from_bits(x[vector][lane]).to_f32(),
     };
-    let value = |p: usize, d: usize| match tile.kv {
-        KvBlock::F32 { values, .. } => values[p * vectors + d / LANES][d % LANES],
-        KvBlock::F16 { values, .. } => half(values[p * vectors + d / LANES][d % LANES]),
+    let key = |p: usize, d: usize| {
+        let panel = p % BLOCK_TOKENS / LANES;
+        element(tile.blocks[p / BLOCK_TOKENS] + panel * hd + d, p % LANES)
     };
-    for (r, (query, &visible)) in tile.queries.iter().zip(tile.visible).enumerate() {
-        let mut scores = [0.0; BLOCK_POSITIONS];
-        let scores = &mut scores[..visible];
+    let value = |p: usize, d: usize| {
+        let first = tile.blocks[p / BLOCK_TOKENS] + BLOCK_PANELS * hd;
+        element(first + p % BLOCK_TOKENS * vectors + d / LANES, d % LANES)
+    };
+    for (r, (query, seen)) in tile.queries.iter().zip(tile.seen).enumerate() {
         let mut row = vec![0.0; hd];
-        for (p, score) in scores.iter_mut().enumerate() {
+        let mut score = |p: usize| {
             row.iter_mut().enumerate().for_each(|(d, k)| *k = key(p, d));
-            *score = dot(&row, query);
-        }
+            dot(&row, query)
+        };
+        let mut scores: Vec<f32> = (seen.from..seen.to).map(&mut score).collect();
         let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         scores.iter_mut().for_each(|s| *s = (*s - max).exp());
         out.max[r] = max;
         out.sum[r] = scores.iter().sum();
         for (d, out) in out.values[r * hd..(r + 1) * hd].iter_mut().enumerate() {
-            *out = scores.iter().enumerate().map(|(p, s)| s * value(p, d)).sum();
+            *out = (seen.from..seen.to).zip(&scores).map(|(p, s)| s * value(p, d)).sum();
         }
     }
 }
@@ -122,8 +137,8 @@ pub(crate) fn reference(tile: &AttentionTile<'_>, out: &mut Partials) {
 #[inline(always)]
 pub(crate) fn simd<I: Isa>(isa: I, tile: &AttentionTile<'_>, out: &mut Partials) {
     match tile.kv {
-        KvBlock::F32 { keys, values } => by_rows(isa, keys, values, load_f32, tile, out),
-        KvBlock::F16 { keys, values } => by_rows(isa, keys, values, load_f16, tile, out),
+        KvVectors::F32(kv) => by_rows(isa, kv, load_f32, tile, out),
+        KvVectors::F16(kv) => by_rows(isa, kv, load_f16, tile, out),
     }
 }
 
@@ -140,44 +155,44 @@ fn load_f16<I: Isa>(isa: I, x: &[u16; LANES]) -> I::V {
 #[inline(always)]
 fn by_rows<I: Isa, L>(
     isa: I,
-    keys: &[L],
-    values: &[L],
+    kv: &[L],
     load: impl Fn(I, &L) -> I::V + Copy,
     tile: &AttentionTile<'_>,
     out: &mut Partials,
 ) {
     match tile.queries.len() {
-        1 => rows::<I, L, 1>(isa, keys, values, load, tile, out),
-        2 => rows::<I, L, 2>(isa, keys, values, load, tile, out),
-        3 => rows::<I, L, 3>(isa, keys, values, load, tile, out),
-        4 => rows::<I, L, 4>(isa, keys, values, load, tile, out),
-        5 => rows::<I, L, 5>(isa, keys, values, load, tile, out),
-        6 => rows::<I, L, 6>(isa, keys, values, load, tile, out),
-        7 => rows::<I, L, 7>(isa, keys, values, load, tile, out),
-        _ => rows::<I, L, 8>(isa, keys, values, load, tile, out),
+        1 => rows::<I, L, 1>(isa, kv, load, tile, out),
+        2 => rows::<I, L, 2>(isa, kv, load, tile, out),
+        3 => rows::<I, L, 3>(isa, kv, load, tile, out),
+        4 => rows::<I, L, 4>(isa, kv, load, tile, out),
+        5 => rows::<I, L, 5>(isa, kv, load, tile, out),
+        6 => rows::<I, L, 6>(isa, kv, load, tile, out),
+        7 => rows::<I, L, 7>(isa, kv, load, tile, out),
+        _ => rows::<I, L, 8>(isa, kv, load, tile, out),
     }
 }
 
 #[inline(always)]
 fn rows<I: Isa, L, const R: usize>(
     isa: I,
-    keys: &[L],
-    values: &[L],
+    kv: &[L],
     load: impl Fn(I, &L) -> I::V + Copy,
     tile: &AttentionTile<'_>,
     out: &mut Partials,
 ) {
     let hd = tile.head_dim;
-    let visible = tile.visible.iter().copied().max().unwrap_or(0);
-    let panels = visible.div_ceil(LANES);
-    assert!(tile.queries.len() == R && tile.visible.len() == R && visible <= BLOCK_POSITIONS);
+    let bounds = tile.bounds();
+    let panels = bounds.from / LANES..bounds.to.div_ceil(LANES);
+    assert!(tile.queries.len() == R && tile.seen.len() == R && bounds.to <= SPLIT_POSITIONS);
     let queries: [&[f32]; R] = std::array::from_fn(|r| &tile.queries[r][..hd]);
 
     // Scores: a lane is a position, one chain along d.
-    let mut scores = [[[0.0f32; LANES]; BLOCK_POSITIONS / LANES]; R];
-    let mut max = [isa.splat(f32::NEG_INFINITY); R];
+    let mut scores = [[[0.0f32; LANES]; PANELS]; R];
+    let hidden = isa.splat(f32::NEG_INFINITY);
+    let mut max = [hidden; R];
     let lanes = isa.load(&std::array::from_fn(|i| i as f32));
-    for (p, keys) in keys.chunks_exact(hd).take(panels).enumerate() {
+    for p in panels.clone() {
+        let keys = &kv[tile.blocks[p / BLOCK_PANELS] + p % BLOCK_PANELS * hd..][..hd];
         let mut acc = [isa.splat(0.0); R];
         for (d, k) in keys.iter().enumerate() {
             let k = load(isa, k);
@@ -187,8 +202,11 @@ fn rows<I: Isa, L, const R: usize>(
         }
         for r in 0..R {
             // Positions that the row does not see weigh nothing.
-            let limit = isa.splat(tile.visible[r] as f32 - (p * LANES) as f32);
-            let score = isa.select_lt(lanes, limit, acc[r], isa.splat(f32::NEG_INFINITY));
+            let place = |position: usize| isa.splat(position as f32 - (p * LANES) as f32);
+            let mut score = isa.select_lt(lanes, place(tile.seen[r].to), acc[r], hidden);
+            if tile.seen[r].from > p * LANES {
+                score = isa.select_lt(lanes, place(tile.seen[r].from), hidden, score);
+            }
             isa.store(&mut scores[r][p], score);
             max[r] = isa.max(max[r], score);
         }
@@ -197,7 +215,7 @@ fn rows<I: Isa, L, const R: usize>(
         out.max[r] = isa.reduce_max(max[r]);
         let top = isa.splat(out.max[r]);
         let mut sum = isa.splat(0.0);
-        for score in &mut scores[r][..panels] {
+        for score in &mut scores[r][panels.clone()] {
             let e = exp::simd(isa, isa.sub(isa.load(score), top));
             sum = isa.add(sum, e);
             isa.store(score, e);
@@ -210,10 +228,10 @@ fn rows<I: Isa, L, const R: usize>(
     let mut v0 = 0;
     while v0 < vectors {
         if I::VALUE_VECTORS == 2 && v0 + 2 <= vectors {
-            weigh::<I, L, R, 2>(isa, values, load, &scores, visible, vectors, v0, &mut out.values);
+            weigh::<I, L, R, 2>(isa, kv, load, tile, &scores, bounds, v0, &mut out.values);
             v0 += 2;
         } else {
-            weigh::<I, L, R, 1>(isa, values, load, &scores, visible, vectors, v0, &mut out.values);
+            weigh::<I, L, R, 1>(isa, kv, load, tile, &scores, bounds, v0, &mut out.values);
             v0 += 1;
         }
     }
@@ -223,24 +241,32 @@ fn rows<I: Isa, L, const R: usize>(
 #[allow(clippy::too_many_arguments)]
 fn weigh<I: Isa, L, const R: usize, const V: usize>(
     isa: I,
-    values: &[L],
+    kv: &[L],
     load: impl Fn(I, &L) -> I::V + Copy,
-    weights: &[[[f32; LANES]; BLOCK_POSITIONS / LANES]; R],
-    positions: usize,
-    vectors: usize,
+    tile: &AttentionTile<'_>,
+    weights: &[[[f32; LANES]; PANELS]; R],
+    bounds: Seen,
     first: usize,
     out: &mut [f32],
 ) {
-    let weights: [&[f32]; R] = std::array::from_fn(|r| &weights[r].as_flattened()[..positions]);
+    let vectors = tile.head_dim / LANES;
+    let weights: [&[f32]; R] = std::array::from_fn(|r| weights[r].as_flattened());
     let mut acc = [[isa.splat(0.0); V]; R];
-    for (p, row) in values.chunks_exact(vectors).take(positions).enumerate() {
-        let row: [I::V; V] = std::array::from_fn(|v| load(isa, &row[first + v]));
-        for r in 0..R {
-            let weight = isa.splat(weights[r][p]);
-            for v in 0..V {
-                acc[r][v] = isa.fma(weight, row[v], acc[r][v]);
+    let mut p = bounds.from;
+    while p < bounds.to {
+        let values = tile.blocks[p / BLOCK_TOKENS] + BLOCK_PANELS * tile.head_dim;
+        let end = bounds.to.min((p / BLOCK_TOKENS + 1) * BLOCK_TOKENS);
+        let block = &kv[values + p % BLOCK_TOKENS * vectors..][..(end - p) * vectors];
+        for (row, p) in block.chunks_exact(vectors).zip(p..end) {
+            let row: [I::V; V] = std::array::from_fn(|v| load(isa, &row[first + v]));
+            for r in 0..R {
+                let weight = isa.splat(weights[r][p]);
+                for v in 0..V {
+                    acc[r][v] = isa.fma(weight, row[v], acc[r][v]);
+                }
             }
         }
+        p = end;
     }
     let (out, _) = out.as_chunks_mut::<LANES>();
     for r in 0..R {

@@ -76,6 +76,7 @@ pub struct ChatTemplate {
     env: Environment<'static>,
     bos_token: Option<String>,
     eos_token: Option<String>,
+    text: String,
 }
 
 impl ChatTemplate {
@@ -88,7 +89,13 @@ impl ChatTemplate {
         env.set_fuel(Some(FUEL));
         functions::add(&mut env);
         env.add_template_owned(NAME, source.text.clone())?;
-        Ok(Self { env, bos_token: source.bos_token.clone(), eos_token: source.eos_token.clone() })
+        let (bos_token, eos_token) = (source.bos_token.clone(), source.eos_token.clone());
+        Ok(Self { env, bos_token, eos_token, text: source.text.clone() })
+    }
+
+    /// Whether the template has this word in it: one that knows tools speaks of `tools`.
+    pub fn mentions(&self, word: &str) -> bool {
+        self.text.contains(word)
     }
 
     /// The prompt of `messages`. Encode it without adding special tokens: the template wrote them.

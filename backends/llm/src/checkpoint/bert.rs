@@ -22,6 +22,10 @@ fn from_hf(folder: &HfFolder) -> Result<Architecture, Kind> {
         num_layers: config.size("num_hidden_layers")?,
         num_heads: config.size("num_attention_heads")?,
         max_position_embeddings: config.size("max_position_embeddings")?,
+        max_tokens: folder
+            .max_seq_length()?
+            .unwrap_or(usize::MAX)
+            .min(config.size("max_position_embeddings")?),
         type_vocab_size: config.optional_size("type_vocab_size")?.unwrap_or(2),
         layer_norm_eps: positive_f32("layer_norm_eps", config.number("layer_norm_eps")?.unwrap_or(1e-12))?,
         pooling,

@@ -1,5 +1,7 @@
 //! The hyper-parameters of the known architectures, whichever file they came from.
 
+use super::decoder::DecoderConfig;
+
 /// Which elements of a head the rotary embedding turns together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeLayout {
@@ -16,28 +18,14 @@ pub enum Pooling {
     Mean,
     /// The first token's vector.
     Cls,
-}
-
-/// A decoder of the Llama family.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LlamaConfig {
-    pub vocab_size: usize,
-    pub hidden_size: usize,
-    pub intermediate_size: usize,
-    pub num_layers: usize,
-    pub num_heads: usize,
-    pub num_kv_heads: usize,
-    pub head_dim: usize,
-    pub rope_theta: f32,
-    pub rms_norm_eps: f32,
-    /// Tokens of context that the model was trained for.
-    pub max_position_embeddings: usize,
-    /// The head is the embedding matrix; there is no `lm_head.weight`.
-    pub tie_word_embeddings: bool,
-    pub bos_token_id: Option<u32>,
-    /// All ids that end a text, without duplicates.
-    pub eos_token_ids: Vec<u32>,
-    pub pad_token_id: Option<u32>,
+    /// The largest of each element.
+    Max,
+    /// The sum over all tokens, divided by the square root of their number.
+    MeanSqrtLen,
+    /// The mean with weights 1, 2, 3, ... in the order of the tokens.
+    WeightedMean,
+    /// The last token's vector.
+    LastToken,
 }
 
 /// An encoder of the BERT family.
@@ -48,8 +36,10 @@ pub struct BertConfig {
     pub intermediate_size: usize,
     pub num_layers: usize,
     pub num_heads: usize,
-    /// Longest text in tokens, special tokens included.
+    /// Rows of the position embeddings.
     pub max_position_embeddings: usize,
+    /// Longest text in tokens, special tokens included: `max_seq_length` of `sentence_bert_config.json` where it is less.
+    pub max_tokens: usize,
     pub type_vocab_size: usize,
     pub layer_norm_eps: f32,
     pub pooling: Pooling,
@@ -60,6 +50,6 @@ pub struct BertConfig {
 /// The architecture of a checkpoint with its hyper-parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Architecture {
-    Llama(LlamaConfig),
+    Decoder(DecoderConfig),
     Bert(BertConfig),
 }

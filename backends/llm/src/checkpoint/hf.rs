@@ -79,19 +79,31 @@ impl HfFolder {
         Ok((pooling, normalize))
     }
 
+    /// `max_seq_length` of `sentence_bert_config.json`.
+    pub(super) fn max_seq_length(&self) -> Result<Option<usize>, Kind> {
+        let config = Object::read(&self.dir.join("sentence_bert_config.json")).map_err(|e| e.kind)?;
+        config.map_or(Ok(None), |config| config.optional_size("max_seq_length"))
+    }
+
     fn pooling_mode(&self, path: &str) -> Result<Pooling, Kind> {
         let config = Object::read(&self.inside(path)?.join("config.json")).map_err(|e| e.kind)?;
         let config = config.ok_or_else(|| Kind::Malformed(format!("'{path}/config.json' is missing")))?;
         let on = |key: &str| Ok::<_, Kind>(config.bool(key)?.unwrap_or(false));
-        let others = ["max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"];
-        for other in others {
-            if on(&format!("pooling_mode_{other}"))? {
-                return Err(Kind::Unsupported(format!("pooling mode '{other}'")));
+        let mut modes = Vec::new();
+        for (name, mode) in [
+            ("cls_token", Pooling::Cls),
+            ("mean_tokens", Pooling::Mean),
+            ("max_tokens", Pooling::Max),
+            ("mean_sqrt_len_tokens", Pooling::MeanSqrtLen),
+            ("weightedmean_tokens", Pooling::WeightedMean),
+            ("lasttoken", Pooling::LastToken),
+        ] {
+            if on(&format!("pooling_mode_{name}"))? {
+                modes.push(mode);
             }
         }
-        match (on("pooling_mode_cls_token")?, on("pooling_mode_mean_tokens")?) {
-            (true, false) => Ok(Pooling::Cls),
-            (false, true) => Ok(Pooling::Mean),
+        match modes.as_slice() {
+            [mode] => Ok(*mode),
             _ => Err(Kind::Unsupported("a pooling of several modes, or of none,".into())),
         }
     }

@@ -6,13 +6,13 @@
 
 mod bert;
 mod config;
+mod decoder;
 mod error;
 pub(crate) mod gguf;
 mod hf;
 mod index;
 mod json;
 mod limits;
-mod llama;
 mod mapping;
 mod open;
 mod registry;
@@ -21,7 +21,8 @@ mod text;
 mod weight;
 mod weight_type;
 
-pub use config::{Architecture, BertConfig, LlamaConfig, Pooling, RopeLayout};
+pub use config::{Architecture, BertConfig, Pooling, RopeLayout};
+pub use decoder::{DecoderConfig, Rope, RopeScaling};
 pub use error::{CheckpointError, CheckpointErrorKind};
 pub use open::Checkpoint;
 pub use text::ChatTemplateSource;

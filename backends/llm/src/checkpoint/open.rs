@@ -72,8 +72,8 @@ impl Checkpoint {
 
     fn from_gguf(path: &Path, file: Gguf) -> Result<Self, Kind> {
         let (entry, gguf) = registry::by_gguf_name(file.metadata.str("general.architecture")?)?;
-        let architecture =
-            (gguf.from_gguf)(&file.metadata, &|name| Some(file.weights.get(name)?.shape.clone()))?;
+        let shape = |name: &str| Some(file.weights.get(name)?.shape.clone());
+        let architecture = (gguf.from_gguf)(&file.metadata, &shape, file.weights.get("rope_freqs.weight"))?;
         let mut weights = WeightIndex::default();
         for weight in file.weights.iter() {
             let Some(name) = (gguf.canonical_name)(&weight.name) else { continue };

@@ -4,6 +4,7 @@ use super::config::{Architecture, RopeLayout};
 use super::error::CheckpointErrorKind as Kind;
 use super::gguf::Metadata;
 use super::hf::HfFolder;
+use super::weight::Weight;
 
 /// A weight that an architecture needs: its canonical name and shape.
 pub(super) type Expected = (String, Vec<usize>);
@@ -28,7 +29,8 @@ pub(super) struct GgufEntry {
     /// The value of `general.architecture`.
     pub(super) name: &'static str,
     pub(super) rope_layout: RopeLayout,
-    pub(super) from_gguf: fn(&Metadata, &ShapeOf<'_>) -> Result<Architecture, Kind>,
+    /// From metadata, shapes, and `rope_freqs.weight` if it is there.
+    pub(super) from_gguf: fn(&Metadata, &ShapeOf<'_>, Option<&Weight>) -> Result<Architecture, Kind>,
     /// The Hugging Face name of a GGUF tensor, `None` for tensors that are not weights of the model.
     pub(super) canonical_name: fn(&str) -> Option<String>,
 }
@@ -82,10 +84,11 @@ mod tests {
     fn unknown_names_list_the_known() {
         let err = by_hf_names(&["MambaForCausalLM".into()]).err().unwrap().to_string();
         expect_test::expect![
-            "architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM"
+            "architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
         ]
         .assert_eq(&err);
-        let err = by_gguf_name("qwen2").err().unwrap().to_string();
-        expect_test::expect!["architecture 'qwen2' is not known; known are: llama"].assert_eq(&err);
+        let err = by_gguf_name("mamba").err().unwrap().to_string();
+        expect_test::expect!["architecture 'mamba' is not known; known are: llama, qwen2, qwen3"]
+            .assert_eq(&err);
     }
 }

@@ -19,12 +19,14 @@
 //! * Rows fit `max_step_tokens`; positions fit `max_context`; steps end in the order in which they were submitted.
 
 mod error;
+mod ledger;
 mod step;
 
 pub use error::ExecutorError;
+pub use ledger::Ledger;
 pub use step::{
-    Admission, BlockTableChange, DecodeRow, PrefillChunk, Sampled, SlotSampling, StepDiff, StepOutput,
-    TokenLogprob, TokenMask,
+    Admission, BlockTableChange, Bucket, DecodeRow, PrefillChunk, Sampled, SlotSampling, StepDiff,
+    StepOutput, TokenLogprob, TokenMask,
 };
 
 /// Index of a sequence's place in the executor, below [`ExecutorInfo::max_slots`].

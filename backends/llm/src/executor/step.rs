@@ -16,6 +16,18 @@ pub struct StepDiff {
     pub decode: Vec<DecodeRow>,
     /// Tokens that may be sampled in this step, for slots that do not choose freely.
     pub masks: Vec<TokenMask>,
+    /// The shape to run, chosen from the model's shape profiles: at least the step's rows and slots. An executor that
+    /// computes any shape alike may pass it over.
+    pub bucket: Option<Bucket>,
+}
+
+/// A shape that kernels and graphs are prepared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Bucket {
+    /// Rows: tokens of prefill chunks and decode rows together.
+    pub tokens: u32,
+    /// Slots that have rows.
+    pub batch: u32,
 }
 
 /// A sequence moves into a slot.
@@ -70,7 +82,7 @@ pub struct TokenMask {
 }
 
 /// How a slot chooses its tokens. Applied in this order: mask, bias, `min_tokens`, penalties, temperature, `top_k`,
-/// `top_p`, `min_p`.
+/// `top_p`, `min_p`. [`crate::sampling::Sampler::choose`] is the specification.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SlotSampling {
     /// 0 chooses the best token.
@@ -109,7 +121,8 @@ pub struct TokenLogprob {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampled {
     pub slot: Slot,
-    /// `None` if no logit was a number, so that nothing could be chosen: the sequence has failed.
+    /// `None` if no logit was a number or every token was forbidden, so that nothing could be chosen: the sequence has
+    /// failed.
     pub token: Option<u32>,
     /// With [`SlotSampling::logprobs`]: of the chosen token.
     pub logprob: Option<f32>,
@@ -151,5 +164,10 @@ impl StepDiff {
     /// Rows that the step runs.
     pub fn rows(&self) -> usize {
         self.prefill.iter().map(|chunk| chunk.tokens.len()).sum::<usize>() + self.decode.len()
+    }
+
+    /// Slots that have rows.
+    pub fn slots(&self) -> usize {
+        self.prefill.len() + self.decode.len()
     }
 }

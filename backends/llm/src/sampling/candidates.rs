@@ -13,7 +13,7 @@ pub(super) struct Candidate {
 const FIRST: usize = 64;
 
 /// Better first: the larger logit, then the lower id.
-fn rank(a: &Candidate, b: &Candidate) -> Ordering {
+pub(super) fn rank(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 

@@ -74,7 +74,7 @@ impl Detokenizer {
 }
 
 /// The bytes that a byte-level token stands for; a token that has another letter in it stands for itself.
-fn append_bytes(token: &str, out: &mut Vec<u8>) {
+pub(super) fn append_bytes(token: &str, out: &mut Vec<u8>) {
     let start = out.len();
     for c in token.chars() {
         match byte_of(c) {

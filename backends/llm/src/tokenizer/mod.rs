@@ -92,6 +92,29 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// The bytes that a token stands for in a text; those of a special token are its name. None for an id without one.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.id_to_token(id) else { return Vec::new() };
+        if self.is_special(&token) {
+            return token.into_bytes();
+        }
+        if !self.byte_level {
+            // SentencePiece: a byte by its number, and blanks under another name.
+            let byte = token
+                .strip_prefix("<0x")
+                .and_then(|rest| u8::from_str_radix(rest.strip_suffix('>')?, 16).ok());
+            return byte.map_or_else(|| token.replace('\u{2581}', " ").into_bytes(), |byte| vec![byte]);
+        }
+        let mut bytes = Vec::new();
+        detokenizer::append_bytes(&token, &mut bytes);
+        bytes
+    }
+
+    /// Whether a token is one that stands for no text.
+    pub fn is_special_id(&self, id: u32) -> bool {
+        self.id_to_token(id).is_some_and(|token| self.is_special(&token))
+    }
+
     fn is_special(&self, token: &str) -> bool {
         self.inner.get_added_vocabulary().is_special_token(token)
     }

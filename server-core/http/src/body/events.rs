@@ -94,7 +94,7 @@ mod tests {
     fn an_answer_is_one_event_and_an_end_without_one_is_none() {
         let mut out = BytesMut::new();
         let response = InferResponse { model_name: "m".into(), model_version: 1, ..Default::default() };
-        let item = |response| StreamItem { response, is_final: true };
+        let item = |response| StreamItem { response, document: None, is_final: true };
         assert!(write_item(&mut out, item(Some(response))).is_ok());
         assert!(write_item(&mut out, item(None)).is_ok());
         write_event(&mut out, error_json("a\nb").as_bytes());

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 pub(crate) use events::Events;
-pub(crate) use read::{discard, read};
+pub(crate) use read::{TOO_LARGE, discard, read};
+
+use crate::openai::Documents;
 
 /// The body of an answer.
 pub(crate) enum Body {
@@ -22,6 +24,8 @@ pub(crate) enum Body {
     Pieces(std::vec::IntoIter<Bytes>),
     /// Answers of a model as they come.
     Events(Box<Events>),
+    /// The same for OpenAI's API.
+    Documents(Box<Documents>),
 }
 
 impl Body {
@@ -50,6 +54,10 @@ impl http_body::Body for Body {
                 Poll::Ready(data) => data,
                 Poll::Pending => return Poll::Pending,
             },
+            Self::Documents(documents) => match documents.poll_next(context) {
+                Poll::Ready(data) => data,
+                Poll::Pending => return Poll::Pending,
+            },
         };
         Poll::Ready(data.map(|data| Ok(Frame::data(data))))
     }
@@ -60,6 +68,7 @@ impl http_body::Body for Body {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Pieces(pieces) => pieces.as_slice().is_empty(),
             Self::Events(events) => events.is_done(),
+            Self::Documents(documents) => documents.is_done(),
         }
     }
 
@@ -68,7 +77,7 @@ impl http_body::Body for Body {
             Self::Empty => 0,
             Self::Whole(bytes) => bytes.len(),
             Self::Pieces(pieces) => pieces.as_slice().iter().map(Bytes::len).sum(),
-            Self::Events(_) => return SizeHint::default(),
+            Self::Events(_) | Self::Documents(_) => return SizeHint::default(),
         };
         SizeHint::with_exact(length as u64)
     }

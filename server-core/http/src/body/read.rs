@@ -17,6 +17,9 @@ const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How long the next piece of a body may take.
 const PIECE_TIME: Duration = Duration::from_secs(75);
 
+/// The word of a refusal for its size.
+pub(crate) const TOO_LARGE: &str = "request_too_large";
+
 /// The whole body. One that arrives in one piece is not copied.
 ///
 /// # Errors
@@ -66,7 +69,9 @@ where
     B::Error: std::fmt::Display,
 {
     let announced = body.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    let check = |length| limits.check_body(length).map_err(|error| Refusal::Limit(error.into()));
+    let check = |length| {
+        limits.check_body(length).map_err(|error| Refusal::Limit(Failure::from(error).coded(TOO_LARGE)))
+    };
     check(announced.unwrap_or(0))?;
     let Some(first) = next(body).await? else { return Ok(Bytes::new()) };
     check(first.len())?;

@@ -124,6 +124,7 @@ mod tests {
             batch_size: 1,
             priority: 0,
             deadline_ns: 0,
+            document: None,
             correlation: Correlation::None,
             trace_parent: String::new(),
             names: ["A".into(), "B".into()].into(),

@@ -38,7 +38,7 @@ impl ResponseCache {
     pub(crate) fn get(&self, key: &Key) -> Option<Response> {
         let entry = Arc::clone(lock(&self.entries).get(key)?);
         let outputs = entry.outputs.iter().map(share).collect();
-        Some(Response { outputs, parameters: entry.parameters.clone(), error: None })
+        Some(Response { outputs, parameters: entry.parameters.clone(), error: None, document: None })
     }
 
     /// Keeps an answer. One that is larger than the whole cache is not kept.
@@ -65,7 +65,12 @@ impl ResponseCache {
 /// The same answer once more; its bytes are shared.
 pub(crate) fn share_response(response: &Response) -> Response {
     let outputs = response.outputs.iter().map(share).collect();
-    Response { outputs, parameters: response.parameters.clone(), error: response.error.clone() }
+    Response {
+        outputs,
+        parameters: response.parameters.clone(),
+        error: response.error.clone(),
+        document: None,
+    }
 }
 
 fn share(output: &Output) -> Output {

@@ -125,9 +125,9 @@ impl Reader for StepReader {
         let id = self.id;
         match letter {
             Err(error) => self.finish(Event::Fail(id, error)),
-            Ok(StreamItem { response: None, is_final: true }) => self.finish(Event::End(id)),
-            Ok(StreamItem { response: None, is_final: false }) => {}
-            Ok(StreamItem { response: Some(mut response), is_final }) => {
+            Ok(StreamItem { response: None, is_final: true, .. }) => self.finish(Event::End(id)),
+            Ok(StreamItem { response: None, is_final: false, .. }) => {}
+            Ok(StreamItem { response: Some(mut response), is_final, .. }) => {
                 let sequence = sequence_of(&response.parameters, &self.sequence);
                 let names = &self.run.ensemble.plan.steps[self.step].outputs;
                 let take = |name: &String| {

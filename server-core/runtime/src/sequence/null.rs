@@ -20,6 +20,7 @@ pub(super) fn like(request: &Request) -> Request {
         batch_size: request.batch_size,
         priority: 0,
         deadline_ns: 0,
+        document: None,
         correlation: Correlation::None,
         trace_parent: String::new(),
         names: Arc::clone(&request.names),
@@ -54,6 +55,7 @@ pub(super) fn item(model: &Request) -> Item {
         id: String::new(),
         parameters: Vec::new(),
         trace_parent: String::new(),
+        document: None,
         correlation: Correlation::None,
         ..*model
     };

@@ -6,14 +6,19 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 
 use super::flag::{Effect, Flag};
-use super::flags::Check;
+use super::flags::{Chat, Check};
 use super::grammar::{self, Grammar};
 use super::table::TABLE;
+
+/// The name of the argument that is no flag.
+pub(super) const CHECKPOINT: &str = "checkpoint";
 
 /// The whole command line.
 pub(super) fn command() -> Command {
     let check = Check::augment_args(Command::new("check"))
         .about("Read a whole repository without serving it and report every finding with file and line");
+    let chat = Chat::augment_args(Command::new("chat"))
+        .about("Hold a conversation with a model: one of a running server, or a checkpoint");
     Command::new("trireme")
         .about("The Trireme inference server")
         .version(env!("CARGO_PKG_VERSION"))
@@ -22,11 +27,19 @@ pub(super) fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(serve())
         .subcommand(check)
+        .subcommand(chat)
 }
 
 fn serve() -> Command {
     let command = Command::new("serve")
-        .about("Serve the models of one or more repositories")
+        .about("Serve the models of one or more repositories, or one checkpoint")
+        .arg(
+            Arg::new(CHECKPOINT)
+                .value_name("CHECKPOINT")
+                .value_parser(OsStringValueParser::new().map(PathBuf::from))
+                .conflicts_with("model-repository")
+                .help("A checkpoint directory or a .gguf file, in the place of a repository"),
+        )
         // As getopt has it: a beginning of a name that is no other's will do, and the last of two values counts.
         .infer_long_args(true)
         .args_override_self(true);
@@ -48,8 +61,10 @@ fn arg(flag: &'static Flag) -> Arg {
         .help(help)
         .action(if flag.repeats { ArgAction::Append } else { ArgAction::Set })
         .allow_hyphen_values(matches!(grammar, Grammar::Whole(i64::MIN..0, _) | Grammar::Level))
-        .hide_short_help(flag.effect != Effect::Works)
-        .required(flag.name == "model-repository");
+        .hide_short_help(flag.effect != Effect::Works);
+    if flag.name == "model-repository" {
+        arg = arg.required_unless_present(CHECKPOINT);
+    }
     arg = match grammar {
         // The only values that need not be UTF-8.
         Grammar::Path(_) => arg.value_parser(OsStringValueParser::new().map(PathBuf::from)),

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args};
 use regex::Regex;
 
-use super::command::Values;
+use super::command::{CHECKPOINT, Values};
 use super::grammar;
 use super::review::{Finding, review};
 
@@ -18,6 +18,34 @@ pub struct Check {
     /// Count backend libraries in the models' own directories.
     #[arg(long)]
     pub allow_model_backends: bool,
+}
+
+/// The flags of `trireme chat`.
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// A model of the server, or a checkpoint: a directory or a .gguf file, which is served for the conversation only.
+    pub model: String,
+    /// The server; http://localhost:8000 unless MODEL is a checkpoint.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The key, if the server asks for one.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// What the model is told first.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// 0 always gives the likeliest answer, 2 nearly any.
+    #[arg(long, value_name = "NUMBER")]
+    pub temperature: Option<f64>,
+    /// Tokens that an answer has at most.
+    #[arg(long, value_name = "COUNT")]
+    pub max_tokens: Option<u32>,
+    /// The same seed gives the same answers.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<i64>,
+    /// Where the backends are; the default is `backends` beside the program.
+    #[arg(long, value_name = "DIR")]
+    pub backend_directory: Option<PathBuf>,
 }
 
 /// Who decides which models are loaded.
@@ -46,7 +74,11 @@ pub enum LogFormatFlag {
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each field is the flag of its name; the table describes it")]
 pub struct Serve {
+    /// What is served in the place of a repository.
+    pub checkpoint: Option<PathBuf>,
     pub model_repository: Vec<PathBuf>,
+    pub model_name: Option<String>,
+    pub print_config: bool,
     pub model_control_mode: ControlModeFlag,
     pub repository_poll_secs: u32,
     pub load_model: Vec<String>,
@@ -121,7 +153,10 @@ impl Serve {
     pub(super) fn new(matches: &ArgMatches) -> Self {
         let values = Values(matches);
         Self {
+            checkpoint: values.path(CHECKPOINT),
             model_repository: values.paths("model-repository"),
+            model_name: values.text("model-name"),
+            print_config: values.truth("print-config"),
             model_control_mode: match values.word("model-control-mode").to_ascii_lowercase().as_str() {
                 "poll" => ControlModeFlag::Poll,
                 "explicit" => ControlModeFlag::Explicit,

@@ -1,4 +1,4 @@
-//! The command line: `trireme serve` with tritonserver's flags, and `trireme check`.
+//! The command line: `trireme serve` with tritonserver's flags, `trireme check` and `trireme chat`.
 //!
 //! The flags of `serve` are rows of one [`table`]: parsing, help and `docs/flags.md` come from it.
 
@@ -18,7 +18,7 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Check, ControlModeFlag, LogFormatFlag, Serve};
+pub use flags::{Chat, Check, ControlModeFlag, LogFormatFlag, Serve};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;
@@ -30,6 +30,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Read a whole repository without serving it.
     Check(Check),
+    /// Hold a conversation.
+    Chat(Chat),
 }
 
 /// Reads a command line; the first argument is the program's name.
@@ -40,6 +42,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     let matches = command::command().try_get_matches_from(arguments)?;
     match matches.subcommand() {
         Some(("check", matches)) => Check::from_arg_matches(matches).map(Command::Check),
+        Some(("chat", matches)) => Chat::from_arg_matches(matches).map(Command::Chat),
         Some((_, matches)) => Ok(Command::Serve(Box::new(Serve::new(matches)))),
         None => Err(clap::Error::new(clap::error::ErrorKind::MissingSubcommand)),
     }

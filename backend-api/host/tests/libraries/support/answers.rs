@@ -62,6 +62,7 @@ pub(crate) fn request(id: &str, names: &[&str], inputs: Vec<Input>) -> Request {
         batch_size: 1,
         priority: 0,
         deadline_ns: 0,
+        document: None,
         correlation: Correlation::None,
         trace_parent: String::new(),
         names: names.iter().map(|name| Box::from(*name)).collect(),

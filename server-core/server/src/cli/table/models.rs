@@ -6,6 +6,20 @@ pub(super) const MODELS: &[Flag] = &[
         .alias("model-store")
         .repeats(),
     Flag::works(
+        "model-name",
+        Grammar::Text("NAME"),
+        "The name under which a checkpoint given in the place of a repository is served; without it that of its file or \
+         directory. Not a flag of tritonserver.",
+    ),
+    Flag::works(
+        "print-config",
+        Grammar::Truth,
+        "Write the config.pbtxt that a checkpoint given in the place of a repository is served with, and end. Not a flag \
+         of tritonserver.",
+    )
+    .or("false")
+    .alone("true"),
+    Flag::works(
         "model-control-mode",
         Grammar::Word(&["none", "poll", "explicit"]),
         "Who decides which models are loaded: none loads all of them once, at start; poll looks for changes from time \
