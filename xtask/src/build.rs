@@ -54,6 +54,8 @@ pub(crate) fn server_and_backends(workspace: &Workspace, profile: Profile) -> Re
     for (_, package) in backend_packages(workspace) {
         cargo.args(["--package", package]);
     }
+    // `trireme plan` hands over to a program of theirs.
+    cargo.args(["--package", "trireme-llm"]);
     process::run(&mut cargo, "cargo build")?;
     install(workspace, profile)
 }

@@ -13,6 +13,7 @@
 //! * [`grammar`]: answers of a form, JSON of a schema for one
 //! * [`openai`]: OpenAI's API, from the body of a call to the objects of its answer
 //! * [`tensors`]: requests of token ids, by TensorRT-LLM's contract
+//! * [`plan`]: `model.plan`, a checkpoint in one file
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
 //! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
@@ -27,6 +28,7 @@ pub mod grammar;
 pub mod kv;
 pub mod openai;
 pub mod params;
+pub mod plan;
 pub mod profile;
 pub mod sampling;
 pub mod stop;

@@ -80,6 +80,11 @@ impl StopRules {
         self
     }
 
+    /// Whether there are stop strings.
+    pub fn has_strings(&self) -> bool {
+        !self.strings.is_empty()
+    }
+
     /// The reason to stop at this token, which is then no part of the text.
     pub fn at_token(&self, id: u32) -> Option<FinishReason> {
         if self.eos_ids.contains(&id) {

@@ -219,7 +219,7 @@ fn false_configurations_are_refused() {
 fn folders_that_are_none_are_refused() {
     refused(
         Checkpoint::open(folder(&[]).path()),
-        expect!["is not a checkpoint: it holds neither a config.json nor a .gguf file"],
+        expect!["is not a checkpoint: it holds no config.json, no .gguf file and no model.plan"],
     );
     refused(
         Checkpoint::open(folder(&[("a.gguf", b"x"), ("b.gguf", b"x")]).path()),
@@ -332,4 +332,16 @@ proptest! {
         config[&key] = value;
         let _ = open(&config, &llama_shapes());
     }
+}
+
+/// The page names every architecture that can be read.
+#[test]
+fn the_page_lists_the_architectures() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/checkpoints.md");
+    let page = fs::read_to_string(page).unwrap();
+    let error = open(&with("architectures", json!(["None"])), &llama_shapes()).unwrap_err().kind.to_string();
+    let (_, known) = error.split_once("known are: ").unwrap();
+    let mut rows: Vec<&str> = page.lines().filter_map(|l| l.strip_prefix("| `")?.split('`').next()).collect();
+    rows.retain(|name| name.ends_with("Model") || name.ends_with("ForCausalLM"));
+    assert_eq!(rows.join(", "), known);
 }

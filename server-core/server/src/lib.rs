@@ -11,10 +11,12 @@ mod chat;
 mod check;
 mod checkpoint;
 mod io_threads;
+mod plan;
 mod report;
 mod serve;
 mod settings;
 
 pub use chat::chat;
 pub use check::check;
+pub use plan::plan;
 pub use serve::serve;

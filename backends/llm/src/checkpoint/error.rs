@@ -33,6 +33,8 @@ pub enum CheckpointErrorKind {
     WrongShape { name: String, found: Vec<usize>, expected: Vec<usize> },
     #[error("{0}")]
     Tokenizer(String),
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
 }
 
 impl CheckpointErrorKind {

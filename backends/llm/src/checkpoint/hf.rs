@@ -7,23 +7,24 @@ use serde_json::Value;
 
 use super::config::Pooling;
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
+use super::files::Files;
 use super::index::WeightIndex;
 use super::json::{self, Object};
 use super::safetensors;
 
 /// The configuration files of a folder, read.
 pub(super) struct HfFolder {
-    dir: PathBuf,
+    files: Files,
     config: Object,
     generation: Object,
 }
 
 impl HfFolder {
-    /// Reads `config.json`; `None` if there is none, so that `dir` is no such folder.
-    pub(super) fn open(dir: &Path) -> Result<Option<Self>, CheckpointError> {
-        let Some(config) = Object::read(&dir.join("config.json"))? else { return Ok(None) };
-        let generation = Object::read(&dir.join("generation_config.json"))?.unwrap_or_default();
-        Ok(Some(Self { dir: dir.to_path_buf(), config, generation }))
+    /// Reads `config.json`; `None` if there is none, so that `files` are no such folder.
+    pub(super) fn open(files: Files) -> Result<Option<Self>, CheckpointError> {
+        let Some(config) = Object::read(&files, "config.json")? else { return Ok(None) };
+        let generation = Object::read(&files, "generation_config.json")?.unwrap_or_default();
+        Ok(Some(Self { files, config, generation }))
     }
 
     pub(super) fn config(&self) -> &Object {
@@ -61,7 +62,7 @@ impl HfFolder {
     /// Pooling and normalisation as `modules.json` lists them. A folder without that file is pooled by the mean
     /// and not normalised, as its own library does.
     pub(super) fn pooling(&self) -> Result<(Pooling, bool), Kind> {
-        let modules = json::read_value(&self.dir.join("modules.json")).map_err(|e| e.kind)?;
+        let modules = json::read_value(&self.files, "modules.json").map_err(|e| e.kind)?;
         let Some(modules) = modules else { return Ok((Pooling::Mean, false)) };
         let (mut pooling, mut normalize) = (Pooling::Mean, false);
         for module in modules.as_array().into_iter().flatten() {
@@ -81,12 +82,13 @@ impl HfFolder {
 
     /// `max_seq_length` of `sentence_bert_config.json`.
     pub(super) fn max_seq_length(&self) -> Result<Option<usize>, Kind> {
-        let config = Object::read(&self.dir.join("sentence_bert_config.json")).map_err(|e| e.kind)?;
+        let config = Object::read(&self.files, "sentence_bert_config.json").map_err(|e| e.kind)?;
         config.map_or(Ok(None), |config| config.optional_size("max_seq_length"))
     }
 
     fn pooling_mode(&self, path: &str) -> Result<Pooling, Kind> {
-        let config = Object::read(&self.inside(path)?.join("config.json")).map_err(|e| e.kind)?;
+        check_inside(path)?;
+        let config = Object::read(&self.files, &format!("{path}/config.json")).map_err(|e| e.kind)?;
         let config = config.ok_or_else(|| Kind::Malformed(format!("'{path}/config.json' is missing")))?;
         let on = |key: &str| Ok::<_, Kind>(config.bool(key)?.unwrap_or(false));
         let mut modes = Vec::new();
@@ -108,43 +110,63 @@ impl HfFolder {
         }
     }
 
-    /// `path` inside the folder; a path that leads out is refused.
-    fn inside(&self, path: &str) -> Result<PathBuf, Kind> {
-        if Path::new(path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
-            Ok(self.dir.join(path))
-        } else {
-            Err(Kind::Malformed(format!("the path '{path}' leads out of the folder")))
-        }
+    /// Names of the files with the settings of its modules, as [`Self::pooling`] reads them.
+    pub(super) fn module_files(&self) -> Result<Vec<String>, CheckpointError> {
+        let modules = json::read_value(&self.files, "modules.json")?;
+        let paths =
+            modules.iter().filter_map(Value::as_array).flatten().filter_map(|m| m.get("path")?.as_str());
+        Ok(paths.filter(|p| !p.is_empty()).map(|p| format!("{p}/config.json")).collect())
     }
 
     /// All weights: the files of the index, else `model.safetensors`, else every `*.safetensors`.
     pub(super) fn weights(&self) -> Result<WeightIndex, CheckpointError> {
         let mut index = WeightIndex::default();
-        for file in self.weight_files()? {
-            safetensors::read(&file, &mut index)?;
+        match &self.files {
+            Files::Folder(dir) => {
+                for file in self.weight_files(dir)? {
+                    safetensors::read(&file, &mut index)?;
+                }
+            }
+            Files::Plan(plan) => {
+                for map in plan.safetensors() {
+                    safetensors::read_mapped(map.clone(), &mut index).map_err(|k| k.at(plan.path()))?;
+                }
+            }
         }
         Ok(index)
     }
 
-    fn weight_files(&self) -> Result<Vec<PathBuf>, CheckpointError> {
-        let index_path = self.dir.join("model.safetensors.index.json");
-        if let Some(index) = Object::read(&index_path)? {
+    /// The weight files of a folder.
+    pub(super) fn weight_files(&self, dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+        let index_name = "model.safetensors.index.json";
+        let index_path = dir.join(index_name);
+        if let Some(index) = Object::read(&self.files, index_name)? {
             let map = index.get("weight_map").and_then(Value::as_object);
             let map = map.ok_or_else(|| Kind::malformed("'weight_map' is missing").at(&index_path))?;
             let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-            return names.into_iter().map(|n| self.inside(n).map_err(|k| k.at(&index_path))).collect();
+            return names
+                .into_iter()
+                .map(|n| check_inside(n).map(|()| dir.join(n)).map_err(|k| k.at(&index_path)))
+                .collect();
         }
-        let single = self.dir.join("model.safetensors");
+        let single = dir.join("model.safetensors");
         if single.is_file() {
             return Ok(vec![single]);
         }
-        let files = files_with_extension(&self.dir, "safetensors")?;
+        let files = files_with_extension(dir, "safetensors")?;
         if files.is_empty() {
-            return Err(
-                Kind::NotACheckpoint("it has a config.json but no *.safetensors".into()).at(&self.dir)
-            );
+            return Err(Kind::NotACheckpoint("it has a config.json but no *.safetensors".into()).at(dir));
         }
         Ok(files)
+    }
+}
+
+/// A path that leads out of the folder is refused.
+fn check_inside(path: &str) -> Result<(), Kind> {
+    if Path::new(path).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
+        Ok(())
+    } else {
+        Err(Kind::Malformed(format!("the path '{path}' leads out of the folder")))
     }
 }
 

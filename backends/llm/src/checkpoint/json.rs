@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
+use super::files::Files;
 use super::limits::{MAX_JSON_BYTES, positive};
 
 /// Bytes of a small file, `None` if there is no such file.
@@ -26,10 +27,10 @@ pub(super) fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, CheckpointErr
 }
 
 /// The parsed file, `None` if there is no such file.
-pub(super) fn read_value(path: &Path) -> Result<Option<Value>, CheckpointError> {
-    let Some(bytes) = read_limited(path)? else { return Ok(None) };
-    let value = serde_json::from_slice(&bytes).map_err(|e| Kind::Malformed(e.to_string()).at(path))?;
-    Ok(Some(value))
+pub(super) fn read_value(files: &Files, name: &str) -> Result<Option<Value>, CheckpointError> {
+    let Some(bytes) = files.read(name)? else { return Ok(None) };
+    let at = |e: serde_json::Error| Kind::Malformed(e.to_string()).at(&files.path(name));
+    Ok(Some(serde_json::from_slice(&bytes).map_err(at)?))
 }
 
 /// A JSON object from a file.
@@ -40,13 +41,13 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// The object in `path`, `None` if there is no such file.
-    pub(super) fn read(path: &Path) -> Result<Option<Self>, CheckpointError> {
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match read_value(path)? {
+    /// The object in the file `name`, `None` if there is no such file.
+    pub(super) fn read(files: &Files, name: &str) -> Result<Option<Self>, CheckpointError> {
+        let file = name.rsplit('/').next().unwrap_or_default().to_owned();
+        match read_value(files, name)? {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(Self { file, map })),
-            Some(_) => Err(Kind::malformed("it is not a JSON object").at(path)),
+            Some(_) => Err(Kind::malformed("it is not a JSON object").at(&files.path(name))),
         }
     }
 

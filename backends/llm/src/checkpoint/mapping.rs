@@ -3,14 +3,24 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::Mmap;
 
-/// A whole file, mapped read-only and shared by all the weights in it.
+/// A file or a part of one, mapped read-only and shared by all the weights in it; or bytes in memory.
 #[derive(Clone)]
-pub(crate) struct Mapping(Arc<Mmap>);
+pub(crate) struct Mapping {
+    source: Source,
+    range: Range<usize>,
+}
+
+#[derive(Clone)]
+enum Source {
+    File(Arc<Mmap>),
+    Memory(Arc<[u8]>),
+}
 
 impl Mapping {
     /// Maps `path`. An empty file is refused, since there is nothing to map.
@@ -29,10 +39,26 @@ impl Mapping {
         // rename and never written in place (the cache of `cargo xtask models` keeps to that), and a reader of
         // a checkpoint trusts the person who owns it, as every server that maps weights does.
         let map = unsafe { Mmap::map(&file)? };
-        Ok(Self(Arc::new(map)))
+        Ok(Self { range: 0..map.len(), source: Source::File(Arc::new(map)) })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        let whole: &[u8] = match &self.source {
+            Source::File(map) => map,
+            Source::Memory(bytes) => bytes,
+        };
+        &whole[self.range.clone()]
+    }
+
+    /// Bytes that are in memory already.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self { range: 0..bytes.len(), source: Source::Memory(bytes.into()) }
+    }
+
+    /// A part of it, which must lie in it.
+    pub(crate) fn part(&self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.range.len());
+        let at = self.range.start;
+        Self { source: self.source.clone(), range: at + range.start..at + range.end }
     }
 }

@@ -1,6 +1,7 @@
 //! Checkpoints: weights, hyper-parameters, tokenizer and chat template of a model as they lie on disk.
 //!
-//! [`Checkpoint::open`] takes a Hugging Face folder (`config.json` and `*.safetensors`) or a `.gguf` file. Either way
+//! [`Checkpoint::open`] takes a Hugging Face folder (`config.json` and `*.safetensors`), a `.gguf` file or a `model.plan`
+//! (see [`crate::plan`]). Any way
 //! the weights are found by their Hugging Face name, stay as they are on disk (quantised blocks included) and are
 //! mapped, not read.
 
@@ -8,6 +9,7 @@ mod bert;
 mod config;
 mod decoder;
 mod error;
+mod files;
 pub(crate) mod gguf;
 mod hf;
 mod index;
@@ -24,6 +26,7 @@ mod weight_type;
 pub use config::{Architecture, BertConfig, Pooling, RopeLayout};
 pub use decoder::{DecoderConfig, Rope, RopeScaling};
 pub use error::{CheckpointError, CheckpointErrorKind};
+pub(crate) use mapping::Mapping;
 pub use open::Checkpoint;
 pub use text::ChatTemplateSource;
 pub use weight::Weight;

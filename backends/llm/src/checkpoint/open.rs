@@ -1,15 +1,21 @@
 //! Opening a checkpoint, whichever of the formats it is in.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::config::{Architecture, RopeLayout};
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
+use super::files::Files;
 use super::gguf::Gguf;
 use super::hf::{HfFolder, files_with_extension};
 use super::index::WeightIndex;
 use super::registry::{self, ArchitectureEntry};
 use super::text::TextFiles;
 use super::weight::Weight;
+use crate::plan::{self, Plan};
+
+/// Small files by name, and the paths of weight files.
+type PlanFiles = (Vec<(String, Vec<u8>)>, Vec<PathBuf>);
 
 /// A model as it lies on disk: opened, its tables checked, its weights mapped.
 ///
@@ -25,19 +31,29 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a Hugging Face folder, a `.gguf` file, or a folder that holds one `.gguf` file.
+    /// Opens a Hugging Face folder, a `.gguf` file, a `.plan`, or a folder that holds one `.gguf` file or a `model.plan`.
+    /// A plan goes before what lies beside it.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let meta = std::fs::metadata(path).map_err(|e| Kind::from(e).at(path))?;
         if !meta.is_dir() {
+            if path.extension().is_some_and(|e| e == "plan") {
+                return Self::open_plan(path);
+            }
             return Self::open_gguf(path);
         }
-        if let Some(folder) = HfFolder::open(path)? {
-            return Self::open_folder(path, &folder);
+        let plan = path.join(plan::FILE_NAME);
+        if plan.is_file() {
+            return Self::open_plan(&plan);
+        }
+        let files = Files::Folder(path.to_path_buf());
+        if let Some(folder) = HfFolder::open(files.clone())? {
+            return Self::open_folder(files, &folder);
         }
         match files_with_extension(path, "gguf")?.as_slice() {
             [file] => Self::open_gguf(file),
             [] => {
-                Err(Kind::NotACheckpoint("it holds neither a config.json nor a .gguf file".into()).at(path))
+                Err(Kind::NotACheckpoint("it holds no config.json, no .gguf file and no model.plan".into())
+                    .at(path))
             }
             several => {
                 let names: Vec<_> = several
@@ -50,7 +66,40 @@ impl Checkpoint {
         }
     }
 
-    fn open_folder(path: &Path, folder: &HfFolder) -> Result<Self, CheckpointError> {
+    fn open_plan(path: &Path) -> Result<Self, CheckpointError> {
+        let plan = Plan::open(path).map_err(|e| Kind::Plan(e).at(path))?;
+        if let Some(map) = plan.gguf() {
+            return Gguf::read(map).and_then(|file| Self::from_gguf(path, file)).map_err(|k| k.at(path));
+        }
+        let files = Files::Plan(Arc::new(plan));
+        match HfFolder::open(files.clone())? {
+            Some(folder) => Self::open_folder(files, &folder),
+            None => {
+                Err(Kind::NotACheckpoint("the plan holds neither a config.json nor a .gguf file".into())
+                    .at(path))
+            }
+        }
+    }
+
+    /// The files that a plan of this checkpoint takes: texts with their bytes, and the weights' paths.
+    pub(crate) fn plan_files(&self) -> Result<PlanFiles, CheckpointError> {
+        if self.source.is_file() {
+            return Ok((Vec::new(), vec![self.source.clone()]));
+        }
+        let files = Files::Folder(self.source.clone());
+        let folder = HfFolder::open(files.clone())?
+            .ok_or_else(|| Kind::NotACheckpoint("its config.json is gone".into()).at(&self.source))?;
+        let mut texts = Vec::new();
+        for name in plan::texts().iter().map(|n| (*n).to_owned()).chain(folder.module_files()?) {
+            if let Some(bytes) = files.read(&name)? {
+                texts.push((name, bytes));
+            }
+        }
+        Ok((texts, folder.weight_files(&self.source)?))
+    }
+
+    fn open_folder(files: Files, folder: &HfFolder) -> Result<Self, CheckpointError> {
+        let path = files.root();
         let parsed = folder.architectures().and_then(|names| {
             let entry = registry::by_hf_names(&names)?;
             Ok((entry, (entry.from_hf)(folder)?))
@@ -61,7 +110,7 @@ impl Checkpoint {
             weights.strip_prefix(entry.optional_prefix).map_err(|k| k.at(path))?;
         }
         check_weights(entry, &architecture, &weights).map_err(|k| k.at(path))?;
-        let text = TextFiles::of_folder(path)?;
+        let text = TextFiles::of_folder(&files)?;
         Ok(Self { architecture, rope_layout: RopeLayout::Half, source: path.to_path_buf(), weights, text })
     }
 

@@ -24,7 +24,8 @@ pub(super) fn read(path: &Path, index: &mut WeightIndex) -> Result<(), Checkpoin
     read_mapped(map, index).map_err(|kind| kind.at(path))
 }
 
-fn read_mapped(map: Mapping, index: &mut WeightIndex) -> Result<(), Kind> {
+/// The same for a file that is mapped already.
+pub(super) fn read_mapped(map: Mapping, index: &mut WeightIndex) -> Result<(), Kind> {
     let file = map.bytes();
     let (header, data_start) = header(file)?;
     let data_len = file.len() - data_start;

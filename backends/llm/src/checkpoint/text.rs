@@ -1,12 +1,11 @@
 //! The tokenizer and the chat template of a checkpoint.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::Value;
 
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
+use super::files::Files;
 use super::gguf::Metadata;
-use super::json::{self, Object};
+use super::json::Object;
 use super::open::Checkpoint;
 use crate::tokenizer::{self, Tokenizer};
 
@@ -26,17 +25,17 @@ pub(super) struct TextFiles {
 }
 
 enum Origin {
-    Folder(PathBuf),
+    Folder(Files),
     Gguf(Box<Metadata>),
 }
 
 impl TextFiles {
     /// The template is `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`.
-    pub(super) fn of_folder(dir: &Path) -> Result<Self, CheckpointError> {
-        let path = dir.join("tokenizer_config.json");
-        let config = Object::read(&path)?.unwrap_or_default();
-        let file = dir.join("chat_template.jinja");
-        let text = match json::read_limited(&file)? {
+    pub(super) fn of_folder(files: &Files) -> Result<Self, CheckpointError> {
+        let path = files.path("tokenizer_config.json");
+        let config = Object::read(files, "tokenizer_config.json")?.unwrap_or_default();
+        let file = files.path("chat_template.jinja");
+        let text = match files.read("chat_template.jinja")? {
             Some(bytes) => {
                 Some(String::from_utf8(bytes).map_err(|_| Kind::malformed("it is not UTF-8").at(&file))?)
             }
@@ -47,7 +46,7 @@ impl TextFiles {
             bos_token: token_text(config.get("bos_token")),
             eos_token: token_text(config.get("eos_token")),
         });
-        Ok(Self { origin: Origin::Folder(dir.to_path_buf()), template })
+        Ok(Self { origin: Origin::Folder(files.clone()), template })
     }
 
     pub(super) fn of_gguf(meta: Metadata) -> Result<Self, Kind> {
@@ -75,9 +74,9 @@ impl Checkpoint {
             Origin::Gguf(meta) => {
                 tokenizer::from_gguf(meta).map_err(|e| Kind::Tokenizer(e.to_string()).at(&self.source))
             }
-            Origin::Folder(dir) => {
-                let path = dir.join("tokenizer.json");
-                let bytes = json::read_limited(&path)?.ok_or_else(|| {
+            Origin::Folder(files) => {
+                let path = files.path("tokenizer.json");
+                let bytes = files.read("tokenizer.json")?.ok_or_else(|| {
                     Kind::Tokenizer("is missing; the folder has no tokenizer".into()).at(&path)
                 })?;
                 Tokenizer::from_json(&bytes).map_err(|e| Kind::Tokenizer(e.to_string()).at(&path))

@@ -5,11 +5,18 @@
 //!                ▲          │
 //!                └──────────┘ preempted when blocks run out
 //! ```
+//! [`Core`] decides and is a pure state machine; [`Engine`] is a handle to the thread that drives it.
 
+mod core;
+mod driver;
 mod event;
+mod handle;
 mod options;
 mod request;
+mod sequence;
 
+pub use core::{Core, CoreStats};
 pub use event::{Event, Finish, Flow, Output, RequestError, TokenLogprobs, Usage};
+pub use handle::{Engine, RequestHandle, Sink, StartError};
 pub use options::{Clock, EngineOptions, Policy};
 pub use request::Request;

@@ -20,6 +20,14 @@ pub struct Check {
     pub allow_model_backends: bool,
 }
 
+/// The arguments of `trireme plan`: those of `trireme-plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// CHECKPOINT -o FILE.plan [--by-reference] [--profile BATCH,TOKENS]...
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<std::ffi::OsString>,
+}
+
 /// The flags of `trireme chat`.
 #[derive(Debug, Args)]
 pub struct Chat {

@@ -1,4 +1,5 @@
-//! The command line: `trireme serve` with tritonserver's flags, `trireme check` and `trireme chat`.
+//! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat` and
+//! `trireme plan`.
 //!
 //! The flags of `serve` are rows of one [`table`]: parsing, help and `docs/flags.md` come from it.
 
@@ -18,7 +19,7 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Chat, Check, ControlModeFlag, LogFormatFlag, Serve};
+pub use flags::{Chat, Check, ControlModeFlag, LogFormatFlag, Plan, Serve};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;
@@ -32,6 +33,8 @@ pub enum Command {
     Check(Check),
     /// Hold a conversation.
     Chat(Chat),
+    /// Write a plan of a checkpoint.
+    Plan(Plan),
 }
 
 /// Reads a command line; the first argument is the program's name.
@@ -43,6 +46,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     match matches.subcommand() {
         Some(("check", matches)) => Check::from_arg_matches(matches).map(Command::Check),
         Some(("chat", matches)) => Chat::from_arg_matches(matches).map(Command::Chat),
+        Some(("plan", matches)) => Plan::from_arg_matches(matches).map(Command::Plan),
         Some((_, matches)) => Ok(Command::Serve(Box::new(Serve::new(matches)))),
         None => Err(clap::Error::new(clap::error::ErrorKind::MissingSubcommand)),
     }

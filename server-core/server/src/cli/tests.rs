@@ -8,6 +8,7 @@ fn serve(arguments: &[&str]) -> Result<Serve, String> {
         Ok(Command::Serve(serve)) => Ok(*serve),
         Ok(Command::Check(_)) => Err("check".to_owned()),
         Ok(Command::Chat(_)) => Err("chat".to_owned()),
+        Ok(Command::Plan(plan)) => panic!("a plan: {plan:?}"),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -34,7 +34,7 @@ impl Gguf {
         Self::read(&map).map_err(|kind| kind.at(path))
     }
 
-    fn read(map: &Mapping) -> Result<Self, Kind> {
+    pub(super) fn read(map: &Mapping) -> Result<Self, Kind> {
         let mut cursor = Cursor::new(map.bytes());
         if cursor.take(4).ok() != Some(b"GGUF") {
             return Err(Kind::NotACheckpoint("it does not begin with 'GGUF'".into()));

@@ -1,0 +1,188 @@
+//! The thread of an engine: carries messages, steps and events between the logic, the executor and the receivers.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Clock, Core, CoreStats, Event, Flow, Request, RequestError, RequestHandle, Sink};
+use crate::executor::{Executor, ExecutorError};
+
+/// How often receivers are asked whether they still wait while nothing can run.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) enum Message {
+    Submit(u64, Box<Request>, Box<dyn Sink>),
+    Cancel(u64),
+    Resume(u64),
+    /// To be dropped or answered when no request is left.
+    Drain(Sender<()>),
+    Stop,
+}
+
+pub(super) struct Driver {
+    core: Core,
+    executor: Box<dyn Executor>,
+    clock: Clock,
+    messages: Receiver<Message>,
+    inbox: Sender<Message>,
+    stats: Arc<Mutex<CoreStats>>,
+    sinks: BTreeMap<u64, Box<dyn Sink>>,
+    drains: Vec<Sender<()>>,
+    /// Why nothing is computed any more.
+    failed: Option<String>,
+    stopping: bool,
+    /// Whether the last turn had anything to run.
+    ran: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        core: Core,
+        executor: Box<dyn Executor>,
+        clock: Clock,
+        messages: Receiver<Message>,
+        inbox: Sender<Message>,
+        stats: Arc<Mutex<CoreStats>>,
+    ) -> Self {
+        Self {
+            core,
+            executor,
+            clock,
+            messages,
+            inbox,
+            stats,
+            sinks: BTreeMap::new(),
+            drains: Vec::new(),
+            failed: None,
+            stopping: false,
+            ran: true,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        while !self.stopping {
+            self.read_messages();
+            self.look_for_cancelled();
+            if self.failed.is_none() {
+                // A panic of an executor leaves it in no state to go on.
+                let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
+                let error = match turn {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_) => Some("the executor panicked".to_owned()),
+                };
+                if let Some(error) = error {
+                    self.core.end_all(&RequestError::Stopped(error.clone()));
+                    self.failed = Some(error);
+                }
+            }
+            self.deliver();
+        }
+        self.core.end_all(&RequestError::Stopped("it was shut down".to_owned()));
+        self.deliver();
+    }
+
+    /// Fills the executor with steps, then takes the oldest output.
+    fn turn(&mut self) -> Result<(), ExecutorError> {
+        let depth = self.executor.info().max_steps_in_flight.max(1);
+        while self.core.steps_in_flight() < depth {
+            let Some(step) = self.core.plan((self.clock)()) else { break };
+            let id = self.executor.submit(&step)?;
+            self.core.submitted(id);
+        }
+        self.ran = self.core.steps_in_flight() > 0;
+        if let Some(id) = self.core.oldest_step() {
+            let output = self.executor.wait(id)?;
+            self.core.complete(output, (self.clock)());
+        }
+        Ok(())
+    }
+
+    /// Takes what has come; waits for it if there is nothing to do.
+    fn read_messages(&mut self) {
+        if self.core.is_idle() || !self.ran {
+            let message = if self.core.is_idle() {
+                self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                self.messages.recv_timeout(LOOK)
+            };
+            match message {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.stopping = true,
+            }
+        }
+        while let Ok(message) = self.messages.try_recv() {
+            self.take(message);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Submit(id, request, sink) => self.submit(id, *request, sink),
+            Message::Cancel(id) => self.core.end(id, RequestError::Cancelled),
+            Message::Resume(id) => self.core.pause(id, false),
+            Message::Drain(done) => self.drains.push(done),
+            Message::Stop => self.stopping = true,
+        }
+        self.deliver();
+    }
+
+    fn submit(&mut self, id: u64, request: Request, mut sink: Box<dyn Sink>) {
+        let taken = match &self.failed {
+            Some(why) => Err(RequestError::Stopped(why.clone())),
+            None => self.core.submit(id, request, (self.clock)()),
+        };
+        match taken {
+            Ok(()) => {
+                self.sinks.insert(id, sink);
+            }
+            Err(error) => {
+                let handle = RequestHandle::new(id, self.inbox.clone());
+                call(sink.as_mut(), &handle, Event::End(Err(error)));
+            }
+        }
+    }
+
+    fn look_for_cancelled(&mut self) {
+        let gone = self.sinks.iter().filter(|(_, sink)| sink.is_cancelled());
+        let gone: Vec<u64> = gone.map(|(id, _)| *id).collect();
+        gone.into_iter().for_each(|id| self.core.end(id, RequestError::Cancelled));
+    }
+
+    /// Brings events to their receivers, and what these say back.
+    fn deliver(&mut self) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.core.stats();
+        loop {
+            let events = self.core.take_events();
+            if events.is_empty() {
+                break;
+            }
+            for (id, event) in events {
+                let Some(sink) = self.sinks.get_mut(&id) else { continue };
+                let handle = RequestHandle::new(id, self.inbox.clone());
+                let over = matches!(event, Event::End(_));
+                let flow = call(sink.as_mut(), &handle, event);
+                match flow {
+                    _ if over => drop(self.sinks.remove(&id)),
+                    Flow::Continue => {}
+                    Flow::Pause => self.core.pause(id, true),
+                    Flow::Stop => self.core.end(id, RequestError::Cancelled),
+                }
+            }
+        }
+        if self.core.is_idle() {
+            // Who asked and is gone needs no answer.
+            for done in self.drains.drain(..) {
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// A receiver that panics listens no more.
+fn call(sink: &mut dyn Sink, handle: &RequestHandle, event: Event) -> Flow {
+    catch_unwind(AssertUnwindSafe(|| sink.event(handle, event))).unwrap_or(Flow::Stop)
+}

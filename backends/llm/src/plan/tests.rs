@@ -1,0 +1,150 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use proptest::prelude::*;
+
+use super::read::read_table;
+use super::*;
+use crate::checkpoint::Checkpoint;
+
+const CONFIG: &str = r#"{"architectures":["LlamaForCausalLM"],"vocab_size":4,"hidden_size":2,"intermediate_size":2,
+    "num_hidden_layers":1,"num_attention_heads":1,"tie_word_embeddings":true}"#;
+
+/// A folder with a checkpoint of the smallest shape.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), CONFIG).unwrap();
+    std::fs::write(dir.path().join("chat_template.jinja"), "hello").unwrap();
+    let layer = [
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ];
+    let mut shapes: Vec<(String, Vec<usize>)> =
+        layer.map(|n| (format!("model.layers.0.{n}.weight"), vec![2, 2])).into();
+    for name in ["model.norm", "model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm"] {
+        shapes.push((format!("{name}.weight"), vec![2]));
+    }
+    shapes.push(("model.embed_tokens.weight".into(), vec![4, 2]));
+    let data: Vec<u8> = (0..32).collect();
+    let view = |s: &Vec<usize>| {
+        let bytes = &data[..4 * s.iter().product::<usize>()];
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, s.clone(), bytes).unwrap()
+    };
+    let file = safetensors::serialize(shapes.iter().map(|(n, s)| (n, view(s))), None).unwrap();
+    std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    dir
+}
+
+/// The bytes of an inline plan.
+fn sample() -> Vec<u8> {
+    let dir = folder();
+    let to = dir.path().join("model.plan");
+    let profiles = vec!["1:4:8,1:128:2048".parse().unwrap()];
+    let tuning = vec![("H100".to_owned(), vec![1, 2, 3])];
+    write(dir.path(), &to, &PlanOptions { by_reference: false, profiles, tuning }).unwrap();
+    std::fs::read(to).unwrap()
+}
+
+fn open(bytes: &[u8]) -> Result<(Checkpoint, tempfile::TempDir), String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("model.plan"), bytes).unwrap();
+    Checkpoint::open(dir.path()).map(|c| (c, dir)).map_err(|e| e.kind.to_string())
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let (checkpoint, dir) = open(&sample()).unwrap();
+    assert_eq!(checkpoint.chat_template().unwrap().text, "hello");
+    assert_eq!(checkpoint.weight("model.norm.weight").unwrap().bytes(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    let plan = Plan::open(&dir.path().join("model.plan")).unwrap();
+    assert_eq!(plan.tuning("H100"), Some(&[1, 2, 3][..]));
+    assert_eq!(plan.tuning("A100"), None);
+    assert_eq!(plan.profiles()[0].tokens, Range { min: 1, opt: 128, max: 2048 });
+}
+
+#[test]
+fn weights_may_lie_beside_it() {
+    let dir = folder();
+    std::fs::create_dir(dir.path().join("1")).unwrap();
+    let to = dir.path().join("1/model.plan");
+    write(dir.path(), &to, &PlanOptions { by_reference: true, ..PlanOptions::default() }).unwrap();
+    assert!(std::fs::metadata(&to).unwrap().len() < 16 << 10);
+    Checkpoint::open(&dir.path().join("1")).unwrap();
+    let weights = dir.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&weights, &bytes).unwrap();
+    let error = Checkpoint::open(&to).unwrap_err().to_string();
+    assert!(
+        error.ends_with("is damaged: the checksum of 'model.safetensors' does not match; copy it again"),
+        "{error}"
+    );
+    bytes.pop();
+    std::fs::write(&weights, &bytes).unwrap();
+    let error = Checkpoint::open(&to).unwrap_err().to_string();
+    assert!(error.contains("names weights in '../model.safetensors', which has "), "{error}");
+}
+
+#[test]
+fn foreign_files_are_told_apart() {
+    let error = |bytes: &[u8]| open(bytes).err().unwrap();
+    assert!(error(b"ftrt\0\0\0\0 an engine").starts_with("is an engine of NVIDIA TensorRT"));
+    assert!(error(b"ptrt\0\0\0\0 an engine").starts_with("is an engine of NVIDIA TensorRT"));
+    assert!(error(b"GGUF\x03\0\0\0").starts_with("is no plan of Trireme"));
+    let mut newer = sample();
+    newer[8] = 9;
+    assert!(error(&newer).starts_with("is a plan of version 9, this build reads version 1"));
+    assert!(error(&sample()[..5000]).starts_with("is cut off: "));
+    assert!(error(&sample()[..10]).starts_with("is cut off: the header"));
+}
+
+#[test]
+fn profiles_are_ascending() {
+    for text in ["", "1:2:3", "3:2:1,1:1:1", "0:1:1,1:1:1", "1:1:1,1:1", "a:b:c,1:1:1"] {
+        assert!(text.parse::<Profile>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn every_cut_is_refused() {
+    let whole = sample();
+    for cut in (0..whole.len()).step_by(97).chain(whole.len() - 40..whole.len()) {
+        assert!(open(&whole[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A flipped bit is noticed wherever it is read; in the padding between sections it changes nothing.
+    #[test]
+    fn flipped_bits_are_noticed(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let whole = sample();
+        let mut bytes = whole.clone();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        match open(&bytes) {
+            Err(_) => {}
+            Ok(_) => prop_assert!(whole[at] == 0, "byte {at}"),
+        }
+    }
+
+    /// Any table with a right checksum is answered without a panic and without a large allocation.
+    #[test]
+    fn any_table_is_answered(text in "\\{\"sections\":\\[(\\{\"kind\":\"(text|gguf)\",\"name\":\"a\",\"place\":\\{\"(inline|beside)\":(0|4096|18446744073709547520|\"x\"|\"/etc/hosts\")\\},\"bytes\":(0|1|18446744073709551615),\"sha256\":\"\"\\}){0,1}\\]\\}") {
+        use sha2::Digest;
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend((text.len() as u64).to_le_bytes());
+        bytes.extend(sha2::Sha256::digest(&text));
+        bytes.extend([0; 8]);
+        bytes.extend(text.as_bytes());
+        let _ = read_table(&bytes);
+        prop_assert!(open(&bytes).is_err());
+    }
+}

@@ -1,0 +1,478 @@
+//! The engine over an executor whose next token is a hash of all that it really read: a wrong block, a stale one, a
+//! wrong position or a wrong reuse changes the answer.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU32;
+use std::sync::{Arc, mpsc};
+
+use proptest::prelude::*;
+use trireme_llm::engine::{
+    Core, Engine, EngineOptions, Event, Flow, Policy, Request, RequestError, RequestHandle,
+};
+use trireme_llm::executor::{
+    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, Sampled, Slot, SlotSampling, StepDiff, StepId,
+    StepOutput,
+};
+use trireme_llm::profile::{AxisRange, Profile, ProfileSet};
+use trireme_llm::sampling::{Row, Sampler};
+use trireme_llm::stop::StopRules;
+
+const VOCAB: usize = 40;
+const BLOCK: usize = 4;
+const CONTEXT: usize = 48;
+const EOS: u32 = 0;
+
+struct State {
+    sampling: Arc<SlotSampling>,
+    prompt: Arc<[u32]>,
+    generated: Vec<u32>,
+}
+
+/// A made-up model. With two steps in flight a step is computed only when it is waited for.
+struct Stub {
+    info: ExecutorInfo,
+    ledger: Ledger,
+    /// What each position of each block holds.
+    memory: Vec<u64>,
+    slots: BTreeMap<Slot, State>,
+    queue: VecDeque<(StepId, StepDiff)>,
+    next: u64,
+}
+
+fn mix(a: u64, b: u64) -> u64 {
+    let x = (a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (x ^ (x >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb) ^ (x >> 32)
+}
+
+impl Stub {
+    fn new(shape: Shape) -> Self {
+        let info = ExecutorInfo {
+            vocab_size: VOCAB,
+            max_context: CONTEXT,
+            max_slots: shape.slots,
+            max_step_tokens: shape.budget,
+            max_steps_in_flight: shape.depth,
+            kv: KvLayout { block_tokens: BLOCK, num_blocks: shape.blocks, block_bytes: 1, dtype: "float32" },
+        };
+        Self {
+            ledger: Ledger::new(&info),
+            memory: vec![0; shape.blocks * BLOCK],
+            slots: BTreeMap::new(),
+            queue: VecDeque::new(),
+            next: 0,
+            info,
+        }
+    }
+
+    /// Reads all positions before, writes this one, and gives what the row's logits are made of.
+    fn row(&mut self, slot: Slot, position: usize, token: u32) -> u64 {
+        let table = self.ledger.table(slot);
+        let at = |p: usize| table[p / BLOCK].0 as usize * BLOCK + p % BLOCK;
+        let read = (0..position).fold(7, |h, p| mix(h, self.memory[at(p)]));
+        let value = mix(mix(read, u64::from(token)), position as u64);
+        let place = at(position);
+        self.memory[place] = value;
+        value
+    }
+
+    fn compute(&mut self, id: StepId, step: &StepDiff) -> Result<StepOutput, ExecutorError> {
+        self.ledger.apply(step)?;
+        for admission in &step.admitted {
+            let state = State {
+                sampling: admission.sampling.clone(),
+                prompt: admission.prompt.clone(),
+                generated: admission.generated.to_vec(),
+            };
+            self.slots.insert(admission.slot, state);
+        }
+        let mut rows = Vec::new();
+        for chunk in &step.prefill {
+            let mut last = 0;
+            for (position, token) in (chunk.start as usize..).zip(&chunk.tokens) {
+                last = self.row(chunk.slot, position, *token);
+            }
+            rows.extend(chunk.sample.map(|sample| (chunk.slot, last, sample)));
+        }
+        for row in &step.decode {
+            let token = *self.slots[&row.slot].generated.last().unwrap();
+            rows.push((row.slot, self.row(row.slot, row.position as usize, token), row.sample));
+        }
+        let sampled = rows.into_iter().map(|(slot, value, sample)| {
+            let state = self.slots.get_mut(&slot).unwrap();
+            let mut logits: Vec<f32> =
+                (0..VOCAB as u64).map(|t| (mix(value, t) >> 40) as f32 / (1 << 21) as f32).collect();
+            let row = Row { prompt: &state.prompt, generated: &state.generated, mask: None, sample };
+            let choice = Sampler::new().choose(&mut logits, &state.sampling, &row).unwrap();
+            assert_eq!(state.generated.len(), sample as usize);
+            state.generated.push(choice.token);
+            Sampled { slot, token: Some(choice.token), logprob: choice.logprob, top: choice.top }
+        });
+        Ok(StepOutput { id, sampled: sampled.collect(), context_logits: Vec::new() })
+    }
+}
+
+impl Executor for Stub {
+    fn info(&self) -> &ExecutorInfo {
+        &self.info
+    }
+    fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
+        assert!(self.queue.len() < self.info.max_steps_in_flight);
+        let id = StepId(self.next);
+        self.next += 1;
+        self.queue.push_back((id, step.clone()));
+        Ok(id)
+    }
+    fn poll(&mut self, _: StepId) -> Result<Option<StepOutput>, ExecutorError> {
+        Ok(None)
+    }
+    fn wait(&mut self, id: StepId) -> Result<StepOutput, ExecutorError> {
+        let (first, step) = self.queue.pop_front().unwrap();
+        assert_eq!(first, id);
+        self.compute(id, &step)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    slots: usize,
+    budget: usize,
+    blocks: usize,
+    depth: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Asked {
+    at: u64,
+    request: Request,
+    cancel: Option<u64>,
+    pause: Option<(u64, u64)>,
+}
+
+#[derive(Default, Debug, PartialEq)]
+struct Answer {
+    tokens: BTreeMap<u32, Vec<u32>>,
+    finished: BTreeMap<u32, trireme_llm::engine::Finish>,
+    end: Option<Result<(), RequestError>>,
+}
+
+/// Runs a time-line, one turn a step; checks what holds for every one of them.
+fn run(shape: Shape, options: EngineOptions, asked: &[Asked]) -> (Vec<Answer>, Core) {
+    let mut stub = Stub::new(shape);
+    let profiles = options.profiles.clone();
+    let mut core = Core::new(stub.info.clone(), options).unwrap();
+    let mut answers: Vec<Answer> = asked.iter().map(|_| Answer::default()).collect();
+    let last = asked.iter().map(|a| a.at).max().unwrap_or(0);
+    let mut turn = 0;
+    while turn <= last || !core.is_idle() || core.steps_in_flight() > 0 {
+        assert!(turn < last + 20_000, "somebody starves: {:?}", core.stats());
+        for (id, ask) in asked.iter().enumerate() {
+            if ask.at == turn {
+                core.submit(id as u64, ask.request.clone(), turn).unwrap();
+            }
+            if ask.cancel == Some(turn) && answers[id].end.is_none() && ask.at <= turn {
+                core.end(id as u64, RequestError::Cancelled);
+            }
+            match ask.pause {
+                Some((from, _)) if from == turn => core.pause(id as u64, true),
+                Some((_, to)) if to == turn => core.pause(id as u64, false),
+                _ => {}
+            }
+        }
+        while core.steps_in_flight() < shape.depth {
+            let Some(step) = core.plan(turn) else { break };
+            if let Some(bucket) = step.bucket {
+                assert!(bucket.tokens as usize >= step.rows() && bucket.batch as usize >= step.slots());
+            }
+            assert_eq!(step.bucket.is_none(), profiles.is_empty());
+            core.submitted(stub.submit(&step).unwrap());
+        }
+        if let Some(step) = core.oldest_step() {
+            let output = stub.wait(step).unwrap();
+            core.complete(output, turn);
+        }
+        for (id, event) in core.take_events() {
+            let answer = &mut answers[id as usize];
+            assert_eq!(answer.end, None, "nothing comes after the end");
+            match event {
+                Event::Output(output) => {
+                    assert!(!answer.finished.contains_key(&output.index));
+                    answer.tokens.entry(output.index).or_default().extend(output.tokens);
+                    answer.finished.extend(output.finish.map(|finish| (output.index, finish)));
+                }
+                Event::End(end) => answer.end = Some(end.map(|_| ())),
+            }
+        }
+        turn += 1;
+    }
+    assert_eq!(core.stats().kv.used, 0, "blocks are held by nobody");
+    assert_eq!((core.stats().running, core.stats().waiting), (0, 0));
+    (answers, core)
+}
+
+fn options() -> EngineOptions {
+    EngineOptions::new(Arc::new(|| 0))
+}
+
+fn alone(request: &Request) -> Answer {
+    let shape = Shape { slots: 8, budget: 64, blocks: 200, depth: 1 };
+    let request = Request { deadline_ns: None, ..request.clone() };
+    let ask = Asked { at: 0, request, cancel: None, pause: None };
+    run(shape, options(), &[ask]).0.remove(0)
+}
+
+fn request(prompt: Vec<u32>, max_tokens: usize) -> Request {
+    Request::new(prompt, StopRules::new(&[EOS], max_tokens).unwrap())
+}
+
+prop_compose! {
+    fn requests()(
+        // Few different beginnings, so that blocks are found again.
+        family in 1u32..4, prompt in 1usize..30, tail in 0u32..3, max_tokens in 1usize..24, n in prop_oneof![4 => Just(1u32), 1 => 2u32..4],
+        temperature in prop_oneof![Just(0f32), Just(1.0)], seed in 0u64..50, penalty in prop_oneof![Just(0f32), Just(0.5)],
+        min_tokens in 0u32..4, ignore_eos: bool, priority in prop_oneof![3 => Just(0u64), 1 => 1u64..3],
+        deadline in prop::option::weighted(0.1, 1u64..200), stream in prop::option::of(1u32..5),
+        at in 0u64..60, cancel in prop::option::weighted(0.2, 0u64..100), pause in prop::option::weighted(0.1, (0u64..60, 61u64..120)),
+    ) -> Asked {
+        let mut tokens: Vec<u32> = (0..prompt as u32).map(|i| (i * family) % (VOCAB as u32 - 1) + 1).collect();
+        *tokens.last_mut().unwrap() = tail + 1;
+        let mut request = request(tokens, max_tokens);
+        request.sampling = SlotSampling { temperature, seed, presence_penalty: penalty, min_tokens, ..SlotSampling::default() };
+        (request.n, request.ignore_eos, request.priority, request.deadline_ns) = (n, ignore_eos, priority, deadline.map(|d| at + d));
+        request.stream = stream.and_then(NonZeroU32::new);
+        Asked { at, request, cancel, pause }
+    }
+}
+
+fn cases() -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 1_000;
+    }
+    config
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Whatever comes when, is cancelled, paused, late, preempted or shared: every request ends once, every answer that
+    /// ends is the one that it gets alone, every unfinished one a beginning of it, and no block stays held.
+    #[test]
+    fn each_answer_is_its_answer_alone(
+        asked in prop::collection::vec(requests(), 1..14),
+        slots in 1usize..8, budget in 1usize..40, blocks in 12usize..40, depth in 1usize..3,
+        evict: bool, prefix_reuse: bool, chunked_prefill: bool, profile: bool,
+    ) {
+        let policy = if evict { Policy::MaxUtilization } else { Policy::GuaranteedNoEvict };
+        let axis = |max: usize| AxisRange { min: 1, opt: 1, max: max as u32 };
+        let profile = Profile { tokens: axis(budget), batch: axis(slots) };
+        let profiles = ProfileSet::new(if profile_on(profile, budget) && profile.batch.max > 1 { std::slice::from_ref(&profile) } else { &[] }).unwrap();
+        let options = EngineOptions { policy, prefix_reuse, chunked_prefill, profiles, ..options() };
+        let shape = Shape { slots, budget, blocks, depth };
+        let (answers, core) = run(shape, options, &asked);
+        if policy == Policy::GuaranteedNoEvict {
+            prop_assert_eq!(core.stats().preemptions, 0);
+        }
+        for (ask, answer) in asked.iter().zip(&answers) {
+            let alone = alone(&ask.request);
+            match answer.end.as_ref().unwrap() {
+                Ok(()) => prop_assert_eq!(answer, &alone),
+                Err(error) => {
+                    let cancelled = *error == RequestError::Cancelled && ask.cancel.is_some();
+                    let late = *error == RequestError::Deadline && ask.request.deadline_ns.is_some();
+                    prop_assert!(cancelled || late, "{error}");
+                    for (index, tokens) in &answer.tokens {
+                        prop_assert!(alone.tokens[index].starts_with(tokens));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn profile_on(profile: Profile, budget: usize) -> bool {
+    profile.tokens.max as usize == budget && budget.is_multiple_of(2)
+}
+
+#[test]
+fn a_prompt_that_is_there_is_not_read_again() {
+    let shape = Shape { slots: 4, budget: 64, blocks: 40, depth: 1 };
+    let ask = |at| Asked { at, request: request((1..=32).collect(), 2), cancel: None, pause: None };
+    let (answers, core) = run(shape, options(), &[ask(0), ask(9)]);
+    assert_eq!(answers[0], answers[1]);
+    // The last block is read again, since its last token gives the answer.
+    assert_eq!((core.stats().kv.reused, core.stats().kv.cached), (7, 8));
+}
+
+#[test]
+fn blocks_of_a_cancelled_request_are_free_at_once() {
+    let stub = Stub::new(Shape { slots: 4, budget: 64, blocks: 40, depth: 2 });
+    let mut core = Core::new(stub.info.clone(), options()).unwrap();
+    core.submit(0, request((1..=20).collect(), 9), 0).unwrap();
+    let step = core.plan(0).unwrap();
+    assert_eq!((core.stats().kv.used, step.rows()), (5, 20));
+    core.end(0, RequestError::Cancelled);
+    assert_eq!(core.stats().kv.used, 0);
+}
+
+#[test]
+fn what_can_never_fit_is_refused_with_the_limit() {
+    let stub = Stub::new(Shape { slots: 4, budget: 64, blocks: 5, depth: 1 });
+    let mut core = Core::new(stub.info.clone(), options()).unwrap();
+    let error = |core: &mut Core, r| core.submit(0, r, 0).unwrap_err().to_string();
+    assert_eq!(
+        error(&mut core, request(vec![1; 20], 9)),
+        "the prompt has 20 tokens, there is room for 20 with the answer"
+    );
+    assert_eq!(error(&mut core, request(vec![], 9)), "the prompt has no tokens");
+    assert_eq!(error(&mut core, request(vec![40], 9)), "token id 40 is outside the vocabulary of 40");
+    let mut core = Core::new(stub.info.clone(), EngineOptions { max_waiting: 1, ..options() }).unwrap();
+    core.submit(0, request(vec![1], 1), 0).unwrap();
+    assert_eq!(
+        error(&mut core, request(vec![1], 1)),
+        "1 requests are waiting, the limit is 1: try again later"
+    );
+}
+
+/// Sends what comes to a channel.
+fn channel() -> (impl FnMut(&RequestHandle, Event) -> Flow + Send, mpsc::Receiver<Event>) {
+    let (send, receive) = mpsc::channel();
+    let sink = move |_: &RequestHandle, event| match send.send(event) {
+        Ok(()) => Flow::Continue,
+        Err(_) => Flow::Stop,
+    };
+    (sink, receive)
+}
+
+fn collect(events: impl IntoIterator<Item = Event>) -> Answer {
+    let mut answer = Answer::default();
+    for event in events {
+        match event {
+            Event::Output(output) => {
+                answer.tokens.entry(output.index).or_default().extend(output.tokens);
+                answer.finished.extend(output.finish.map(|finish| (output.index, finish)));
+            }
+            Event::End(end) => answer.end = Some(end.map(|_| ())),
+        }
+    }
+    answer
+}
+
+/// Sixty-four requests from several threads, on few blocks, with two steps in flight.
+#[test]
+fn the_thread_answers_everybody() {
+    let shape = Shape { slots: 6, budget: 24, blocks: 20, depth: 2 };
+    let options = EngineOptions { policy: Policy::MaxUtilization, ..options() };
+    let engine = Engine::start(Box::new(Stub::new(shape)), options).unwrap();
+    let ask = |i: u32| {
+        let mut request = request((1..=i % 20 + 1).collect(), 20);
+        request.sampling = SlotSampling { temperature: 1.0, seed: i.into(), ..SlotSampling::default() };
+        (request.ignore_eos, request.stream) = (true, NonZeroU32::new(i % 4));
+        request
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let engine = &engine;
+            scope.spawn(move || {
+                let receivers: Vec<_> = (0..16)
+                    .map(|i| {
+                        let (sink, events) = channel();
+                        let request = ask(thread * 16 + i);
+                        let handle = engine.submit(request.clone(), Box::new(sink));
+                        if i % 5 == 4 {
+                            handle.cancel();
+                        }
+                        (request, events, i % 5 == 4)
+                    })
+                    .collect();
+                for (request, events, cancelled) in receivers {
+                    let answer = collect(events);
+                    match answer.end {
+                        Some(Err(RequestError::Cancelled)) => assert!(cancelled),
+                        _ => assert_eq!(answer, alone(&request)),
+                    }
+                }
+            });
+        }
+    });
+    engine.drain();
+    assert_eq!((engine.stats().kv.used, engine.stats().running, engine.stats().waiting), (0, 0, 0));
+}
+
+#[test]
+fn a_paused_answer_goes_on_when_it_is_resumed() {
+    let shape = Shape { slots: 2, budget: 24, blocks: 20, depth: 1 };
+    let engine = Engine::start(Box::new(Stub::new(shape)), options()).unwrap();
+    let (send, receive) = mpsc::channel();
+    let sink = move |_: &RequestHandle, event| {
+        send.send(event).unwrap();
+        Flow::Pause
+    };
+    let request = Request { stream: NonZeroU32::new(1), ignore_eos: true, ..request(vec![3], 5) };
+    let handle = engine.submit(request.clone(), Box::new(sink));
+    let mut events = vec![receive.recv().unwrap()];
+    // Another one is answered meanwhile, and the paused one says no more.
+    let (other, answered) = channel();
+    engine.submit(request.clone(), Box::new(other));
+    assert_eq!(collect(answered), alone(&request));
+    assert!(receive.try_recv().is_err());
+    while !matches!(events.last(), Some(Event::End(_))) {
+        handle.resume();
+        events.push(receive.recv().unwrap());
+    }
+    assert_eq!(collect(events), alone(&request));
+}
+
+/// Breaks at its third step.
+struct Broken(Stub, bool);
+
+impl Executor for Broken {
+    fn info(&self) -> &ExecutorInfo {
+        self.0.info()
+    }
+    fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
+        if self.0.next < 2 {
+            return self.0.submit(step);
+        }
+        assert!(!self.1, "the device is gone");
+        Err(ExecutorError::Fatal("the device is gone".to_owned()))
+    }
+    fn poll(&mut self, id: StepId) -> Result<Option<StepOutput>, ExecutorError> {
+        self.0.poll(id)
+    }
+    fn wait(&mut self, id: StepId) -> Result<StepOutput, ExecutorError> {
+        self.0.wait(id)
+    }
+}
+
+#[test]
+fn an_executor_that_fails_loses_no_request() {
+    for panics in [false, true] {
+        let stub = Stub::new(Shape { slots: 2, budget: 24, blocks: 20, depth: 1 });
+        let engine = Engine::start(Box::new(Broken(stub, panics)), options()).unwrap();
+        for _ in 0..3 {
+            let (sink, events) = channel();
+            engine.submit(Request { ignore_eos: true, ..request(vec![3], 9) }, Box::new(sink));
+            let end = collect(events).end.unwrap().unwrap_err().to_string();
+            assert!(end.starts_with("the engine does not run any more: the executor "), "{end}");
+        }
+        assert_eq!(engine.stats().kv.used, 0);
+    }
+}
+
+#[test]
+fn an_engine_that_is_dropped_answers_what_it_holds() {
+    let stub = Stub::new(Shape { slots: 2, budget: 24, blocks: 20, depth: 1 });
+    let engine = Engine::start(Box::new(stub), options()).unwrap();
+    let (send, receive) = mpsc::channel();
+    let sink = move |_: &RequestHandle, event| {
+        send.send(event).unwrap();
+        Flow::Pause
+    };
+    let request = Request { stream: NonZeroU32::new(1), ignore_eos: true, ..request(vec![3], 5) };
+    engine.submit(request, Box::new(sink));
+    assert!(matches!(receive.recv().unwrap(), Event::Output(_)));
+    drop(engine);
+    let end = collect(receive).end.unwrap().unwrap_err().to_string();
+    assert_eq!(end, "the engine does not run any more: it was shut down");
+}
