@@ -96,6 +96,7 @@ def test_index_load_unload(small_repository, tmp_path):
                     client.infer("two", [one])
                 with pytest.raises(Exception, match="nowhere"):
                     client.load_model("nowhere")
+                client.unload_model("nowhere")
                 write_model(tmp_path, "two", "max_batch_sizee: 4\n")
                 with pytest.raises(Exception, match="max_batch_size"):
                     client.load_model("two")

@@ -112,11 +112,18 @@ fn compare<'a>(groups: &[&'a Group], outcomes: &[Outcome]) -> (usize, Vec<Miss<'
     (count, missed)
 }
 
+/// Paths of the machine of the run say nothing to a reader.
+fn without_places(reason: &str) -> String {
+    let place = |word: &&str| word.matches('/').count() > 2 && !word.contains("://");
+    let words = reason.split(' ').map(|word| if place(&word) { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
 fn line(miss: &Miss<'_>, notes: &Notes) -> String {
     let known = |note: &&Note| note.suite == miss.group.suite && miss.test.contains(&note.test);
     let reason = match notes.note.iter().find(known) {
         Some(note) => note.why.clone(),
-        None => miss.reason.chars().take(240).collect::<String>().replace('|', "\\|").replace('<', "&lt;"),
+        None => without_places(&miss.reason).chars().take(240).collect::<String>().replace('|', "\\|").replace('<', "&lt;"),
     };
     let test = if miss.test.is_empty() { &miss.group.script } else { miss.test };
     let environment = &miss.group.environment;
