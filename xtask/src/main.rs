@@ -7,6 +7,7 @@ mod build;
 mod models;
 mod new_backend;
 mod process;
+mod qa;
 mod serve;
 mod sim;
 mod stopwatch;
@@ -37,6 +38,8 @@ enum Command {
     Serve(serve::Args),
     /// Run every test in tiers with times and caps
     Test(test::Args),
+    /// Run Triton's own QA clients against the server
+    Qa(qa::Args),
     /// Simulate the scheduler from seeds: random models, clients, failures and reloads
     Sim(sim::Args),
     /// Check the house rules: who may know whom, where versions and unsafe live, file sizes
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
             Command::Serve(args) => serve::run(&workspace, &args),
             Command::Test(args) => return test::run(&workspace, &args),
             Command::Sim(args) => return sim::run(&workspace, &args),
+            Command::Qa(args) => qa::run(&workspace, &args),
             Command::Tidy => tidy::run(&workspace),
             Command::NewBackend(args) => new_backend::run(&workspace, &args),
             Command::Bench(args) => bench::run(&workspace, &args),

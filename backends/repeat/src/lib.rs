@@ -1,4 +1,5 @@
-//! A decoupled model: one answer for each element of IN, each after its DELAY.
+//! A decoupled model: one answer for each element of IN, each after its DELAY. If the model is not decoupled, IN has one
+//! element.
 //!
 //! Tensors: IN INT32 \[n\], DELAY UINT32 \[n\] in milliseconds, WAIT UINT32 \[1\] in milliseconds → OUT INT32 \[1\], IDX
 //! UINT32 \[1\]. `execute` returns after WAIT; the answers come from threads of their own.
@@ -17,26 +18,25 @@ use trireme_sdk::{
 /// How often a long delay looks whether anybody still waits.
 const TICK: Duration = Duration::from_millis(10);
 
-struct Repeat;
+struct Repeat {
+    decoupled: bool,
+}
 
-#[derive(Default)]
 struct Instance {
+    decoupled: bool,
     running: Vec<JoinHandle<()>>,
 }
 
 impl LoadModel for Repeat {
     fn load(context: ModelContext) -> Result<Self> {
-        if !context.config.is_decoupled() {
-            return Err(Error::invalid("repeat needs model_transaction_policy { decoupled: true }"));
-        }
-        Ok(Self)
+        Ok(Self { decoupled: context.config.is_decoupled() })
     }
 }
 
 impl Model for Repeat {
     type Instance = Instance;
     fn create_instance(&self, _: InstanceContext) -> Result<Instance> {
-        Ok(Instance::default())
+        Ok(Instance { decoupled: self.decoupled, running: Vec::new() })
     }
 }
 
@@ -44,7 +44,7 @@ impl trireme_sdk::Instance for Instance {
     fn execute(&mut self, batch: Vec<Request>) {
         self.running.retain(|thread| !thread.is_finished());
         for request in batch {
-            match plan(&request) {
+            match plan(&request, self.decoupled) {
                 Err(error) => request.fail(error),
                 Ok((steps, wait)) => {
                     let responder = request.into_responder();
@@ -69,16 +69,21 @@ impl trireme_sdk::Instance for Instance {
 
 type Steps = Vec<(i32, Duration)>;
 
-fn plan(request: &Request) -> Result<(Steps, Duration)> {
+fn plan(request: &Request, decoupled: bool) -> Result<(Steps, Duration)> {
     let milliseconds = |ms: u32| Duration::from_millis(ms.into());
     let values = request.input("IN")?.values::<i32>()?.into_owned();
     let delays = request.input("DELAY")?.values::<u32>()?.into_owned();
     if values.len() != delays.len() {
         return Err(Error::invalid(format!(
-            "IN has {} elements and DELAY has {}: they must have the same number",
+            "expected IN and DELAY shape to match, got [{}] and [{}]",
             values.len(),
             delays.len()
         )));
+    }
+    if !decoupled && values.len() != 1 {
+        let message =
+            format!("a model that is not decoupled gives one answer, but IN has {} elements", values.len());
+        return Err(Error::invalid(message));
     }
     let wait = request.optional_input("WAIT").map(|input| input.value::<u32>()).transpose()?.unwrap_or(0);
     Ok((values.into_iter().zip(delays.into_iter().map(milliseconds)).collect(), milliseconds(wait)))

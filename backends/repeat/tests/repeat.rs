@@ -109,10 +109,18 @@ fn cancelling_while_paused_ends_it_too() {
 }
 
 #[test]
-fn lists_of_different_length_and_models_that_are_not_decoupled_are_refused() {
+fn lists_of_different_length_are_refused() {
     let (code, message) = request(&load(), &[1, 2], &[0], 0).send().error();
     assert_eq!(code, StatusCode::INVALID_ARG);
-    assert_eq!(message, "IN has 2 elements and DELAY has 1: they must have the same number");
-    let error = Model::load(&trireme_repeat::trireme_backend_probe, "{}").err().unwrap();
-    assert_eq!(error.message, "repeat needs model_transaction_policy { decoupled: true }");
+    assert_eq!(message, "expected IN and DELAY shape to match, got [2] and [1]");
+}
+
+#[test]
+fn a_model_that_is_not_decoupled_repeats_one_element() {
+    let config = CONFIG.replace("true", "false");
+    let model = Model::load(&trireme_repeat::trireme_backend_probe, &config).unwrap();
+    assert_eq!(pairs(request(&model, &[7], &[0], 0).send()), [(7, 0)]);
+    let (code, message) = request(&model, &[1, 2], &[0, 0], 0).send().error();
+    assert_eq!(code, StatusCode::INVALID_ARG);
+    assert!(message.contains("IN has 2 elements"), "{message}");
 }

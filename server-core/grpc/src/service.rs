@@ -49,7 +49,11 @@ impl GrpcInferenceService for Service {
     async fn model_ready(&self, request: Request<ModelReadyRequest>) -> Answer<ModelReadyResponse> {
         let request = request.into_inner();
         let version = parse_version(&request.version).map_err(from_protocol)?;
-        let ready = self.core.model_ready(&request.name, version).map_err(from_serve)?;
+        // Who asks gets an answer, also for a model that nobody knows.
+        let ready = match self.core.model_ready(&request.name, version) {
+            Err(error) if error.status == trireme_protocol::StatusCode::NotFound => false,
+            ready => ready.map_err(from_serve)?,
+        };
         Ok(Response::new(ModelReadyResponse { ready }))
     }
 

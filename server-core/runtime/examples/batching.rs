@@ -141,6 +141,8 @@ fn start(repository: &Path, backends: &Path) -> Outcome<Arc<Core>> {
         config_name: None,
         auto_complete: true,
         strict_readiness: true,
+        exit_on_error: true,
+        start_after: StartAfter::default(),
         load_threads: 1,
         allow_client_shm: false,
         load_retries: 0,

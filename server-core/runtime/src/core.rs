@@ -49,6 +49,8 @@ pub struct Core {
     pub(crate) life: Lifecycle,
     pub(crate) threads: Arc<Threads>,
     draining: AtomicBool,
+    /// Its repositories could not be read: it answers, but is neither live nor ready.
+    failed: AtomicBool,
     shared_memory: Arc<SharedMemory>,
     services: &'static Services,
     cache: Option<Arc<ResponseCache>>,
@@ -58,7 +60,7 @@ impl Core {
     /// Makes a server and loads its start-up models. Models that fail are in the index with their reasons.
     ///
     /// # Errors
-    /// A repository that cannot be read.
+    /// A repository that cannot be read, with `exit_on_error`.
     pub fn start(
         options: CoreOptions,
         registry: &'static Registry,
@@ -74,12 +76,20 @@ impl Core {
             life: Lifecycle::new(options.load_threads),
             threads: Arc::default(),
             draining: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
             shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
             services,
             cache: options.cache_bytes.map(ResponseCache::new),
             options,
         });
-        core.load_at_start()?;
+        // Without repositories nobody could say which models there should be, but somebody may want to ask why.
+        if let Err(error) = core.load_at_start() {
+            if core.options.exit_on_error {
+                return Err(error);
+            }
+            tracing::error!("{}; the server is neither live nor ready", error.message);
+            core.failed.store(true, SeqCst);
+        }
         Ok(core)
     }
 
@@ -107,7 +117,7 @@ impl Core {
     /// `unload_dependents` the models go, too, that were loaded only on behalf of this ensemble.
     ///
     /// # Errors
-    /// UNAVAILABLE unless the control mode is explicit, NOT_FOUND for a model that nobody knows.
+    /// UNAVAILABLE unless the control mode is explicit. A model that nobody knows is unloaded as it is.
     pub async fn unload(self: &Arc<Self>, name: &str, unload_dependents: bool) -> Result<(), ServeError> {
         self.check_control()?;
         let (core, name) = (Arc::clone(self), name.to_owned());
@@ -160,12 +170,12 @@ impl Core {
 
     /// Whether the process works at all; false while it drains.
     pub fn is_live(&self) -> bool {
-        !self.is_draining()
+        !self.is_draining() && !self.failed.load(SeqCst)
     }
 
     /// Whether requests are welcome: with strict readiness only if every requested model is ready.
     pub fn is_ready(&self) -> bool {
-        !self.is_draining() && (!self.options.strict_readiness || self.index.load().all_ready())
+        self.is_live() && (!self.options.strict_readiness || self.index.load().all_ready())
     }
 
     /// Whether the server is on its way out.

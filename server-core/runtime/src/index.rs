@@ -87,6 +87,7 @@ impl Index {
                 unknown(format!(" has no available versions{reason}"))
             }),
             Some(version) => match entry.versions.get(&version) {
+                None if entry.versions.is_empty() => Err(unknown(" is not found".to_owned())),
                 None => Err(unknown(format!(" version {version} is not found"))),
                 Some(VersionEntry { state: ModelState::Ready, model: Some(model), .. }) => Ok(model),
                 Some(_) => Err(ServeError::new(

@@ -549,7 +549,11 @@ impl Journey {
             Err(error) if error.status == trireme_protocol::StatusCode::Cancelled => {
                 self.count_failure(FailureReason::Canceled);
             }
-            Err(_) if self.sums.is_some() => self.count_failure(FailureReason::Other),
+            Err(_) if self.sums.is_some() => {
+                // Dashboards know it so: the failure of a step counts for the ensemble too.
+                self.model.metrics.count_failure(FailureReason::Other);
+                self.count_failure(FailureReason::Other);
+            }
             _ => self.count_failure(FailureReason::Backend),
         }
         self.send_letter(letter);

@@ -46,6 +46,8 @@ pub struct CoreOptions {
     pub auto_complete: bool,
     /// Ready only if all requested models are.
     pub strict_readiness: bool,
+    /// Whether a server whose repositories cannot be read is none at all.
+    pub exit_on_error: bool,
     /// How many models are loaded at once.
     pub load_threads: usize,
     /// Whether clients may register shared memory.

@@ -49,6 +49,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         config_name: flags.model_config_name.clone(),
         auto_complete: !flags.disable_auto_complete_config,
         strict_readiness: flags.strict_readiness,
+        exit_on_error: flags.exit_on_error,
         load_threads: flags.model_load_thread_count.min(MAX_LOADS),
         allow_client_shm: flags.allow_client_shm,
         load_retries: flags.model_load_retry_count,

@@ -20,7 +20,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use self::counts::Counts;
-pub(crate) use self::python::environment as python_environment;
+pub(crate) use self::python::{environment as python_environment, installed as python_installed};
 use crate::stopwatch::Stopwatch;
 use crate::workspace::Workspace;
 

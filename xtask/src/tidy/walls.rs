@@ -141,6 +141,7 @@ mod tests {
 
     fn findings(name: &str, folder: &str, dependency: &str, kind: Option<&str>) -> usize {
         let package = Package {
+            version: String::new(),
             name: name.into(),
             manifest_path: "/x/Cargo.toml".into(),
             dependencies: vec![Dependency { name: dependency.into(), kind: kind.map(String::from) }],

@@ -207,7 +207,9 @@ impl TensorParameters {
         })?;
         let offset = self.offset.unwrap_or(0);
         if offset.checked_add(byte_size).is_none() {
-            return Err(ProtocolError::invalid("shared-memory offset and size add up past 64 bits"));
+            return Err(ProtocolError::invalid(
+                "Invalid offset for shared memory region: it and the size add up past 64 bits",
+            ));
         }
         Ok(Some(SharedMemoryRef { region, offset, byte_size }))
     }

@@ -17,13 +17,11 @@ impl Core {
     /// READY => UNLOADING => UNAVAILABLE. Returns when the model takes no more requests and its ensembles know.
     pub(crate) fn unload_now(self: &Arc<Self>, name: &str, with_steps: bool) -> Result<(), ServeError> {
         if !self.index.load().models.contains_key(name) {
-            if source::find(&self.options, name)?.is_some() {
-                return Ok(());
+            // What is not there is not loaded either: as asked. Scripts of upstream's rely on that.
+            if source::find(&self.options, name)?.is_none() {
+                tracing::warn!("unload of '{}': no such model in the repositories", name.escape_debug());
             }
-            return Err(ServeError::not_found(format!(
-                "failed to unload '{}': no such model in the repositories",
-                name.escape_debug()
-            )));
+            return Ok(());
         }
         // From here on a load that is under way is out-dated.
         self.life.records.begin_epoch(name);

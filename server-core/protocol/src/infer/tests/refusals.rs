@@ -122,7 +122,7 @@ fn fields_that_are_missing_doubled_or_contradict() {
         input(&format!(
             r#"{base},"parameters":{{"shared_memory_region":"r","shared_memory_byte_size":2,"shared_memory_offset":{max}}}"#
         )),
-        "input 'I': shared-memory offset and size add up past 64 bits"
+        "input 'I': Invalid offset for shared memory region: it and the size add up past 64 bits"
     );
     assert_eq!(
         input(&format!(r#"{base},"parameters":{{"binary_data_size":-1}}"#)),
