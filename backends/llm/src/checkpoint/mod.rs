@@ -26,4 +26,4 @@ pub use error::{CheckpointError, CheckpointErrorKind};
 pub use open::Checkpoint;
 pub use text::ChatTemplateSource;
 pub use weight::Weight;
-pub use weight_type::WeightType;
+pub use weight_type::{WeightType, q4_k_scales};
