@@ -15,9 +15,10 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
-use super::avx512::Avx512;
+use super::avx512::{Avx512, minima, quants, scales};
+use super::format::{Format, Q4K, Q40, Q41, Q50, Q80};
 use super::isa::{LANES, QUANT_BASE, QUANT_BYTES, Tile};
-use crate::linear::{Line, Packed, PackedType, QuantRows};
+use crate::linear::{Line, Packed, PackedType, QuantPanel, QuantRows};
 
 /// Activation rows of a tile.
 pub(super) const ROWS: usize = 32;
@@ -92,44 +93,43 @@ pub(super) fn end() {
 #[inline(always)]
 pub(super) fn tile(isa: Avx512, w: &Packed, panel: usize, x: &QuantRows, m0: usize, out: &mut Tile) {
     match w.ty {
-        PackedType::Q4_1 => tile_of::<0, true>(isa, w, panel, x, m0, out),
-        PackedType::Q4_0 => tile_of::<8, false>(isa, w, panel, x, m0, out),
-        _ => tile_of::<128, false>(isa, w, panel, x, m0, out),
+        PackedType::Q4_0 => tile_of::<Q40>(isa, w, panel, x, m0, out),
+        PackedType::Q4_1 => tile_of::<Q41>(isa, w, panel, x, m0, out),
+        PackedType::Q5_0 => tile_of::<Q50>(isa, w, panel, x, m0, out),
+        PackedType::Q4K => tile_of::<Q4K>(isa, w, panel, x, m0, out),
+        _ => tile_of::<Q80>(isa, w, panel, x, m0, out),
     }
 }
 
-/// Weights are stored with `BIAS` added; Q4_1 (`MIN`) has none, but minima.
+/// Types whose blocks have one scale, so that a block is one product of the tile unit.
+pub(super) fn multiplies(ty: PackedType) -> bool {
+    !matches!(ty, PackedType::F32 | PackedType::F16 | PackedType::BF16 | PackedType::Q6K)
+}
+
 #[inline(always)]
-fn tile_of<const BIAS: i32, const MIN: bool>(
-    _: Avx512,
-    w: &Packed,
-    panel: usize,
-    x: &QuantRows,
-    m0: usize,
-    out: &mut Tile,
-) {
-    let p = w.panel(panel);
+fn tile_of<F: Format>(_: Avx512, w: &Packed, panel: usize, x: &QuantRows, m0: usize, out: &mut Tile) {
+    let p = w.panel::<F>(panel);
     let xr = x.rows(m0, ROWS);
-    assert!(p.blocks == xr.blocks && (!MIN || p.mins.len() == p.blocks));
+    assert!(p.blocks == xr.blocks);
     let row_bytes = xr.blocks * QUANT_BYTES;
     // Written before they are read: zeroing 10 kB a tile would show.
     let mut lines = MaybeUninit::<[[Line; 8]; 2]>::uninit();
     let mut products = MaybeUninit::<[Products; 2]>::uninit();
-    // SAFETY: the argument proves AVX-512, `begin` proves AMX. `p` holds `blocks` blocks of quants, scales and (MIN)
-    // minima; `xr` holds 32 rows of as many blocks, `row_bytes` apart.
+    // SAFETY: the argument proves AVX-512, `begin` proves AMX. `p` holds `blocks` blocks of what its format
+    // says; `xr` holds 32 rows of as many blocks, `row_bytes` apart.
     unsafe {
         for row in out.iter_mut() {
             _mm512_storeu_ps(row.as_mut_ptr(), _mm512_setzero_ps());
         }
-        if BIAS != 128 {
-            expand(p.quants, 0, lines.as_mut_ptr().cast());
+        if !F::WHOLE {
+            expand::<F>(&p, 0, lines.as_mut_ptr().cast());
         }
         // The tile unit works on block b while the vector units finish block b - 1.
         for b in 0..=p.blocks {
             if b < p.blocks {
-                let weights = match BIAS {
-                    128 => p.quants.as_ptr().add(b * 8),
-                    _ => lines.as_ptr().cast::<Line>().add(b % 2 * 8),
+                let weights = match F::WHOLE {
+                    true => p.quants.as_ptr().add(b * 8),
+                    false => lines.as_ptr().cast::<Line>().add(b % 2 * 8),
                 };
                 let rows = xr.q.as_ptr().add(b * QUANT_BYTES);
                 asm!(
@@ -158,15 +158,14 @@ fn tile_of<const BIAS: i32, const MIN: bool>(
                     options(nostack),
                 );
             }
-            if BIAS != 128 && b + 1 < p.blocks {
+            if !F::WHOLE && b + 1 < p.blocks {
                 // Early, so that the stores are done when the tile is loaded.
-                expand(p.quants, b + 1, lines.as_mut_ptr().cast::<Line>().add((b + 1) % 2 * 8));
+                expand::<F>(&p, b + 1, lines.as_mut_ptr().cast::<Line>().add((b + 1) % 2 * 8));
             }
             let Some(b) = b.checked_sub(1) else { continue };
             let base = _mm512_set1_ps(QUANT_BASE);
-            let d = _mm512_cvtph_ps(_mm256_loadu_si256(p.scales.as_ptr().add(b).cast()));
-            let min =
-                if MIN { _mm512_cvtph_ps(_mm256_loadu_si256(p.mins.as_ptr().add(b).cast())) } else { d };
+            let [d, _] = scales::<F>(&p, b);
+            let min = if F::MIN { minima::<F>(&p, b) } else { d };
             for half in 0..2 {
                 let done = products
                     .as_ptr()
@@ -179,15 +178,15 @@ fn tile_of<const BIAS: i32, const MIN: bool>(
                 for m in 0..LANES {
                     let mut high = _mm512_loadu_si512(done.add(m * LANES).cast());
                     let mut low = _mm512_loadu_si512(done.add((LANES + m) * LANES).cast());
-                    if BIAS != 0 {
-                        let sums = xr.sums.get_unchecked(at);
-                        high = _mm512_sub_epi32(high, _mm512_set1_epi32(BIAS * sums[0]));
-                        low = _mm512_sub_epi32(low, _mm512_set1_epi32(BIAS * sums[1]));
+                    if F::BIAS != 0 {
+                        let [[h0, l0], [h1, l1]] = *xr.sums.get_unchecked(at);
+                        high = _mm512_sub_epi32(high, _mm512_set1_epi32(F::BIAS * (h0 + h1)));
+                        low = _mm512_sub_epi32(low, _mm512_set1_epi32(F::BIAS * (l0 + l1)));
                     }
                     let dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), base, _mm512_cvtepi32_ps(low));
                     let scale = _mm512_mul_ps(d, _mm512_set1_ps(*xr.scales.get_unchecked(at)));
                     let mut acc = _mm512_fmadd_ps(dot, scale, _mm512_loadu_ps(out[m].as_ptr()));
-                    if MIN {
+                    if F::MIN {
                         let sum = _mm512_set1_ps(*xr.scaled_sums.get_unchecked(at));
                         acc = _mm512_fmadd_ps(min, sum, acc);
                     }
@@ -199,19 +198,16 @@ fn tile_of<const BIAS: i32, const MIN: bool>(
     }
 }
 
-/// The 4-bit weights of a block as eight lines of bytes.
+/// The weights of a block as eight lines of bytes.
 ///
 /// # Safety
-/// AVX-512 is here; `quants` has the block; eight lines may be written to `to`.
+/// AVX-512 is here; the panel has the block; eight lines may be written to `to`.
 #[inline(always)]
-unsafe fn expand(quants: &[Line], block: usize, to: *mut Line) {
+unsafe fn expand<F: Format>(p: &QuantPanel<'_>, block: usize, to: *mut Line) {
     // SAFETY: by this function's contract.
     unsafe {
-        let mask = _mm512_set1_epi8(15);
-        for i in 0..4 {
-            let v = _mm512_loadu_si512(quants.as_ptr().add(block * 4 + i).cast());
-            _mm512_storeu_si512(to.add(i).cast(), _mm512_and_si512(v, mask));
-            _mm512_storeu_si512(to.add(i + 4).cast(), _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask));
+        for (i, line) in quants::<F>(p, block).into_iter().enumerate() {
+            _mm512_storeu_si512(to.add(i).cast(), line);
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
 use super::isa::{Isa, LANES, QUANT_BASE, QUANT_BYTES, Tile};
-use crate::linear::{HalfLine, Packed, PackedType, QuantRows};
+use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows};
 
 /// Proof that AVX2, FMA and F16C are here.
 #[derive(Clone, Copy)]
@@ -156,19 +157,10 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile) {
-        macro_rules! by_rows {
-            ($f:ident $(, $min:literal)?) => {
-                match rows {
-                    4 => self.$f::<4 $(, $min)?>(w, panel, x, m0, out),
-                    2 => self.$f::<2 $(, $min)?>(w, panel, x, m0, out),
-                    _ => self.$f::<1 $(, $min)?>(w, panel, x, m0, out),
-                }
-            };
-        }
-        match w.ty {
-            PackedType::Q4_1 => by_rows!(tile_q4, true),
-            PackedType::Q4_0 => by_rows!(tile_q4, false),
-            _ => by_rows!(tile_q8),
+        match rows {
+            4 => by_format!(w.ty, self.tile::<4>(w, panel, x, m0, out)),
+            2 => by_format!(w.ty, self.tile::<2>(w, panel, x, m0, out)),
+            _ => by_format!(w.ty, self.tile::<1>(w, panel, x, m0, out)),
         }
     }
 }
@@ -176,7 +168,7 @@ impl Isa for Avx2 {
 impl Avx2 {
     /// See the AVX-512 kernel: the same sums in the same order, eight outputs at a time.
     #[inline(always)]
-    fn tile_q4<const M: usize, const MIN: bool>(
+    fn tile<F: Format, const M: usize>(
         self,
         w: &Packed,
         panel: usize,
@@ -184,117 +176,66 @@ impl Avx2 {
         m0: usize,
         out: &mut Tile,
     ) {
-        let p = w.panel(panel);
+        let p = w.panel::<F>(panel);
         let xr = x.rows(m0, M);
-        assert!(p.blocks == xr.blocks && (!MIN || p.mins.len() == p.blocks));
-        // SAFETY: features proven. `p` holds `blocks` blocks of quants, scales and (MIN) minima; `xr` holds M rows of
-        // as many blocks.
+        assert!(p.blocks == xr.blocks);
+        // SAFETY: features proven. `p` holds `blocks` blocks of what its format says; `xr` holds M rows of as many.
         unsafe {
-            let mask = _mm256_set1_epi8(15);
             let ones = _mm256_set1_epi16(1);
             let base = _mm256_set1_ps(QUANT_BASE);
             for half in 0..2 {
                 let mut acc = [_mm256_setzero_ps(); M];
                 for b in 0..p.blocks {
-                    let q = p.quants.as_ptr().cast::<u8>().add(b * 256 + half * 32);
-                    let load = |i: usize| _mm256_loadu_si256(q.add(i * 64).cast());
-                    let (q0, q1, q2, q3) = (load(0), load(1), load(2), load(3));
-                    let lower = |v| _mm256_and_si256(v, mask);
-                    let upper = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
-                    let v = [
-                        lower(q0),
-                        lower(q1),
-                        lower(q2),
-                        lower(q3),
-                        upper(q0),
-                        upper(q1),
-                        upper(q2),
-                        upper(q3),
-                    ];
-                    let halves = |s: &[HalfLine]| {
-                        _mm256_cvtph_ps(_mm_loadu_si128(s.as_ptr().add(b).cast::<u16>().add(half * 8).cast()))
-                    };
-                    let d = halves(p.scales);
-                    let min = if MIN { halves(p.mins) } else { d };
+                    let v = quants::<F>(&p, b, half);
+                    let d = scales::<F>(&p, b, half);
+                    let min = if F::MIN { minima::<F>(&p, b, half) } else { _mm256_setzero_ps() };
                     for m in 0..M {
                         let at = m * xr.blocks + b;
                         let xq = xr.q.as_ptr().add(at * QUANT_BYTES).cast::<i32>();
-                        // Eight products of pairs, each at most 2 * 15 * 127, fit i16. (A closure would be a call.)
-                        macro_rules! dot8 {
-                            ($first:literal) => {{
-                                let mut sum = _mm256_setzero_si256();
-                                for i in 0..8 {
-                                    let x4 = _mm256_set1_epi32(xq.add($first + i).read_unaligned());
-                                    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(v[i], x4));
+                        let dx = _mm256_set1_ps(*xr.scales.get_unchecked(at));
+                        // Pairs of products are summed in 16 bits for as many lines as that holds. (A closure would
+                        // be a call.)
+                        macro_rules! sum {
+                            ($lines:expr, $first:literal, $bias:expr) => {{
+                                let mut sum = _mm256_set1_epi32($bias);
+                                let lines = $lines;
+                                let mut i = lines.start;
+                                while i < lines.end {
+                                    let mut pairs = _mm256_setzero_si256();
+                                    for i in i..i + chain::<F>() {
+                                        let x4 = _mm256_set1_epi32(xq.add($first + i).read_unaligned());
+                                        pairs = _mm256_add_epi16(pairs, products::<F>(v[i], x4));
+                                    }
+                                    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+                                    i += chain::<F>();
                                 }
-                                _mm256_madd_epi16(sum, ones)
+                                _mm256_cvtepi32_ps(sum)
                             }};
                         }
-                        let (mut high, mut low) = (dot8!(0), dot8!(8));
-                        if !MIN {
-                            let sums = xr.sums.get_unchecked(at);
-                            high = _mm256_sub_epi32(high, _mm256_set1_epi32(8 * sums[0]));
-                            low = _mm256_sub_epi32(low, _mm256_set1_epi32(8 * sums[1]));
+                        macro_rules! dot {
+                            ($lines:expr, $high:expr, $low:expr) => {{
+                                let bias = if F::WHOLE { 0 } else { -F::BIAS };
+                                let high = sum!($lines, 0, bias * $high);
+                                let low = sum!($lines, 8, bias * $low);
+                                _mm256_fmadd_ps(high, base, low)
+                            }};
                         }
-                        let dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(high), base, _mm256_cvtepi32_ps(low));
-                        let scale = _mm256_mul_ps(d, _mm256_set1_ps(*xr.scales.get_unchecked(at)));
-                        acc[m] = _mm256_fmadd_ps(dot, scale, acc[m]);
-                        if MIN {
+                        let [[h0, l0], [h1, l1]] = *xr.sums.get_unchecked(at);
+                        if F::HALVES {
+                            acc[m] = _mm256_fmadd_ps(dot!(0..4, h0, l0), _mm256_mul_ps(d[0], dx), acc[m]);
+                            acc[m] = _mm256_fmadd_ps(dot!(4..8, h1, l1), _mm256_mul_ps(d[1], dx), acc[m]);
+                        } else {
                             acc[m] = _mm256_fmadd_ps(
-                                min,
-                                _mm256_set1_ps(*xr.scaled_sums.get_unchecked(at)),
+                                dot!(0..8, h0 + h1, l0 + l1),
+                                _mm256_mul_ps(d[0], dx),
                                 acc[m],
                             );
                         }
-                    }
-                }
-                for m in 0..M {
-                    _mm256_storeu_ps(out[m].as_mut_ptr().add(half * 8), acc[m]);
-                }
-            }
-        }
-    }
-
-    /// 8-bit weights: the product of |w| and sign(w) * x, since `vpmaddubsw` wants one operand unsigned.
-    #[inline(always)]
-    fn tile_q8<const M: usize>(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, out: &mut Tile) {
-        let p = w.panel(panel);
-        let xr = x.rows(m0, M);
-        assert!(p.blocks == xr.blocks);
-        // SAFETY: features proven. `p` holds `blocks` blocks of quants and scales; `xr` holds M rows of as many.
-        unsafe {
-            let bias = _mm256_set1_epi8(-128);
-            let ones = _mm256_set1_epi16(1);
-            let base = _mm256_set1_ps(QUANT_BASE);
-            for half in 0..2 {
-                let mut acc = [_mm256_setzero_ps(); M];
-                for b in 0..p.blocks {
-                    let q = p.quants.as_ptr().cast::<u8>().add(b * 512 + half * 32);
-                    let d = _mm256_cvtph_ps(_mm_loadu_si128(
-                        p.scales.as_ptr().add(b).cast::<u16>().add(half * 8).cast(),
-                    ));
-                    let mut dots = [[_mm256_setzero_si256(); 2]; M];
-                    for i in 0..8 {
-                        let v = _mm256_xor_si256(_mm256_loadu_si256(q.add(i * 64).cast()), bias);
-                        let magnitude = _mm256_abs_epi8(v);
-                        for m in 0..M {
-                            let xq = xr.q.as_ptr().add((m * xr.blocks + b) * QUANT_BYTES).cast::<i32>();
-                            for part in 0..2 {
-                                let x4 = _mm256_set1_epi32(xq.add(part * 8 + i).read_unaligned());
-                                // At most 2 * 128 * 127: fits i16. -128 as |w| is 128 unsigned.
-                                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(x4, v));
-                                dots[m][part] =
-                                    _mm256_add_epi32(dots[m][part], _mm256_madd_epi16(pairs, ones));
-                            }
+                        if F::MIN {
+                            let sum = _mm256_set1_ps(*xr.scaled_sums.get_unchecked(at));
+                            acc[m] = _mm256_fmadd_ps(min, sum, acc[m]);
                         }
                     }
-                    for m in 0..M {
-                        let at = m * xr.blocks + b;
-                        let [high, low] = dots[m];
-                        let dot = _mm256_fmadd_ps(_mm256_cvtepi32_ps(high), base, _mm256_cvtepi32_ps(low));
-                        let scale = _mm256_mul_ps(d, _mm256_set1_ps(*xr.scales.get_unchecked(at)));
-                        acc[m] = _mm256_fmadd_ps(dot, scale, acc[m]);
-                    }
                 }
                 for m in 0..M {
                     _mm256_storeu_ps(out[m].as_mut_ptr().add(half * 8), acc[m]);
@@ -302,6 +243,150 @@ impl Avx2 {
             }
         }
     }
+}
+
+/// Lines whose products `vpmaddubsw` may sum up in 16 bits: two products of at most `largest quant * 127` each.
+const fn chain<F: Format>() -> usize {
+    match (F::WHOLE, F::HIGH_BITS) {
+        (true, _) => 1,
+        (_, 0) if !F::HALVES => 8,
+        (_, 0 | 1) => 4,
+        _ => 2,
+    }
+}
+
+/// Products of quants and activations, summed up in pairs. Whole bytes are taken as |w| and sign(w) * x, since one
+/// operand must be unsigned: at most 2 * 128 * 127 fits 16 bits, which 2 * 255 * 127 would not.
+///
+/// # Safety
+/// AVX2 is here.
+#[inline(always)]
+unsafe fn products<F: Format>(v: __m256i, x4: __m256i) -> __m256i {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if F::WHOLE {
+            // -128 as |w| is 128 unsigned.
+            return _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(x4, v));
+        }
+        _mm256_maddubs_epi16(v, x4)
+    }
+}
+
+/// Eight outputs' quants of block `b` as eight lines of bytes; with their signs if the bytes are whole.
+///
+/// # Safety
+/// AVX2 is here, and the panel has the block.
+#[inline(always)]
+unsafe fn quants<F: Format>(p: &QuantPanel<'_>, b: usize, half: usize) -> [__m256i; 8] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let q = p.quants.as_ptr().add(b * lines::<F>()).cast::<__m256i>().add(half);
+        let line = |i: usize| _mm256_loadu_si256(q.add(2 * i));
+        if F::WHOLE {
+            let signed = |i| _mm256_xor_si256(line(i), _mm256_set1_epi8(-128));
+            return [signed(0), signed(1), signed(2), signed(3), signed(4), signed(5), signed(6), signed(7)];
+        }
+        let mask = _mm256_set1_epi8(15);
+        let lower = |v| _mm256_and_si256(v, mask);
+        let upper = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
+        let (q0, q1, q2, q3) = (line(0), line(1), line(2), line(3));
+        let v = [lower(q0), lower(q1), lower(q2), lower(q3), upper(q0), upper(q1), upper(q2), upper(q3)];
+        // (Closures would be calls.)
+        macro_rules! with {
+            ($bits:literal, $v:expr, $high:expr) => {
+                _mm256_or_si256($v, _mm256_and_si256($high, _mm256_set1_epi8($bits)))
+            };
+        }
+        match F::HIGH_BITS {
+            1 => {
+                let h = line(4);
+                [
+                    with!(16, v[0], _mm256_slli_epi16::<4>(h)),
+                    with!(16, v[1], _mm256_slli_epi16::<3>(h)),
+                    with!(16, v[2], _mm256_slli_epi16::<2>(h)),
+                    with!(16, v[3], _mm256_slli_epi16::<1>(h)),
+                    with!(16, v[4], h),
+                    with!(16, v[5], _mm256_srli_epi16::<1>(h)),
+                    with!(16, v[6], _mm256_srli_epi16::<2>(h)),
+                    with!(16, v[7], _mm256_srli_epi16::<3>(h)),
+                ]
+            }
+            2 => {
+                let (g, h) = (line(4), line(5));
+                [
+                    with!(48, v[0], _mm256_slli_epi16::<4>(g)),
+                    with!(48, v[1], _mm256_slli_epi16::<2>(g)),
+                    with!(48, v[2], g),
+                    with!(48, v[3], _mm256_srli_epi16::<2>(g)),
+                    with!(48, v[4], _mm256_slli_epi16::<4>(h)),
+                    with!(48, v[5], _mm256_slli_epi16::<2>(h)),
+                    with!(48, v[6], h),
+                    with!(48, v[7], _mm256_srli_epi16::<2>(h)),
+                ]
+            }
+            _ => v,
+        }
+    }
+}
+
+/// As in the AVX-512 kernel, for eight outputs.
+///
+/// # Safety
+/// AVX2 is here, and the panel has the block.
+#[inline(always)]
+unsafe fn scales<F: Format>(p: &QuantPanel<'_>, b: usize, half: usize) -> [__m256; 2] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !F::SHARED {
+            return [halves(p.scales, b, half); 2];
+        }
+        let d = halves(p.scales, b / SHARE, half);
+        if F::HALVES {
+            let (first, second) = (parts(p, b, half), parts(p, b, 2 + half));
+            let (first, second) = (_mm256_cvtepi8_epi32(first), _mm256_cvtepi8_epi32(second));
+            return [
+                _mm256_mul_ps(d, _mm256_cvtepi32_ps(first)),
+                _mm256_mul_ps(d, _mm256_cvtepi32_ps(second)),
+            ];
+        }
+        [_mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(parts(p, b, half)))); 2]
+    }
+}
+
+/// As in the AVX-512 kernel, for eight outputs.
+///
+/// # Safety
+/// AVX2 is here, and the panel has the block.
+#[inline(always)]
+unsafe fn minima<F: Format>(p: &QuantPanel<'_>, b: usize, half: usize) -> __m256 {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !F::SHARED {
+            return halves(p.mins, b, half);
+        }
+        let whole = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(parts(p, b, 2 + half)));
+        _mm256_sub_ps(_mm256_setzero_ps(), _mm256_mul_ps(halves(p.mins, b / SHARE, half), whole))
+    }
+}
+
+/// The `i`-th eight of the 32 small whole numbers beside a block.
+///
+/// # Safety
+/// AVX2 is here, and the panel has the block.
+#[inline(always)]
+unsafe fn parts(p: &QuantPanel<'_>, b: usize, i: usize) -> __m128i {
+    // SAFETY: by this function's contract.
+    unsafe { _mm_loadl_epi64(p.parts.as_ptr().add(b).cast::<u8>().add(8 * i).cast()) }
+}
+
+/// Eight of line `i` as floats.
+///
+/// # Safety
+/// AVX2 and F16C are here, and there is such a line.
+#[inline(always)]
+unsafe fn halves(lines: &[HalfLine], i: usize, half: usize) -> __m256 {
+    // SAFETY: by this function's contract.
+    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(lines.as_ptr().add(i).cast::<__m128i>().add(half))) }
 }
 
 /// Sum of eight lanes, as a tree.

@@ -2,9 +2,10 @@
 
 use std::arch::x86_64::*;
 
+use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
 use super::isa::{Isa, LANES, QUANT_BASE, QUANT_BYTES, Tile};
 use super::{amx, avx2};
-use crate::linear::{Packed, PackedType, QuantRows};
+use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows};
 
 /// Proof that F, BW, VL, DQ, VNNI, FMA and F16C are here.
 #[derive(Clone, Copy)]
@@ -137,8 +138,8 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn begin(self, rows: usize) -> usize {
-        if rows < amx::ROWS || !amx::is_here() {
+    fn begin(self, ty: PackedType, rows: usize) -> usize {
+        if rows < amx::ROWS || !amx::multiplies(ty) || !amx::is_here() {
             return 0;
         }
         amx::begin();
@@ -157,29 +158,20 @@ impl Isa for Avx512 {
 
     #[inline(always)]
     fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile) {
-        macro_rules! by_rows {
-            ($f:ident $(, $min:literal)?) => {
-                match rows {
-                    16 => self.$f::<16 $(, $min)?>(w, panel, x, m0, out),
-                    8 => self.$f::<8 $(, $min)?>(w, panel, x, m0, out),
-                    4 => self.$f::<4 $(, $min)?>(w, panel, x, m0, out),
-                    2 => self.$f::<2 $(, $min)?>(w, panel, x, m0, out),
-                    _ => self.$f::<1 $(, $min)?>(w, panel, x, m0, out),
-                }
-            };
-        }
-        match w.ty {
-            PackedType::Q4_1 => by_rows!(tile_q4, true),
-            PackedType::Q4_0 => by_rows!(tile_q4, false),
-            _ => by_rows!(tile_q8),
+        match rows {
+            16 => by_format!(w.ty, self.tile::<16>(w, panel, x, m0, out)),
+            8 => by_format!(w.ty, self.tile::<8>(w, panel, x, m0, out)),
+            4 => by_format!(w.ty, self.tile::<4>(w, panel, x, m0, out)),
+            2 => by_format!(w.ty, self.tile::<2>(w, panel, x, m0, out)),
+            _ => by_format!(w.ty, self.tile::<1>(w, panel, x, m0, out)),
         }
     }
 }
 
 impl Avx512 {
-    /// 4-bit weights: `sum over blocks of dw * dx * (q . x)`, plus `m * dx * sum(x)` (Q4_1), or with `q - 8` (Q4_0).
+    /// `sum over blocks of dw * dx * (q . x - BIAS * sum(x))`, plus `min * dx * sum(x)`.
     #[inline(always)]
-    fn tile_q4<const M: usize, const MIN: bool>(
+    fn tile<F: Format, const M: usize>(
         self,
         w: &Packed,
         panel: usize,
@@ -187,47 +179,44 @@ impl Avx512 {
         m0: usize,
         out: &mut Tile,
     ) {
-        let p = w.panel(panel);
+        let p = w.panel::<F>(panel);
         let xr = x.rows(m0, M);
-        assert!(p.blocks == xr.blocks && (!MIN || p.mins.len() == p.blocks));
-        // SAFETY: features proven. `p` holds `blocks` blocks of quants, scales and (MIN) minima; `xr` holds M rows of
-        // as many blocks.
+        assert!(p.blocks == xr.blocks);
+        // SAFETY: features proven. `p` holds `blocks` blocks of what its format says; `xr` holds M rows of as many.
         unsafe {
-            let mask = _mm512_set1_epi8(15);
             let base = _mm512_set1_ps(QUANT_BASE);
             let mut acc = [_mm512_setzero_ps(); M];
             for b in 0..p.blocks {
-                let q = p.quants.as_ptr().cast::<u8>().add(b * 256);
-                let (q0, q1) = (_mm512_loadu_si512(q.cast()), _mm512_loadu_si512(q.add(64).cast()));
-                let (q2, q3) = (_mm512_loadu_si512(q.add(128).cast()), _mm512_loadu_si512(q.add(192).cast()));
-                let lower = |v| _mm512_and_si512(v, mask);
-                let upper = |v| _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
-                let v =
-                    [lower(q0), lower(q1), lower(q2), lower(q3), upper(q0), upper(q1), upper(q2), upper(q3)];
-                let d = _mm512_cvtph_ps(_mm256_loadu_si256(p.scales.as_ptr().add(b).cast()));
-                let min = if MIN {
-                    _mm512_cvtph_ps(_mm256_loadu_si256(p.mins.as_ptr().add(b).cast()))
-                } else {
-                    _mm512_setzero_ps()
-                };
+                let v = quants::<F>(&p, b);
+                let d = scales::<F>(&p, b);
+                let min = if F::MIN { minima::<F>(&p, b) } else { _mm512_setzero_ps() };
                 for m in 0..M {
                     let at = m * xr.blocks + b;
                     let xq = xr.q.as_ptr().add(at * QUANT_BYTES).cast::<i32>();
-                    let x4 = |i| xq.add(i).read_unaligned();
-                    let (mut high, mut low) = if MIN {
-                        (_mm512_setzero_si512(), _mm512_setzero_si512())
-                    } else {
-                        let [high, low] = *xr.sums.get_unchecked(at);
-                        (_mm512_set1_epi32(-8 * high), _mm512_set1_epi32(-8 * low))
-                    };
-                    for i in 0..8 {
-                        high = _mm512_dpbusd_epi32(high, v[i], _mm512_set1_epi32(x4(i)));
-                        low = _mm512_dpbusd_epi32(low, v[i], _mm512_set1_epi32(x4(i + 8)));
+                    let sums = *xr.sums.get_unchecked(at);
+                    let dx = _mm512_set1_ps(*xr.scales.get_unchecked(at));
+                    // The products of four lines or of all eight, in whole numbers. (A closure would be a call.)
+                    macro_rules! dot {
+                        ($lines:expr, $high:expr, $low:expr) => {{
+                            let (mut high, mut low) =
+                                (_mm512_set1_epi32(-F::BIAS * $high), _mm512_set1_epi32(-F::BIAS * $low));
+                            for i in $lines {
+                                let x4 = |i: usize| _mm512_set1_epi32(xq.add(i).read_unaligned());
+                                high = _mm512_dpbusd_epi32(high, v[i], x4(i));
+                                low = _mm512_dpbusd_epi32(low, v[i], x4(i + 8));
+                            }
+                            _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), base, _mm512_cvtepi32_ps(low))
+                        }};
                     }
-                    let dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), base, _mm512_cvtepi32_ps(low));
-                    let scale = _mm512_mul_ps(d, _mm512_set1_ps(*xr.scales.get_unchecked(at)));
-                    acc[m] = _mm512_fmadd_ps(dot, scale, acc[m]);
-                    if MIN {
+                    let [[h0, l0], [h1, l1]] = sums;
+                    if F::HALVES {
+                        acc[m] = _mm512_fmadd_ps(dot!(0..4, h0, l0), _mm512_mul_ps(d[0], dx), acc[m]);
+                        acc[m] = _mm512_fmadd_ps(dot!(4..8, h1, l1), _mm512_mul_ps(d[1], dx), acc[m]);
+                    } else {
+                        acc[m] =
+                            _mm512_fmadd_ps(dot!(0..8, h0 + h1, l0 + l1), _mm512_mul_ps(d[0], dx), acc[m]);
+                    }
+                    if F::MIN {
                         acc[m] =
                             _mm512_fmadd_ps(min, _mm512_set1_ps(*xr.scaled_sums.get_unchecked(at)), acc[m]);
                     }
@@ -238,40 +227,116 @@ impl Avx512 {
             }
         }
     }
+}
 
-    /// 8-bit weights, kept as `q + 128` for the unsigned operand; `128 * sum(x)` is taken off again.
-    #[inline(always)]
-    fn tile_q8<const M: usize>(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, out: &mut Tile) {
-        let p = w.panel(panel);
-        let xr = x.rows(m0, M);
-        assert!(p.blocks == xr.blocks);
-        // SAFETY: features proven. `p` holds `blocks` blocks of quants and scales; `xr` holds M rows of as many.
-        unsafe {
-            let base = _mm512_set1_ps(QUANT_BASE);
-            let mut acc = [_mm512_setzero_ps(); M];
-            for b in 0..p.blocks {
-                let q = p.quants.as_ptr().cast::<u8>().add(b * 512);
-                let w4 = |i: usize| _mm512_loadu_si512(q.add(i * 64).cast());
-                let v = [w4(0), w4(1), w4(2), w4(3), w4(4), w4(5), w4(6), w4(7)];
-                let d = _mm512_cvtph_ps(_mm256_loadu_si256(p.scales.as_ptr().add(b).cast()));
-                for m in 0..M {
-                    let at = m * xr.blocks + b;
-                    let xq = xr.q.as_ptr().add(at * QUANT_BYTES).cast::<i32>();
-                    let x4 = |i| xq.add(i).read_unaligned();
-                    let [high, low] = *xr.sums.get_unchecked(at);
-                    let (mut high, mut low) = (_mm512_set1_epi32(-128 * high), _mm512_set1_epi32(-128 * low));
-                    for i in 0..8 {
-                        high = _mm512_dpbusd_epi32(high, v[i], _mm512_set1_epi32(x4(i)));
-                        low = _mm512_dpbusd_epi32(low, v[i], _mm512_set1_epi32(x4(i + 8)));
-                    }
-                    let dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), base, _mm512_cvtepi32_ps(low));
-                    let scale = _mm512_mul_ps(d, _mm512_set1_ps(*xr.scales.get_unchecked(at)));
-                    acc[m] = _mm512_fmadd_ps(dot, scale, acc[m]);
-                }
+/// The quants of block `b` as eight lines of bytes.
+///
+/// # Safety
+/// AVX-512 is here, and the panel has the block.
+#[inline(always)]
+pub(super) unsafe fn quants<F: Format>(p: &QuantPanel<'_>, b: usize) -> [__m512i; 8] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let q = p.quants.as_ptr().add(b * lines::<F>());
+        let line = |i: usize| _mm512_loadu_si512(q.add(i).cast());
+        if F::WHOLE {
+            return [line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7)];
+        }
+        let mask = _mm512_set1_epi8(15);
+        let lower = |v| _mm512_and_si512(v, mask);
+        let upper = |v| _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
+        let (q0, q1, q2, q3) = (line(0), line(1), line(2), line(3));
+        let v = [lower(q0), lower(q1), lower(q2), lower(q3), upper(q0), upper(q1), upper(q2), upper(q3)];
+        // (Closures would be calls.)
+        macro_rules! with {
+            ($bits:literal, $v:expr, $high:expr) => {
+                _mm512_or_si512($v, _mm512_and_si512($high, _mm512_set1_epi8($bits)))
+            };
+        }
+        match F::HIGH_BITS {
+            // Bit i of a byte belongs to line i.
+            1 => {
+                let h = line(4);
+                [
+                    with!(16, v[0], _mm512_slli_epi16::<4>(h)),
+                    with!(16, v[1], _mm512_slli_epi16::<3>(h)),
+                    with!(16, v[2], _mm512_slli_epi16::<2>(h)),
+                    with!(16, v[3], _mm512_slli_epi16::<1>(h)),
+                    with!(16, v[4], h),
+                    with!(16, v[5], _mm512_srli_epi16::<1>(h)),
+                    with!(16, v[6], _mm512_srli_epi16::<2>(h)),
+                    with!(16, v[7], _mm512_srli_epi16::<3>(h)),
+                ]
             }
-            for m in 0..M {
-                _mm512_storeu_ps(out[m].as_mut_ptr(), acc[m]);
+            // Bits 2i and 2i + 1 of a byte belong to lines i and i + 4, each of which has a line of them.
+            2 => {
+                let (g, h) = (line(4), line(5));
+                [
+                    with!(48, v[0], _mm512_slli_epi16::<4>(g)),
+                    with!(48, v[1], _mm512_slli_epi16::<2>(g)),
+                    with!(48, v[2], g),
+                    with!(48, v[3], _mm512_srli_epi16::<2>(g)),
+                    with!(48, v[4], _mm512_slli_epi16::<4>(h)),
+                    with!(48, v[5], _mm512_slli_epi16::<2>(h)),
+                    with!(48, v[6], h),
+                    with!(48, v[7], _mm512_srli_epi16::<2>(h)),
+                ]
             }
+            _ => v,
         }
     }
+}
+
+/// The scales of block `b`, of each half if the format has two.
+///
+/// # Safety
+/// AVX-512 is here, and the panel has the block.
+#[inline(always)]
+pub(super) unsafe fn scales<F: Format>(p: &QuantPanel<'_>, b: usize) -> [__m512; 2] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !F::SHARED {
+            return [halves(p.scales, b); 2];
+        }
+        let d = halves(p.scales, b / SHARE);
+        let parts = p.parts.as_ptr().add(b).cast::<__m128i>();
+        if F::HALVES {
+            let (first, second) = (_mm_loadu_si128(parts), _mm_loadu_si128(parts.add(1)));
+            let (first, second) = (_mm512_cvtepi8_epi32(first), _mm512_cvtepi8_epi32(second));
+            return [
+                _mm512_mul_ps(d, _mm512_cvtepi32_ps(first)),
+                _mm512_mul_ps(d, _mm512_cvtepi32_ps(second)),
+            ];
+        }
+        // The minima are the second part.
+        [_mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(parts)))); 2]
+    }
+}
+
+/// The minima of block `b`.
+///
+/// # Safety
+/// AVX-512 is here, and the panel has the block.
+#[inline(always)]
+pub(super) unsafe fn minima<F: Format>(p: &QuantPanel<'_>, b: usize) -> __m512 {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if !F::SHARED {
+            return halves(p.mins, b);
+        }
+        let parts = p.parts.as_ptr().add(b).cast::<__m128i>();
+        let whole = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(parts.add(1))));
+        // Taken off, as the file has it.
+        _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(halves(p.mins, b / SHARE), whole))
+    }
+}
+
+/// Line `i` as floats.
+///
+/// # Safety
+/// AVX-512 is here, and there is such a line.
+#[inline(always)]
+unsafe fn halves(lines: &[HalfLine], i: usize) -> __m512 {
+    // SAFETY: by this function's contract.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(lines.as_ptr().add(i).cast())) }
 }

@@ -48,8 +48,8 @@ impl Element for Brain {
 #[inline(always)]
 pub(crate) fn gemm<I: Isa>(isa: I, w: &Packed, x: &Activations, units: Range<usize>, out: &Output<'_>) {
     let mut tiles: [Tile; 2] = [[[0.0; LANES]; MAX_TILE]; 2];
-    let fused = matches!(out.epilogue, Epilogue::SiluMul);
-    let large = if w.is_quantized() { isa.begin(x.rows) } else { 0 };
+    let fused = matches!(out.epilogue, Epilogue::SiluMul | Epilogue::BiasSiluMul(_));
+    let large = if w.is_quantized() { isa.begin(w.ty, x.rows) } else { 0 };
     for unit in units {
         let mut m0 = 0;
         while m0 < x.rows {
@@ -62,8 +62,16 @@ pub(crate) fn gemm<I: Isa>(isa: I, w: &Packed, x: &Activations, units: Range<usi
                 tile(isa, w, 2 * unit, x, m0, rows, &mut tiles[0]);
                 tile(isa, w, 2 * unit + 1, x, m0, rows, &mut tiles[1]);
                 let cols = unit * LANES..(unit + 1) * LANES;
+                let biases = match out.epilogue {
+                    Epilogue::BiasSiluMul(b) => {
+                        [bias(isa, b, cols.start), bias(isa, b, w.rows / 2 + cols.start)]
+                    }
+                    _ => [isa.splat(0.0); 2],
+                };
                 for m in 0..rows {
-                    let product = silu_mul::simd(isa, isa.load(&tiles[0][m]), isa.load(&tiles[1][m]));
+                    let gate = isa.add(isa.load(&tiles[0][m]), biases[0]);
+                    let up = isa.add(isa.load(&tiles[1][m]), biases[1]);
+                    let product = silu_mul::simd(isa, gate, up);
                     // SAFETY: the units of a region are distinct, and so are their columns.
                     put(isa, unsafe { out.row(m0 + m, cols.clone()) }, product);
                 }
@@ -122,7 +130,7 @@ fn finish_full<I: Isa>(
 ) {
     let acc = isa.load(acc);
     let v = match epilogue {
-        Epilogue::Store | Epilogue::SiluMul => acc,
+        Epilogue::Store | Epilogue::SiluMul | Epilogue::BiasSiluMul(_) => acc,
         Epilogue::Add => isa.add(isa.load(to), acc),
         Epilogue::Bias(b) => isa.add(acc, bias(isa, b, first)),
         Epilogue::BiasAdd(b) => isa.add(isa.load(to), isa.add(acc, bias(isa, b, first))),

@@ -3,7 +3,7 @@
 //! A kernel that is written against [`Isa`] gives bit-identical results on every implementation: all operations are
 //! exactly rounded, `fma` is fused everywhere, and reductions over lanes have one order.
 
-use crate::linear::{Packed, QuantRows};
+use crate::linear::{Packed, PackedType, QuantRows};
 
 /// Lanes of a vector, and rows of a packed panel.
 pub(crate) const LANES: usize = 16;
@@ -55,10 +55,10 @@ pub(crate) trait Isa: Copy + 'static {
     /// `out[m] = panel * row m0 + m` for quantised weights and activations, `m < rows`, `rows` one of [`Self::TILES`].
     fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile);
 
-    /// Before a product of `rows` rows: the rows of a larger tile that [`Self::large_tile`] can do, or 0.
+    /// Before a product of `rows` rows: the rows of a larger tile that [`Self::large_tile`] can do for this type, or 0.
     #[inline(always)]
-    fn begin(self, rows: usize) -> usize {
-        let _ = rows;
+    fn begin(self, ty: PackedType, rows: usize) -> usize {
+        let _ = (ty, rows);
         0
     }
 

@@ -19,6 +19,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod entries;
+pub(crate) mod format;
 mod gemm;
 pub(crate) mod isa;
 pub(crate) mod reference;

@@ -64,6 +64,9 @@ pub(crate) fn gemm(
                 Epilogue::BiasAdd(b) => *to += y + b[n],
                 Epilogue::BiasGelu(b) => *to = gelu::reference(y + b[n]),
                 Epilogue::SiluMul => *to = silu_mul::reference(gate[m], y),
+                Epilogue::BiasSiluMul(b) => {
+                    *to = silu_mul::reference(gate[m] + b[n], y + b[weights[0].rows() + n]);
+                }
             }
         }
     }

@@ -9,13 +9,16 @@ use crate::linear::{Activations, Epilogue, Layout, Linear};
 use crate::ops::{gelu, silu_mul};
 use crate::threads::Pool;
 
-const TYPES: [WeightType; 6] = [
+const TYPES: [WeightType; 9] = [
     WeightType::F32,
     WeightType::F16,
     WeightType::BF16,
     WeightType::Q8_0,
     WeightType::Q4_0,
     WeightType::Q4_1,
+    WeightType::Q5_0,
+    WeightType::Q4K,
+    WeightType::Q6K,
 ];
 
 /// A matrix of any bytes, but with tame scales.
@@ -34,8 +37,14 @@ fn weight(ty: WeightType, rows: usize, cols: usize, seed: u64) -> Weight {
             WeightType::F32 => bytes.extend(tame(next()).to_le_bytes()),
             WeightType::F16 => bytes.extend(half::f16::from_f32(tame(next())).to_le_bytes()),
             WeightType::BF16 => bytes.extend(half::bf16::from_f32(tame(next())).to_le_bytes()),
+            WeightType::Q6K => {
+                bytes.extend((0..192).map(|_| next() as u8));
+                // Scales of both signs.
+                bytes.extend((0..16).map(|_| next() as u8));
+                bytes.extend(half::f16::from_f32(tame(next()) / 100.0).to_le_bytes());
+            }
             _ => {
-                let scales = if ty == WeightType::Q4_1 { 2 } else { 1 };
+                let scales = if matches!(ty, WeightType::Q4_1 | WeightType::Q4K) { 2 } else { 1 };
                 for _ in 0..scales {
                     bytes.extend(half::f16::from_f32(tame(next())).to_le_bytes());
                 }
@@ -119,7 +128,7 @@ proptest! {
         seed in any::<u64>(),
         epilogue in 0usize..5,
     ) {
-        let cols = blocks * 32;
+        let cols = blocks * 32.max(ty.block_elems());
         let w = [weight(ty, outputs, cols, seed)];
         let x = activations(rows, cols, seed);
         let bias: Vec<f32> = (0..outputs).map(|i| i as f32 / 10.0).collect();
@@ -154,7 +163,7 @@ proptest! {
     #[test]
     fn fused(ty in prop::sample::select(TYPES.to_vec()), rows in 1usize..=20, panels in 1usize..4, seed in any::<u64>()) {
         let pool = Pool::new(2).unwrap();
-        let (cols, outputs) = (64, panels * 16);
+        let (cols, outputs) = (256, panels * 16);
         let pair = [weight(ty, outputs, cols, seed), weight(ty, outputs, cols, seed ^ 99)];
         let types = [weight(WeightType::Q4_1, 16, cols, seed), pair[0].clone(), pair[1].clone(), weight(WeightType::Q8_0, 5, cols, 3)];
         let mut x = activations(rows, cols, seed);

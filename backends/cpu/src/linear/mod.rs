@@ -8,13 +8,13 @@ use std::ops::Range;
 use trireme_llm::checkpoint::{Weight, WeightType};
 
 use crate::error::EngineError;
-use crate::kernels::isa::{BLOCK, LANES};
+use crate::kernels::isa::LANES;
 use crate::kernels::{Kernels, reference};
 use crate::shared::SharedMut;
 use crate::threads::Pool;
 
 pub(crate) use activations::{Activations, QuantRows, QuantSliceMut, each_row};
-pub(crate) use pack::{F32Line, HalfLine, Line, Packed, PackedType};
+pub(crate) use pack::{F32Line, HalfLine, Line, Packed, PackedType, QuantPanel};
 
 /// What is done with a product before it is stored.
 #[derive(Clone, Copy)]
@@ -27,6 +27,8 @@ pub(crate) enum Epilogue<'a> {
     BiasGelu(&'a [f32]),
     /// `silu(gate) * up`, for [`Layout::GateUp`] only.
     SiluMul,
+    /// The same with the biases of gate and of up, one after another.
+    BiasSiluMul(&'a [f32]),
 }
 
 impl Epilogue<'_> {
@@ -36,6 +38,7 @@ impl Epilogue<'_> {
             Self::Store => Epilogue::Store,
             Self::Add => Epilogue::Add,
             Self::SiluMul => Epilogue::SiluMul,
+            Self::BiasSiluMul(_) => Epilogue::BiasSiluMul(bias),
             Self::Bias(_) => Epilogue::Bias(bias),
             Self::BiasAdd(_) => Epilogue::BiasAdd(bias),
             Self::BiasGelu(_) => Epilogue::BiasGelu(bias),
@@ -108,12 +111,10 @@ impl Linear {
             let expected = vec![w.rows(), cols];
             return Err(EngineError::WeightShape { name: w.name.clone(), found: w.shape.clone(), expected });
         }
-        if kernels.packs() && weights.iter().any(|w| is_quantized(w.ty)) && !cols.is_multiple_of(BLOCK) {
-            return Err(EngineError::Shape {
-                what: "columns of a quantised weight",
-                value: cols,
-                multiple: BLOCK,
-            });
+        let blocks = weights.iter().map(|w| w.ty.block_elems()).max().unwrap_or(1);
+        if kernels.packs() && !cols.is_multiple_of(blocks) {
+            let what = "columns of a quantised weight";
+            return Err(EngineError::Shape { what, value: cols, multiple: blocks });
         }
         if layout == Layout::GateUp {
             let [gate, up] = weights else {
@@ -210,5 +211,5 @@ fn pieces(rows: usize) -> usize {
 }
 
 fn is_quantized(ty: WeightType) -> bool {
-    ty.block_elems() == BLOCK
+    ty.block_elems() > 1
 }

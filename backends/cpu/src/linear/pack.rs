@@ -4,14 +4,22 @@
 //! ```text
 //! F32, F16, BF16   for each k:      | w[row 0][k] .. w[row 15][k] |
 //! Q8_0             for each block:  8 lines, line i  = for each row 4 bytes: q[4i .. 4i + 4] + 128
-//! Q4_0, Q4_1       for each block:  4 lines, line i  = for each row 4 bytes: low half q[4i ..], high half q[16 + 4i ..]
-//!                  apart from them: | d of row 0 .. d of row 15 | and, for Q4_1, the same of m, as f16
+//! other quants     for each block:  4 lines, line i  = for each row 4 bytes: low half the lower 4 bits of q[4i ..],
+//!                                                      high half those of q[16 + 4i ..]
+//!   of 5 bits      and 1 line       = for each row 4 bytes: bit i of byte j is the 5th of q[4i + j]
+//!   of 6 bits      and 2 lines      = for each row 4 bytes: bits 2i, 2i + 1 of byte j are the 5th and 6th of
+//!                                     q[4i + j], in the second line of q[16 + 4i + j]
+//!
+//! apart from them  for each block:  | d of row 0 .. d of row 15 | and, for Q4_1, the same of m, as f16
+//! Q4_K, Q6_K       for each eight blocks the same d (and, for Q4_K, m), and for each block two whole numbers a row:
+//!                                   | 16 scales | 16 minima | (Q4_K), | 16 scales of each half | (Q6_K)
 //! ```
 //! A line is 64 bytes. Rows beyond the last are zero.
 
-use trireme_llm::checkpoint::{Weight, WeightType};
+use trireme_llm::checkpoint::{Weight, WeightType, q4_k_scales};
 
-use crate::kernels::isa::LANES;
+use crate::kernels::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, lines};
+use crate::kernels::isa::{BLOCK, LANES};
 use crate::shared::SharedMut;
 use crate::threads::Pool;
 
@@ -30,6 +38,11 @@ pub(crate) struct F32Line(pub(crate) [f32; LANES]);
 #[repr(align(32))]
 pub(crate) struct HalfLine(pub(crate) [u16; LANES]);
 
+/// Two whole numbers of a block for each row.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+pub(crate) struct PartLine(pub(crate) [[u8; LANES]; 2]);
+
 /// A packed matrix.
 pub(crate) struct Packed {
     pub(crate) ty: PackedType,
@@ -39,6 +52,7 @@ pub(crate) struct Packed {
     /// Half-precision elements, or scales.
     half: Vec<HalfLine>,
     mins: Vec<HalfLine>,
+    parts: Vec<PartLine>,
     quants: Vec<Line>,
 }
 
@@ -47,8 +61,45 @@ pub(crate) struct QuantPanel<'a> {
     pub(crate) blocks: usize,
     pub(crate) quants: &'a [Line],
     pub(crate) scales: &'a [HalfLine],
-    /// Empty unless the type is Q4_1.
+    /// Empty unless the format has minima.
     pub(crate) mins: &'a [HalfLine],
+    /// Empty unless the format has shared scales.
+    pub(crate) parts: &'a [PartLine],
+}
+
+/// What a panel of a quantised type holds for a block.
+#[derive(Clone, Copy, Default)]
+struct Shape {
+    lines: usize,
+    high_bits: usize,
+    /// Blocks that share a scale.
+    share: usize,
+    min: bool,
+    parts: bool,
+}
+
+impl Shape {
+    fn of<F: Format>() -> Self {
+        Self {
+            lines: lines::<F>(),
+            high_bits: F::HIGH_BITS,
+            share: if F::SHARED { SHARE } else { 1 },
+            min: F::MIN,
+            parts: F::SHARED,
+        }
+    }
+
+    fn of_type(ty: WeightType) -> Option<Self> {
+        match ty {
+            WeightType::F32 | WeightType::F16 | WeightType::BF16 => None,
+            WeightType::Q8_0 => Some(Self::of::<Q80>()),
+            WeightType::Q4_0 => Some(Self::of::<Q40>()),
+            WeightType::Q4_1 => Some(Self::of::<Q41>()),
+            WeightType::Q5_0 => Some(Self::of::<Q50>()),
+            WeightType::Q4K => Some(Self::of::<Q4K>()),
+            WeightType::Q6K => Some(Self::of::<Q6K>()),
+        }
+    }
 }
 
 /// A row of a packed matrix: where it comes from. `None` is a row of zeros.
@@ -58,44 +109,54 @@ impl Packed {
     /// Packs `rows` rows of `cols` elements; `source(r)` gives the bytes of row `r`.
     fn new(ty: WeightType, rows: usize, cols: usize, pool: &Pool, source: Source<'_>) -> Self {
         let panels = rows.div_ceil(LANES);
-        let blocks = panels * (cols / ty.block_elems());
-        let mut packed =
-            Self { ty, rows, cols, f32: Vec::new(), half: Vec::new(), mins: Vec::new(), quants: Vec::new() };
-        let mut lines = 0;
-        match ty {
-            WeightType::F32 => packed.f32 = vec![F32Line([0.0; LANES]); blocks],
-            WeightType::F16 | WeightType::BF16 => packed.half = vec![HalfLine([0; LANES]); blocks],
-            WeightType::Q8_0 => lines = 8,
-            WeightType::Q4_0 | WeightType::Q4_1 => lines = 4,
+        // Of one panel.
+        let shape = Shape::of_type(ty);
+        let (mut floats, mut halves, mut mins, mut parts, mut quants) = (0, 0, 0, 0, 0);
+        match shape {
+            None if ty == WeightType::F32 => floats = cols,
+            None => halves = cols,
+            Some(shape) => {
+                let blocks = cols / BLOCK;
+                halves = blocks / shape.share;
+                mins = if shape.min { halves } else { 0 };
+                parts = if shape.parts { blocks } else { 0 };
+                quants = blocks * shape.lines;
+            }
         }
-        if lines > 0 {
-            packed.quants = vec![Line([0; 64]); blocks * lines];
-            packed.half = vec![HalfLine([0; LANES]); blocks];
-        }
-        if ty == WeightType::Q4_1 {
-            packed.mins = vec![HalfLine([0; LANES]); blocks];
-        }
-        let f32 = SharedMut::new(&mut packed.f32);
-        let half = SharedMut::new(&mut packed.half);
-        let mins = SharedMut::new(&mut packed.mins);
-        let quants = SharedMut::new(&mut packed.quants);
-        let per_panel = cols / ty.block_elems();
-        let some = |present: bool| if present { per_panel } else { 0 };
+        let mut packed = Self {
+            ty,
+            rows,
+            cols,
+            f32: vec![F32Line([0.0; LANES]); panels * floats],
+            half: vec![HalfLine([0; LANES]); panels * halves],
+            mins: vec![HalfLine([0; LANES]); panels * mins],
+            parts: vec![PartLine([[0; LANES]; 2]); panels * parts],
+            quants: vec![Line([0; 64]); panels * quants],
+        };
+        let to_f32 = SharedMut::new(&mut packed.f32);
+        let to_half = SharedMut::new(&mut packed.half);
+        let to_mins = SharedMut::new(&mut packed.mins);
+        let to_parts = SharedMut::new(&mut packed.parts);
+        let to_quants = SharedMut::new(&mut packed.quants);
         pool.run_ranges(panels, 8, |range| {
             for p in range {
                 let part = |n: usize| p * n..(p + 1) * n;
                 // SAFETY: each panel is packed by one call and its parts overlap no other panel's.
                 let mut panel = unsafe {
                     PanelMut {
-                        f32: f32.part(part(some(ty == WeightType::F32))),
-                        half: half.part(part(some(ty != WeightType::F32))),
-                        mins: mins.part(part(some(ty == WeightType::Q4_1))),
-                        quants: quants.part(part(per_panel * lines)),
+                        f32: to_f32.part(part(floats)),
+                        half: to_half.part(part(halves)),
+                        mins: to_mins.part(part(mins)),
+                        parts: to_parts.part(part(parts)),
+                        quants: to_quants.part(part(quants)),
                     }
                 };
                 for lane in 0..LANES {
                     if let Some(row) = (p * LANES + lane < rows).then(|| source(p * LANES + lane)).flatten() {
-                        panel.set_row(ty, lane, row);
+                        match shape {
+                            None => panel.set_floats(ty, lane, row),
+                            Some(shape) => panel.set_quants(ty, shape, lane, row),
+                        }
                     }
                 }
             }
@@ -137,7 +198,8 @@ impl Packed {
 
     /// The bytes that a product with this matrix reads.
     pub(crate) fn bytes(&self) -> usize {
-        self.f32.len() * 64 + self.half.len() * 32 + self.mins.len() * 32 + self.quants.len() * 64
+        let small = self.half.len() + self.mins.len() + self.parts.len();
+        (self.f32.len() + self.quants.len()) * 64 + small * 32
     }
 
     pub(crate) fn panel_f32(&self, panel: usize) -> &[F32Line] {
@@ -149,15 +211,21 @@ impl Packed {
     }
 
     /// A panel of a quantised type.
-    pub(crate) fn panel(&self, panel: usize) -> QuantPanel<'_> {
-        let blocks = self.cols / self.ty.block_elems();
-        let lines = if self.ty == WeightType::Q8_0 { 8 } else { 4 };
+    ///
+    /// # Panics
+    /// If the type is another than `F`'s.
+    #[inline(always)]
+    pub(crate) fn panel<F: Format>(&self, panel: usize) -> QuantPanel<'_> {
+        assert!(self.ty == F::TYPE);
+        let blocks = self.cols / BLOCK;
+        let scales = if F::SHARED { blocks / SHARE } else { blocks };
         let of = |n: usize| panel * n..(panel + 1) * n;
         QuantPanel {
             blocks,
-            quants: &self.quants[of(blocks * lines)],
-            scales: &self.half[of(blocks)],
-            mins: if self.ty == WeightType::Q4_1 { &self.mins[of(blocks)] } else { &[] },
+            quants: &self.quants[of(blocks * lines::<F>())],
+            scales: &self.half[of(scales)],
+            mins: if F::MIN { &self.mins[of(scales)] } else { &[] },
+            parts: if F::SHARED { &self.parts[of(blocks)] } else { &[] },
         }
     }
 }
@@ -166,37 +234,104 @@ struct PanelMut<'a> {
     f32: &'a mut [F32Line],
     half: &'a mut [HalfLine],
     mins: &'a mut [HalfLine],
+    parts: &'a mut [PartLine],
     quants: &'a mut [Line],
 }
 
 impl PanelMut<'_> {
-    fn set_row(&mut self, ty: WeightType, lane: usize, row: &[u8]) {
-        let u16_at = |b: &[u8], i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
+    fn set_floats(&mut self, ty: WeightType, lane: usize, row: &[u8]) {
         for (k, b) in row.chunks_exact(ty.block_bytes()).enumerate() {
             match ty {
                 WeightType::F32 => self.f32[k].0[lane] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-                WeightType::F16 | WeightType::BF16 => self.half[k].0[lane] = u16_at(b, 0),
-                WeightType::Q8_0 => {
-                    self.half[k].0[lane] = u16_at(b, 0);
-                    for i in 0..8 {
-                        for j in 0..4 {
-                            self.quants[k * 8 + i].0[lane * 4 + j] = b[2 + i * 4 + j] ^ 0x80;
-                        }
-                    }
-                }
-                WeightType::Q4_0 | WeightType::Q4_1 => {
-                    self.half[k].0[lane] = u16_at(b, 0);
-                    if ty == WeightType::Q4_1 {
-                        self.mins[k].0[lane] = u16_at(b, 2);
-                    }
-                    // Byte j of the file holds elements j and j + 16, which is just the pairing of our lines.
-                    let nibbles = &b[ty.block_bytes() - 16..];
-                    for i in 0..4 {
-                        self.quants[k * 4 + i].0[lane * 4..lane * 4 + 4]
-                            .copy_from_slice(&nibbles[i * 4..i * 4 + 4]);
-                    }
-                }
+                _ => self.half[k].0[lane] = u16_at(b, 0),
             }
         }
     }
+
+    fn set_quants(&mut self, ty: WeightType, shape: Shape, lane: usize, row: &[u8]) {
+        for (i, b) in row.chunks_exact(ty.block_bytes()).enumerate() {
+            let blocks = ty.block_elems() / BLOCK;
+            let mut q = [0u8; 256];
+            match ty {
+                WeightType::Q8_0 => {
+                    self.half[i].0[lane] = u16_at(b, 0);
+                    q.iter_mut().zip(&b[2..]).for_each(|(q, b)| *q = b ^ 0x80);
+                }
+                WeightType::Q4K => {
+                    self.half[i].0[lane] = u16_at(b, 0);
+                    self.mins[i].0[lane] = u16_at(b, 2);
+                    for j in 0..SHARE {
+                        let [scale, min] = q4_k_scales(&b[4..16], j);
+                        self.parts[i * SHARE + j].0[0][lane] = scale;
+                        self.parts[i * SHARE + j].0[1][lane] = min;
+                        for (k, q) in q[j * BLOCK..(j + 1) * BLOCK].iter_mut().enumerate() {
+                            *q = b[16 + j / 2 * BLOCK + k] >> (j % 2 * 4) & 15;
+                        }
+                    }
+                }
+                WeightType::Q6K => {
+                    self.half[i].0[lane] = u16_at(b, 208);
+                    for j in 0..SHARE {
+                        for part in 0..2 {
+                            self.parts[i * SHARE + j].0[part][lane] = b[192 + 2 * j + part];
+                        }
+                        // Of 128 elements: 64 bytes of lower halves, 32 of upper bits.
+                        let (low, high) = (&b[j / 4 * 64..], &b[128 + j / 4 * 32..]);
+                        let j4 = j % 4;
+                        for (k, q) in q[j * BLOCK..(j + 1) * BLOCK].iter_mut().enumerate() {
+                            let lower = low[j4 % 2 * BLOCK + k] >> (j4 / 2 * 4) & 15;
+                            *q = lower | (high[k] >> (2 * j4) & 3) << 4;
+                        }
+                    }
+                }
+                _ => {
+                    self.half[i].0[lane] = u16_at(b, 0);
+                    if shape.min {
+                        self.mins[i].0[lane] = u16_at(b, 2);
+                    }
+                    let halves = &b[b.len() - 16..];
+                    for (k, half) in halves.iter().enumerate() {
+                        (q[k], q[k + 16]) = (half & 15, half >> 4);
+                    }
+                    if shape.high_bits == 1 {
+                        let bits = u32::from_le_bytes([b[2], b[3], b[4], b[5]]);
+                        (0..BLOCK).for_each(|k| q[k] |= ((bits >> k & 1) as u8) << 4);
+                    }
+                }
+            }
+            for (j, q) in q[..blocks * BLOCK].as_chunks::<BLOCK>().0.iter().enumerate() {
+                let first = (i * blocks + j) * shape.lines;
+                set_block(&mut self.quants[first..first + shape.lines], lane, shape.high_bits, q);
+            }
+        }
+    }
+}
+
+/// Puts a row's quants of one block into the block's lines.
+fn set_block(lines: &mut [Line], lane: usize, high_bits: usize, q: &[u8; BLOCK]) {
+    let at = |j: usize| lane * 4 + j;
+    if lines.len() == 8 {
+        for (i, q) in q.as_chunks::<4>().0.iter().enumerate() {
+            lines[i].0[at(0)..at(4)].copy_from_slice(q);
+        }
+        return;
+    }
+    for i in 0..4 {
+        for j in 0..4 {
+            let k = 4 * i + j;
+            lines[i].0[at(j)] = q[k] & 15 | q[k + 16] << 4;
+            match high_bits {
+                1 => lines[4].0[at(j)] |= (q[k] >> 4) << i | (q[k + 16] >> 4) << (i + 4),
+                2 => {
+                    lines[4].0[at(j)] |= (q[k] >> 4) << (2 * i);
+                    lines[5].0[at(j)] |= (q[k + 16] >> 4) << (2 * i);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn u16_at(b: &[u8], i: usize) -> u16 {
+    u16::from_le_bytes([b[i], b[i + 1]])
 }

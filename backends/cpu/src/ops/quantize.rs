@@ -27,9 +27,10 @@ pub(crate) fn simd<I: Isa>(isa: I, x: &[f32], out: QuantSliceMut<'_>) {
         isa.store_i8(low_a, la);
         isa.store_i8(low_b, lb);
         *scale = max / LARGEST;
-        let (high, low) = (isa.reduce_add(isa.add(ha, hb)), isa.reduce_add(isa.add(la, lb)));
-        *sum = [high as i32, low as i32];
-        *scaled_sum = *scale * (QUANT_BASE * high + low);
+        let (first, second) =
+            ([isa.reduce_add(ha), isa.reduce_add(la)], [isa.reduce_add(hb), isa.reduce_add(lb)]);
+        *sum = [first, second].map(|half| half.map(|x| x as i32));
+        *scaled_sum = *scale * (QUANT_BASE * (first[0] + second[0]) + (first[1] + second[1]));
     }
 }
 

@@ -30,4 +30,4 @@ pub(crate) use mapping::Mapping;
 pub use open::Checkpoint;
 pub use text::ChatTemplateSource;
 pub use weight::Weight;
-pub use weight_type::WeightType;
+pub use weight_type::{WeightType, q4_k_scales};

@@ -84,12 +84,15 @@ fn weight_type(name: &str, code: u32) -> Result<WeightType, Kind> {
         1 => Ok(WeightType::F16),
         2 => Ok(WeightType::Q4_0),
         3 => Ok(WeightType::Q4_1),
+        6 => Ok(WeightType::Q5_0),
         8 => Ok(WeightType::Q8_0),
+        12 => Ok(WeightType::Q4K),
+        14 => Ok(WeightType::Q6K),
         30 => Ok(WeightType::BF16),
         _ => {
             let ty = NAMES.get(code as usize).map_or_else(|| format!("number {code}"), |n| (*n).to_owned());
             Err(Kind::Unsupported(format!(
-                "tensor type {ty} (of '{name}'; F32, F16, BF16, Q8_0, Q4_0 and Q4_1 can be read)"
+                "tensor type {ty} (of '{name}'; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q4_K and Q6_K can be read)"
             )))
         }
     }
