@@ -8,6 +8,7 @@ pub mod cli;
 
 mod cache;
 mod check;
+mod endpoint_file;
 mod io_threads;
 mod report;
 mod serve;
