@@ -20,6 +20,7 @@ use trireme_host::{
 };
 use trireme_protocol::{DataType, InferRequest, InputTensor, Limits, TensorData};
 use trireme_runtime::{ControlMode, Core, CoreOptions, Served};
+use trireme_scheduling::StartAfter;
 use trireme_telemetry::Registry;
 use trireme_telemetry::clock::now_ns;
 

@@ -10,6 +10,7 @@ mod cache;
 mod chat;
 mod check;
 mod checkpoint;
+mod endpoint_file;
 mod io_threads;
 mod plan;
 mod report;

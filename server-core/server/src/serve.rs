@@ -16,6 +16,7 @@ use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 
 use crate::checkpoint::{CHECKPOINT_BACKEND, CheckpointRepository};
 use crate::cli::{LogFormatFlag, Serve};
+use crate::endpoint_file::{EndpointFile, Endpoints};
 use crate::report;
 use crate::settings::{core_options, metric_options, restrictions, tls};
 
@@ -77,13 +78,19 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         print_out(&report::config(&config));
     }
     let listeners = reserved.listen()?;
+    let endpoint_file = flags
+        .endpoint_file
+        .as_deref()
+        .map(|path| EndpointFile::write(path, &listeners.endpoints()))
+        .transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("io")
         .enable_all()
         .build()
         .context("no threads for the front ends")?;
-    let code = runtime.block_on(serve_until_signal(&core, listeners, front_ends, exit_timeout))?;
+    let code =
+        runtime.block_on(serve_until_signal(&core, listeners, front_ends, endpoint_file, exit_timeout))?;
     runtime.shutdown_background();
     Ok(code)
 }
@@ -266,11 +273,19 @@ impl Reserved {
     }
 }
 
+impl Listeners {
+    fn endpoints(&self) -> Endpoints {
+        let address = |listener: &Option<TcpListener>| listener.as_ref()?.local_addr().ok();
+        Endpoints { http: address(&self.http), grpc: address(&self.grpc), metrics: address(&self.metrics) }
+    }
+}
+
 /// Opens the front ends and returns when they have ended and all instances are gone.
 async fn serve_until_signal(
     core: &Arc<Core>,
     listeners: Listeners,
     front_ends: FrontEnds,
+    endpoint_file: Option<EndpointFile>,
     exit_timeout: Duration,
 ) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -335,6 +350,7 @@ async fn serve_until_signal(
     tracing::info!("draining, at most {} s", exit_timeout.as_secs());
     core.begin_drain();
     debts.begin_end();
+    drop(endpoint_file);
     let _ = stop.send(true);
     // A server on which nothing runs needs a moment all the same.
     let exit_timeout = exit_timeout.max(A_MOMENT);

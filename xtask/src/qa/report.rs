@@ -123,7 +123,12 @@ fn line(miss: &Miss<'_>, notes: &Notes) -> String {
     let known = |note: &&Note| note.suite == miss.group.suite && miss.test.contains(&note.test);
     let reason = match notes.note.iter().find(known) {
         Some(note) => note.why.clone(),
-        None => without_places(&miss.reason).chars().take(240).collect::<String>().replace('|', "\\|").replace('<', "&lt;"),
+        None => without_places(&miss.reason)
+            .chars()
+            .take(240)
+            .collect::<String>()
+            .replace('|', "\\|")
+            .replace('<', "&lt;"),
     };
     let test = if miss.test.is_empty() { &miss.group.script } else { miss.test };
     let environment = &miss.group.environment;

@@ -22,7 +22,11 @@ fn models() -> [(&'static str, DecoderConfig, usize); 2] {
     [("Llama-3.1-8B", llama_8b(), 420_000), ("Llama-3.2-1B", llama_1b(), 420_000)]
 }
 
-fn load(config: &DecoderConfig, tokens: usize, options: Options) -> Result<CudaExecutor, Box<dyn std::error::Error>> {
+fn load(
+    config: &DecoderConfig,
+    tokens: usize,
+    options: Options,
+) -> Result<CudaExecutor, Box<dyn std::error::Error>> {
     let mut config = config.clone();
     config.max_position_embeddings = 16_384;
     Ok(CudaExecutor::load(&config, &Source::Dummy(3), &Options { max_kv_tokens: Some(tokens), ..options })?)
@@ -38,7 +42,8 @@ pub(crate) fn ceilings() -> Outcome {
     let (from, to) = (Buffer::new(&device, bytes)?, Buffer::new(&device, bytes)?);
     let fill = |at: u64, count: usize| {
         let (count, seed, mean, deviation) = (count as u64, 9u64, 0f32, 1f32);
-        let grid = trireme_tensorrtllm::device::Grid { blocks: (4096, 1, 1), threads: 256, shared: 0, early: false };
+        let grid =
+            trireme_tensorrtllm::device::Grid { blocks: (4096, 1, 1), threads: 256, shared: 0, early: false };
         // SAFETY: the arguments are those of `fill_random`.
         unsafe { kernels.fill_random.launch(&stream, grid, args![at, count, seed, mean, deviation]) }
     };
@@ -137,7 +142,8 @@ pub(crate) fn decode() -> Outcome {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
         let mut random = Random(4);
         let weights = (driver.executor.memory_plan().weights
-            - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size * 2 }) as f64;
+            - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size * 2 })
+            as f64;
         let kv = (driver.executor.info().kv.block_bytes / driver.executor.info().kv.block_tokens) as f64;
         for streams in [1u32, 2, 4, 8, 16, 32, 64, 128, 256] {
             read(&mut driver, 0..streams, CONTEXT, &mut random);
@@ -214,7 +220,10 @@ pub(crate) fn profile() -> Outcome {
     for (name, config, tokens) in models() {
         let mut executor = load(&config, tokens, Options::default())?;
         for rows in [1, 4, 8, 16, 32, 128, 256] {
-            println!("{name}, {rows} rows at {CONTEXT}, attention in up to {} parts", executor.attention_parts(rows));
+            println!(
+                "{name}, {rows} rows at {CONTEXT}, attention in up to {} parts",
+                executor.attention_parts(rows)
+            );
             for row in executor.profile_decode(rows, CONTEXT)? {
                 println!(
                     "  {:<10} {:>4} launches {:>9.1} us {:>8.2} us each {:>7.0} MB {:>6.0} GB/s  {}",
@@ -237,7 +246,12 @@ pub(crate) fn ready() -> Outcome {
     for (name, config, tokens) in models() {
         let start = Instant::now();
         let executor = load(&config, tokens, Options::default())?;
-        println!("{name} on {}: ready in {:.2} s; {}", executor.device_name(), start.elapsed().as_secs_f64(), executor.memory_plan());
+        println!(
+            "{name} on {}: ready in {:.2} s; {}",
+            executor.device_name(),
+            start.elapsed().as_secs_f64(),
+            executor.memory_plan()
+        );
     }
     Ok(())
 }

@@ -29,7 +29,12 @@ impl Driver {
         let slots = executor.info().max_slots;
         // From the back and scattered, so that tables are no ascending lists.
         let n = executor.info().kv.num_blocks as u32;
-        let free = (0..n).map(|i| (i * 7) % n).collect::<std::collections::BTreeSet<_>>().into_iter().rev().collect();
+        let free = (0..n)
+            .map(|i| (i * 7) % n)
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .rev()
+            .collect();
         let sequences = (0..slots).map(|_| Sequence::default()).collect();
         Self { executor, sequences, free, in_flight: Vec::new(), pending: StepDiff::default() }
     }
@@ -84,7 +89,11 @@ impl Driver {
             let position = self.sequences[slot as usize].length;
             self.grow(slot, position + 1);
             let sequence = &mut self.sequences[slot as usize];
-            self.pending.decode.push(DecodeRow { slot: Slot(slot), position: position as u32, sample: sequence.samples });
+            self.pending.decode.push(DecodeRow {
+                slot: Slot(slot),
+                position: position as u32,
+                sample: sequence.samples,
+            });
             sequence.samples += 1;
         }
     }

@@ -94,7 +94,13 @@ fn skinny(b: &mut Bench, n: usize, k: usize, rows: usize) -> Outcome {
         let (n, k, r) = (n as i32, k as i32, rows as i32);
         let blocks = (n as usize).div_ceil(outputs);
         // SAFETY: the arguments are those of the kernel, the buffers have its sizes.
-        unsafe { function.launch(&b.stream, grid((blocks, 1, 1), 256), args![weight, x, norm, eps, out, n, k, r, n]) }
+        unsafe {
+            function.launch(
+                &b.stream,
+                grid((blocks, 1, 1), 256),
+                args![weight, x, norm, eps, out, n, k, r, n],
+            )
+        }
     };
     let name = |what: &str| format!("{what} {n} x {k}, {rows} rows");
     let kernels = &b.kernels;
@@ -122,7 +128,14 @@ fn skinny(b: &mut Bench, n: usize, k: usize, rows: usize) -> Outcome {
     if n.is_multiple_of(2) && (n / 2).is_multiple_of(8) {
         let half = n / 2;
         let out = b.poisoned(rows * half * 2);
-        run(pick(kernels.skinny8_norm_silu_mul, kernels.skinny16_norm_silu_mul), &out, gain.at(0), half, 8, rows)?;
+        run(
+            pick(kernels.skinny8_norm_silu_mul, kernels.skinny16_norm_silu_mul),
+            &out,
+            gain.at(0),
+            half,
+            8,
+            rows,
+        )?;
         let all = dots(true, n);
         let mut wanted = Vec::new();
         for row in all.chunks_exact(n) {
@@ -141,7 +154,11 @@ fn norm_and_silu(b: &mut Bench, rows: usize, size: usize) -> Outcome {
     let (from, weight, to) = (input.at(0), gain.at(0), out.at(0));
     // SAFETY: the arguments are those of `rms_norm`.
     unsafe {
-        b.kernels.rms_norm.launch(&b.stream, grid((rows, 1, 1), 256), args![from, weight, none, to, int_size, eps])?;
+        b.kernels.rms_norm.launch(
+            &b.stream,
+            grid((rows, 1, 1), 256),
+            args![from, weight, none, to, int_size, eps],
+        )?;
     }
     let mut wanted = Vec::new();
     for x in x.chunks_exact(size) {

@@ -23,7 +23,8 @@ fn checkpoint(reference: &Reference, dir: &std::path::Path) -> Checkpoint {
     let data: HashMap<&String, (Vec<u8>, &Vec<usize>)> =
         reference.tensors.iter().map(|(name, (shape, values))| (name, (bytes(values), shape))).collect();
     let views = data.iter().map(|(name, (bytes, shape))| {
-        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, (*shape).clone(), bytes).unwrap();
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, (*shape).clone(), bytes).unwrap();
         (name.as_str(), view)
     });
     safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).unwrap();
@@ -60,7 +61,12 @@ fn executor(reference: &Reference, options: &Options) -> CudaExecutor {
     plain.rope_scaling = RopeScaling::None;
     plain.first_window_layer = 0;
     if plain != reference.config || !file_says_it(&plain) {
-        return CudaExecutor::load(&reference.config, &Source::Tensors(&reference_source(reference)), options).expect("load");
+        return CudaExecutor::load(
+            &reference.config,
+            &Source::Tensors(&reference_source(reference)),
+            options,
+        )
+        .expect("load");
     }
     let checkpoint = checkpoint(reference, dir.path());
     CudaExecutor::load(&reference.config, &Source::Checkpoint(&checkpoint), options).expect("load")
@@ -172,12 +178,13 @@ fn generation(driver: &mut Driver, reference: &Reference, count: usize, seed: u6
         prompts.push(prompt);
         driver.admit(slot, &prompts[slot as usize], greedy());
     }
-    let collect = |out: trireme_llm::executor::StepOutput, texts: &mut Vec<Vec<u32>>, logprobs: &mut Vec<Vec<f32>>| {
-        for s in out.sampled {
-            texts[s.slot.0 as usize].push(s.token.expect("a token"));
-            logprobs[s.slot.0 as usize].push(s.logprob.expect("a logprob"));
-        }
-    };
+    let collect =
+        |out: trireme_llm::executor::StepOutput, texts: &mut Vec<Vec<u32>>, logprobs: &mut Vec<Vec<f32>>| {
+            for s in out.sampled {
+                texts[s.slot.0 as usize].push(s.token.expect("a token"));
+                logprobs[s.slot.0 as usize].push(s.logprob.expect("a logprob"));
+            }
+        };
     // A third starts at once, the others join while those decode.
     let mut waiting = (0..count as u32).collect::<std::collections::VecDeque<_>>();
     for round in 0..40 {

@@ -36,7 +36,8 @@ impl Reference {
         let mut tensors = HashMap::new();
         let mut put = |name: String, shape: Vec<usize>, mean: f32, deviation: f32| {
             let n = shape.iter().product();
-            let values: Vec<bf16> = (0..n).map(|_| bf16::from_f32(mean + random.normal() * deviation)).collect();
+            let values: Vec<bf16> =
+                (0..n).map(|_| bf16::from_f32(mean + random.normal() * deviation)).collect();
             tensors.insert(name, (shape, values));
         };
         let fan = |n: usize, gain: f32| gain / (n as f32).sqrt();
@@ -65,7 +66,8 @@ impl Reference {
             put(name("mlp.up_proj.weight"), vec![i, h], 0.0, fan(h, 1.0));
             put(name("mlp.down_proj.weight"), vec![h, i], 0.0, fan(i, 0.5));
         }
-        let wide = tensors.iter().map(|(k, (_, v))| (k.clone(), v.iter().map(|x| f64::from(x.to_f32())).collect()));
+        let wide =
+            tensors.iter().map(|(k, (_, v))| (k.clone(), v.iter().map(|x| f64::from(x.to_f32())).collect()));
         let wide = wide.collect();
         Self { config: config.clone(), tensors, wide }
     }
@@ -84,29 +86,31 @@ impl Reference {
         let rope = Rope::new(c);
         for l in 0..c.num_layers {
             let name = |rest: &str| format!("model.layers.{l}.{rest}");
-            let heads = |what: &str, count: usize, normed: Option<&str>, turn: Option<usize>| -> Vec<Vec<f64>> {
-                let weight = self.w(&name(&format!("self_attn.{what}.weight")));
-                let norm = normed.filter(|_| c.qk_norm).map(|n| self.w(&name(&format!("self_attn.{n}.weight"))));
-                parallel(&x, |p, row| {
-                    let a = rms_norm(row, self.w(&name("input_layernorm.weight")), c.rms_norm_eps);
-                    let mut out = product(weight, &a);
-                    if c.qkv_bias {
-                        let bias = self.w(&name(&format!("self_attn.{what}.bias")));
-                        out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-                    }
-                    for head in 0..count {
-                        let part = &mut out[head * hd..(head + 1) * hd];
-                        if let Some(norm) = norm {
-                            let normed = rms_norm(part, norm, c.rms_norm_eps);
-                            part.copy_from_slice(&normed);
+            let heads =
+                |what: &str, count: usize, normed: Option<&str>, turn: Option<usize>| -> Vec<Vec<f64>> {
+                    let weight = self.w(&name(&format!("self_attn.{what}.weight")));
+                    let norm =
+                        normed.filter(|_| c.qk_norm).map(|n| self.w(&name(&format!("self_attn.{n}.weight"))));
+                    parallel(&x, |p, row| {
+                        let a = rms_norm(row, self.w(&name("input_layernorm.weight")), c.rms_norm_eps);
+                        let mut out = product(weight, &a);
+                        if c.qkv_bias {
+                            let bias = self.w(&name(&format!("self_attn.{what}.bias")));
+                            out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
                         }
-                        if let Some(shift) = turn {
-                            rotate(part, &rope, p + shift);
+                        for head in 0..count {
+                            let part = &mut out[head * hd..(head + 1) * hd];
+                            if let Some(norm) = norm {
+                                let normed = rms_norm(part, norm, c.rms_norm_eps);
+                                part.copy_from_slice(&normed);
+                            }
+                            if let Some(shift) = turn {
+                                rotate(part, &rope, p + shift);
+                            }
                         }
-                    }
-                    out
-                })
-            };
+                        out
+                    })
+                };
             let shift = usize::from(fault == Fault::RopeOffset);
             let q = heads("q_proj", c.num_heads, Some("q_norm"), Some(0));
             let k = heads("k_proj", c.num_kv_heads, Some("k_norm"), Some(shift));
@@ -126,7 +130,10 @@ impl Reference {
                     let sum: f64 = weights.iter().sum();
                     for (j, w) in (first..=p).zip(&weights) {
                         let v = &v[source(j)][kv..kv + hd];
-                        out[head * hd..(head + 1) * hd].iter_mut().zip(v).for_each(|(o, v)| *o += w / sum * v);
+                        out[head * hd..(head + 1) * hd]
+                            .iter_mut()
+                            .zip(v)
+                            .for_each(|(o, v)| *o += w / sum * v);
                     }
                 }
                 out
@@ -140,8 +147,11 @@ impl Reference {
             );
             x = parallel(&after, |_, row| {
                 let a = rms_norm(row, self.w(&name("post_attention_layernorm.weight")), c.rms_norm_eps);
-                let gated: Vec<f64> =
-                    product(gate, &a).iter().zip(product(up, &a)).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                let gated: Vec<f64> = product(gate, &a)
+                    .iter()
+                    .zip(product(up, &a))
+                    .map(|(g, u)| g / (1.0 + (-g).exp()) * u)
+                    .collect();
                 add(row, &product(down, &gated))
             });
         }

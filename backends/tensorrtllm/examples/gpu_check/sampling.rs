@@ -29,7 +29,8 @@ pub(crate) fn run() -> Outcome {
     for vocab in [1003, 128_256] {
         let mut config = small();
         config.vocab_size = vocab;
-        let options = Options { max_slots: ROWS, max_kv_tokens: Some(4096), tune: false, ..Options::default() };
+        let options =
+            Options { max_slots: ROWS, max_kv_tokens: Some(4096), tune: false, ..Options::default() };
         let mut executor = CudaExecutor::load(&config, &Source::Dummy(1), &options)?;
         let mut random = Random(vocab as u64);
         let (mut same, mut drawn) = (0, 0);
@@ -52,7 +53,10 @@ pub(crate) fn run() -> Outcome {
             return Err(format!("only {same} of {drawn} draws agree").into());
         }
         let nan = vec![vec![f32::NAN; vocab]];
-        let one = StepDiff { decode: vec![DecodeRow { slot: Slot(0), position: 1, sample: 0 }], ..StepDiff::default() };
+        let one = StepDiff {
+            decode: vec![DecodeRow { slot: Slot(0), position: 1, sample: 0 }],
+            ..StepDiff::default()
+        };
         let out = executor.sample_from(&one, &nan)?;
         if out[0].token.is_some() {
             return Err("a token was chosen where no logit is a number".into());
@@ -71,7 +75,9 @@ fn case(random: &mut Random, vocab: usize) -> Case {
     let frequency_penalty = pick(&[0.0, 0.0, 0.4]);
     let top_k = [0, 0, 1, 5, 50, 1000][random.below(6)];
     let logprobs = [None, Some(0), Some(5), Some(20)][random.below(4)];
-    let ids = |random: &mut Random, n: usize| -> Vec<u32> { (0..n).map(|_| random.below(vocab.min(500)) as u32).collect() };
+    let ids = |random: &mut Random, n: usize| -> Vec<u32> {
+        (0..n).map(|_| random.below(vocab.min(500)) as u32).collect()
+    };
     let logit_bias = if random.below(3) == 0 {
         vec![(random.below(vocab) as u32, 5.0), (random.below(vocab) as u32, f32::NEG_INFINITY)]
     } else {
@@ -80,7 +86,8 @@ fn case(random: &mut Random, vocab: usize) -> Case {
     let min_tokens = [0, 4][random.below(2)];
     let end_ids = ids(random, 3);
     let mask = (random.below(4) == 0).then(|| {
-        let mut words: Vec<u32> = (0..vocab.div_ceil(32)).map(|_| random.next() as u32 & random.next() as u32).collect();
+        let mut words: Vec<u32> =
+            (0..vocab.div_ceil(32)).map(|_| random.next() as u32 & random.next() as u32).collect();
         words[0] |= 1;
         words
     });
@@ -175,7 +182,11 @@ fn check(case: &Case, logits: &[f32], got: &Sampled) -> Result<bool, String> {
     check_logprobs(case, &l, &order, token, got)?;
     let best = order[0];
     if r.temperature == 0.0 || r.top_k == 1 || r.top_p == 0.0 {
-        return if l[best] - l[token] < 1e-5 { Ok(token == best) } else { Err(format!("token {token}, best {best}")) };
+        return if l[best] - l[token] < 1e-5 {
+            Ok(token == best)
+        } else {
+            Err(format!("token {token}, best {best}"))
+        };
     }
     let weight = |i: usize| ((l[i] - l[best]) / f64::from(r.temperature)).exp();
     if r.top_k > 0 {
@@ -195,7 +206,8 @@ fn check(case: &Case, logits: &[f32], got: &Sampled) -> Result<bool, String> {
     }
     // One more may be in for rounding's sake.
     let allowed = |i: usize, slack: f64| weight(i) >= f64::from(r.min_p) * (1.0 - slack);
-    let position = order.iter().position(|&i| i == token).ok_or_else(|| format!("token {token} is outside top_k"))?;
+    let position =
+        order.iter().position(|&i| i == token).ok_or_else(|| format!("token {token} is outside top_k"))?;
     let near = |a: usize, b: usize| (l[a] - l[b]).abs() < 1e-3;
     if !(position <= kept || near(order[kept - 1], token)) || !allowed(token, 1e-3) {
         return Err(format!("token {token} of rank {position} is outside the {kept} that may be chosen"));
@@ -216,9 +228,19 @@ fn check(case: &Case, logits: &[f32], got: &Sampled) -> Result<bool, String> {
     Ok(false)
 }
 
-fn check_logprobs(case: &Case, l: &[f64], order: &[usize], token: usize, got: &Sampled) -> Result<(), String> {
+fn check_logprobs(
+    case: &Case,
+    l: &[f64],
+    order: &[usize],
+    token: usize,
+    got: &Sampled,
+) -> Result<(), String> {
     let Some(wanted) = case.rules.logprobs else {
-        return if got.logprob.is_none() { Ok(()) } else { Err("a log-probability that nobody wants".into()) };
+        return if got.logprob.is_none() {
+            Ok(())
+        } else {
+            Err("a log-probability that nobody wants".into())
+        };
     };
     let p = log_softmax(l);
     let logprob = f64::from(got.logprob.ok_or("no log-probability")?);

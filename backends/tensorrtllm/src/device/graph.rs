@@ -36,7 +36,10 @@ impl<'a> Capture<'a> {
         // SAFETY: `graph` is valid for writes and the stream is recording.
         check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(self.stream.raw(), &raw mut graph) })?;
         if graph.is_null() {
-            return Err(CudaError::Driver { call: "cuStreamEndCapture", error: "nothing was recorded".into() });
+            return Err(CudaError::Driver {
+                call: "cuStreamEndCapture",
+                error: "nothing was recorded".into(),
+            });
         }
         let mut exec = std::ptr::null_mut();
         // SAFETY: `exec` is valid for writes and the graph is whole.

@@ -52,7 +52,12 @@ impl Function {
     ///
     /// # Safety
     /// `args` must be what the kernel declares, and what they point to on the GPU must live until it has run.
-    pub unsafe fn launch<const N: usize>(&self, stream: &Stream, grid: Grid, mut args: KernelArgs<N>) -> Result<()> {
+    pub unsafe fn launch<const N: usize>(
+        &self,
+        stream: &Stream,
+        grid: Grid,
+        mut args: KernelArgs<N>,
+    ) -> Result<()> {
         // SAFETY: zero is a valid value of this plain structure.
         let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
         attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, sys};
 
-pub use graph::{Capture, Graph};
 pub use crate::kernel_args as args;
+pub use graph::{Capture, Graph};
 pub use launch::{Function, Grid, KernelArgs};
 pub use memory::{Buffer, Pinned};
 pub use stream::{Event, Stream};
@@ -32,9 +32,10 @@ pub struct Device {
 
 /// Gives a driver call's status a name.
 pub(crate) fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
-    status
-        .result()
-        .map_err(|e| CudaError::Driver { call, error: e.error_string().map_or_else(|_| format!("{:?}", e.0), |s| s.to_string_lossy().into_owned()) })
+    status.result().map_err(|e| CudaError::Driver {
+        call,
+        error: e.error_string().map_or_else(|_| format!("{:?}", e.0), |s| s.to_string_lossy().into_owned()),
+    })
 }
 
 impl Device {
@@ -47,7 +48,8 @@ impl Device {
         if !unsafe { sys::is_culib_present() } {
             return Err(CudaError::NoDriver);
         }
-        let driver = |call| move |e: cudarc::driver::DriverError| CudaError::Driver { call, error: e.to_string() };
+        let driver =
+            |call| move |e: cudarc::driver::DriverError| CudaError::Driver { call, error: e.to_string() };
         let count = CudaContext::device_count().map_err(driver("cuDeviceGetCount"))?;
         let count = usize::try_from(count).unwrap_or(0);
         if ordinal >= count {
@@ -59,7 +61,11 @@ impl Device {
         let name: Arc<str> = context.name().map_err(driver("cuDeviceGetName"))?.into();
         let capability = context.compute_capability().map_err(driver("cuDeviceGetAttribute"))?;
         if capability.0 < 8 {
-            return Err(CudaError::TooOld { name: name.to_string(), major: capability.0, minor: capability.1 });
+            return Err(CudaError::TooOld {
+                name: name.to_string(),
+                major: capability.0,
+                minor: capability.1,
+            });
         }
         let multiprocessors = context
             .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)

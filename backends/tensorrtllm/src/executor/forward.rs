@@ -144,7 +144,8 @@ impl Net {
     /// Token vectors into the hidden stream.
     pub(super) fn embed(&self, stream: &Stream, rows: &Rows) -> Result<()> {
         let size = self.weights.config.hidden_size as i32;
-        let (table, last, hidden) = (self.weights.embedding, self.state.args.last_token, self.buffers.hidden.at(0));
+        let (table, last, hidden) =
+            (self.weights.embedding, self.state.args.last_token, self.buffers.hidden.at(0));
         let grid = self.grid((rows.count, 1, 1), 128);
         // SAFETY: the arguments are those of `embed`; all arrays have `rows.count` entries.
         unsafe {
@@ -180,7 +181,8 @@ impl Net {
                 (Linear { weight: w.o, norm: 0, n: hidden, k: q, out: Out::Add }, attended, residual)
             }
             Part::GateUp => {
-                let l = Linear { weight: w.gate_up, norm: w.post_norm, n: inter, k: hidden, out: Out::SiluMul };
+                let l =
+                    Linear { weight: w.gate_up, norm: w.post_norm, n: inter, k: hidden, out: Out::SiluMul };
                 (l, residual, gated)
             }
             Part::Down => {
@@ -211,7 +213,16 @@ impl Net {
             from = self.buffers.normed.at(0);
             self.norm(stream, l.norm, x, 0, from, rows)?;
         }
-        let product = |kind, n, out, stride| Product { kind, weight: l.weight, x: from, out, m: rows, n, k: l.k, stride };
+        let product = |kind, n, out, stride| Product {
+            kind,
+            weight: l.weight,
+            x: from,
+            out,
+            m: rows,
+            n,
+            k: l.k,
+            stride,
+        };
         match l.out {
             // SAFETY: the matrices have the sizes of the model, and rows for a whole step.
             Out::Store => unsafe { self.gemm.run(stream, &product(Kind::Store, l.n, out, l.n)) },
@@ -252,12 +263,17 @@ impl Net {
         let (size, eps) = (self.weights.config.hidden_size as i32, self.weights.config.rms_norm_eps);
         // SAFETY: the arguments are those of `rms_norm`.
         unsafe {
-            self.kernels.rms_norm.launch(stream, self.grid((count, 1, 1), 256), args![x, weight, rows, out, size, eps])
+            self.kernels.rms_norm.launch(
+                stream,
+                self.grid((count, 1, 1), 256),
+                args![x, weight, rows, out, size, eps],
+            )
         }
     }
 
     fn rope_write(&self, stream: &Stream, rows: &Rows, layer: usize) -> Result<()> {
-        let (c, w, b, s) = (&self.weights.config, &self.weights.layers[layer], &self.buffers, &self.state.args);
+        let (c, w, b, s) =
+            (&self.weights.config, &self.weights.layers[layer], &self.buffers, &self.state.args);
         let (qkv, keys, values) = (b.qkv.at(0), b.keys(layer), b.values(layer));
         let angles = self.weights.angles.at(0);
         let (eps, block_tokens) = (c.rms_norm_eps, BLOCK_TOKENS as i32);
@@ -270,8 +286,22 @@ impl Net {
                 stream,
                 grid,
                 args![
-                    qkv, w.qkv_bias, w.q_norm, w.k_norm, eps, angles, rows.slots, rows.positions, s.tables,
-                    s.table_width, keys, values, block_tokens, q_heads, kv_heads, head_dim
+                    qkv,
+                    w.qkv_bias,
+                    w.q_norm,
+                    w.k_norm,
+                    eps,
+                    angles,
+                    rows.slots,
+                    rows.positions,
+                    s.tables,
+                    s.table_width,
+                    keys,
+                    values,
+                    block_tokens,
+                    q_heads,
+                    kv_heads,
+                    head_dim
                 ],
             )
         }
@@ -343,17 +373,30 @@ impl Net {
                 let size = hidden as i32;
                 // SAFETY: the arguments are those of `gather`.
                 unsafe {
-                    self.kernels.gather.launch(stream, self.grid((count, 1, 1), 128), args![from, rows, gathered, size])?;
+                    self.kernels.gather.launch(
+                        stream,
+                        self.grid((count, 1, 1), 128),
+                        args![from, rows, gathered, size],
+                    )?;
                 }
                 x = gathered;
             }
-            let function = if count > 8 { &self.kernels.skinny16_norm_f32 } else { &self.kernels.skinny8_norm_f32 };
+            let function =
+                if count > 8 { &self.kernels.skinny16_norm_f32 } else { &self.kernels.skinny8_norm_f32 };
             let l = Linear { weight, norm, n: vocab, k: hidden, out: Out::Store };
             return self.skinny(stream, function, l, 16, count, (x, logits), stride);
         }
         self.norm(stream, norm, from, rows, gathered, count)?;
-        let product =
-            Product { kind: Kind::StoreF32, weight, x: gathered, out: logits, m: count, n: vocab, k: hidden, stride };
+        let product = Product {
+            kind: Kind::StoreF32,
+            weight,
+            x: gathered,
+            out: logits,
+            m: count,
+            n: vocab,
+            k: hidden,
+            stride,
+        };
         // SAFETY: the logits' memory has a row for each slot, and `count` is at most that.
         unsafe { self.gemm.run(stream, &product) }
     }
@@ -380,13 +423,23 @@ impl Net {
         };
         // SAFETY: the arguments are those of both kernels; arrays have `count` entries.
         unsafe {
-            self.kernels.scan_logits.launch(stream, self.grid((SCAN_CHUNKS, s.count, 1), 256), args![arguments])?;
+            self.kernels.scan_logits.launch(
+                stream,
+                self.grid((SCAN_CHUNKS, s.count, 1), 256),
+                args![arguments],
+            )?;
             self.kernels.choose.launch(stream, self.grid((s.count, 1, 1), 1024), args![arguments])
         }
     }
 
     /// Times cuBLASLt's algorithms for steps of so many rows. What lies in the activations is overwritten.
-    pub(super) fn tune(&mut self, device: &crate::device::Device, stream: &Stream, rows: usize, samples: usize) -> Result<()> {
+    pub(super) fn tune(
+        &mut self,
+        device: &crate::device::Device,
+        stream: &Stream,
+        rows: usize,
+        samples: usize,
+    ) -> Result<()> {
         let c = &self.weights.config;
         let (hidden, inter) = (c.hidden_size, c.intermediate_size);
         let (q, qkv) = (c.num_heads * c.head_dim, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);

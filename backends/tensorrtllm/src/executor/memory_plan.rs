@@ -74,7 +74,8 @@ impl MemoryPlan {
         free: usize,
         head_dim: usize,
     ) -> Result<Self> {
-        let max_context = options.max_context.unwrap_or(c.max_position_embeddings).min(c.max_position_embeddings);
+        let max_context =
+            options.max_context.unwrap_or(c.max_position_embeddings).min(c.max_position_embeddings);
         let table_width = max_context.div_ceil(BLOCK_TOKENS);
         let samples = options.max_slots;
         let mut plan = Self {
@@ -98,7 +99,10 @@ impl MemoryPlan {
         // More than all slots at full length can never be used.
         blocks = blocks.min(options.max_slots * table_width + 1);
         if blocks < 2 {
-            return Err(CudaError::Memory(format!("nothing is left for keys and values: {plan}, {} MB free", free >> 20)));
+            return Err(CudaError::Memory(format!(
+                "nothing is left for keys and values: {plan}, {} MB free",
+                free >> 20
+            )));
         }
         plan.num_blocks = blocks - 1;
         plan.max_context = max_context.min(plan.num_blocks * BLOCK_TOKENS);
@@ -106,7 +110,13 @@ impl MemoryPlan {
     }
 
     fn fixed(&self) -> usize {
-        self.weights + self.angles + self.state + self.activations + self.logits + self.workspace + self.reserve
+        self.weights
+            + self.angles
+            + self.state
+            + self.activations
+            + self.logits
+            + self.workspace
+            + self.reserve
     }
 }
 

@@ -19,7 +19,8 @@ impl MixedLayout {
     /// Token, slot and position of each row; row, slot and index of each sample; tiles.
     pub(super) fn offset(&self, array: usize) -> usize {
         let tiles = self.tiles * 16;
-        tiles + if array < 3 { array * self.rows * 4 } else { (3 * self.rows + (array - 3) * self.samples) * 4 }
+        tiles
+            + if array < 3 { array * self.rows * 4 } else { (3 * self.rows + (array - 3) * self.samples) * 4 }
     }
 }
 
@@ -92,8 +93,20 @@ mod tests {
         let step = StepDiff {
             decode: vec![DecodeRow { slot: Slot(7), position: 9, sample: 4 }],
             prefill: vec![
-                PrefillChunk { slot: Slot(1), start: 0, tokens: (0..130).collect(), sample: None, context_logits: false },
-                PrefillChunk { slot: Slot(2), start: 64, tokens: vec![5, 6], sample: Some(3), context_logits: false },
+                PrefillChunk {
+                    slot: Slot(1),
+                    start: 0,
+                    tokens: (0..130).collect(),
+                    sample: None,
+                    context_logits: false,
+                },
+                PrefillChunk {
+                    slot: Slot(2),
+                    start: 64,
+                    tokens: vec![5, 6],
+                    sample: Some(3),
+                    context_logits: false,
+                },
             ],
             ..StepDiff::default()
         };

@@ -47,6 +47,7 @@ impl Executor for CudaExecutor {
     }
 
     fn wait(&mut self, id: StepId) -> Result<StepOutput, ExecutorError> {
-        self.take(id, true)?.ok_or_else(|| ExecutorError::Fatal("a step that was waited for is not done".into()))
+        self.take(id, true)?
+            .ok_or_else(|| ExecutorError::Fatal("a step that was waited for is not done".into()))
     }
 }

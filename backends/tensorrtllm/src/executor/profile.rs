@@ -60,18 +60,29 @@ impl CudaExecutor {
                 Part::GateUp => weight(2 * inter, hidden),
                 Part::Down => weight(hidden, inter),
             };
-            let microseconds = self.time(|net, stream| {
-                (0..layers).try_for_each(|layer| net.part(stream, &list, layer, part))
-            })?;
+            let microseconds = self
+                .time(|net, stream| (0..layers).try_for_each(|layer| net.part(stream, &list, layer, part)))?;
             out.push(ProfileRow { name, fused, launches: layers, bytes, microseconds });
         }
         let head = c.vocab_size * hidden * 2;
         let microseconds = self.time(|net, stream| net.logits(stream, 0, rows))?;
-        out.push(ProfileRow { name: "head", fused: "norm, projection", launches: 1, bytes: head, microseconds });
+        out.push(ProfileRow {
+            name: "head",
+            fused: "norm, projection",
+            launches: 1,
+            bytes: head,
+            microseconds,
+        });
         let bytes = rows * c.vocab_size * 4;
         let still = Samples { advance: 0, ..samples };
         let microseconds = self.time(|net, stream| net.sample(stream, &still))?;
-        out.push(ProfileRow { name: "sample", fused: "rules, choice, state", launches: 2, bytes, microseconds });
+        out.push(ProfileRow {
+            name: "sample",
+            fused: "rules, choice, state",
+            launches: 2,
+            bytes,
+            microseconds,
+        });
         let microseconds = self.time(|net, stream| decode_step(stream, net, &list, &still))?;
         let bytes = out.iter().map(|r: &ProfileRow| r.bytes).sum();
         let launches = out.iter().map(|r| r.launches).sum();

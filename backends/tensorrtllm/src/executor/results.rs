@@ -55,7 +55,9 @@ impl Results {
                 slot: *slot,
                 token,
                 logprob: wanted.then_some(choice.logprob),
-                top: pairs.map(|(id, logprob)| TokenLogprob { token: *id as u32, logprob: *logprob }).collect(),
+                top: pairs
+                    .map(|(id, logprob)| TokenLogprob { token: *id as u32, logprob: *logprob })
+                    .collect(),
             }
         };
         let sampled = step.sampled.iter().enumerate().map(read).collect();

@@ -1,7 +1,9 @@
 //! Loading a model and running its steps.
 
 use trireme_llm::checkpoint::DecoderConfig;
-use trireme_llm::executor::{DecodeRow, ExecutorError, ExecutorInfo, KvLayout, Slot, StepDiff, StepId, StepOutput};
+use trireme_llm::executor::{
+    DecodeRow, ExecutorError, ExecutorInfo, KvLayout, Slot, StepDiff, StepId, StepOutput,
+};
 
 use super::buffers::Buffers;
 use super::decode_set::DecodeSet;

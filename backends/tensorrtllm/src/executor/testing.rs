@@ -42,7 +42,8 @@ impl CudaExecutor {
                     next as i32
                 })
                 .collect();
-            let at = (self.net().state.args.tables - self.net().state.buffer().at(0)) as usize + slot * width * 4;
+            let at =
+                (self.net().state.args.tables - self.net().state.buffer().at(0)) as usize + slot * width * 4;
             let (net, stream) = self.net_and_stream();
             // SAFETY: plain numbers.
             net.state.buffer().write(at, unsafe { as_bytes(&table) }, stream)?;

@@ -131,7 +131,8 @@ impl Gemm {
         let algo = match self.chosen.get(&key) {
             Some(algo) => *algo,
             None => {
-                let algo = self.candidates(&shape, 1)?.first().map(|c| c.algo).ok_or_else(|| no_algorithm(p))?;
+                let algo =
+                    self.candidates(&shape, 1)?.first().map(|c| c.algo).ok_or_else(|| no_algorithm(p))?;
                 self.chosen.insert(key, algo);
                 algo
             }
@@ -140,7 +141,8 @@ impl Gemm {
         match unsafe { self.run_with(stream, p, &shape, &algo) } {
             // An algorithm of the bucket's largest m may not take every smaller one.
             Err(_) => {
-                let algo = self.candidates(&shape, 1)?.first().map(|c| c.algo).ok_or_else(|| no_algorithm(p))?;
+                let algo =
+                    self.candidates(&shape, 1)?.first().map(|c| c.algo).ok_or_else(|| no_algorithm(p))?;
                 // SAFETY: as the caller promises.
                 unsafe { self.run_with(stream, p, &shape, &algo) }
             }
@@ -156,7 +158,8 @@ impl Gemm {
     ) -> Result<Vec<sys::cublasLtMatmulHeuristicResult_t>> {
         let preference = result::create_matmul_pref().map_err(blas("cublasLtMatmulPreferenceCreate"))?;
         // SAFETY: zero is a valid value of this plain structure.
-        let mut found: Vec<sys::cublasLtMatmulHeuristicResult_t> = vec![unsafe { std::mem::zeroed() }; wanted];
+        let mut found: Vec<sys::cublasLtMatmulHeuristicResult_t> =
+            vec![unsafe { std::mem::zeroed() }; wanted];
         let mut count = 0;
         let bytes = WORKSPACE;
         // SAFETY: all descriptors are alive, the attribute has this type, and `found` has room for `wanted`.

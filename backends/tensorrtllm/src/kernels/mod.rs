@@ -85,8 +85,10 @@ fn compile_all(arch: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
         });
     }
     std::thread::scope(|scope| {
-        let running: Vec<_> =
-            MODULES.iter().map(|module| scope.spawn(move || Ok((module.name, compile(module, arch)?.0)))).collect();
+        let running: Vec<_> = MODULES
+            .iter()
+            .map(|module| scope.spawn(move || Ok((module.name, compile(module, arch)?.0))))
+            .collect();
         running
             .into_iter()
             .map(|thread| {

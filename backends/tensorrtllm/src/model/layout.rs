@@ -141,9 +141,11 @@ fn supported(c: &DecoderConfig) -> Result<()> {
         return no(format!("heads of {} (there are kernels for {HEAD_DIMS:?})", c.head_dim));
     }
     let query = c.num_heads * c.head_dim;
-    for (what, size) in
-        [("hidden_size", c.hidden_size), ("intermediate_size", c.intermediate_size), ("heads x head size", query)]
-    {
+    for (what, size) in [
+        ("hidden_size", c.hidden_size),
+        ("intermediate_size", c.intermediate_size),
+        ("heads x head size", query),
+    ] {
         if !size.is_multiple_of(32) || size > MAX_WIDTH {
             return no(format!("'{what}' is {size}, it must be a multiple of 32 up to {MAX_WIDTH}"));
         }

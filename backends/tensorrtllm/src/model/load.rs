@@ -95,7 +95,9 @@ impl Staging {
                         for (j, row) in part.chunks_exact_mut(cols * 2).enumerate() {
                             let from = source_row(first + i * share + j, head_dim);
                             match whole {
-                                Some(values) => row.copy_from_slice(&bf16::from_f32(values[from]).to_le_bytes()),
+                                Some(values) => {
+                                    row.copy_from_slice(&bf16::from_f32(values[from]).to_le_bytes())
+                                }
                                 None => convert(weight, from, &mut scratch, row),
                             }
                         }

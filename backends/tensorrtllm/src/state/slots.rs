@@ -162,7 +162,10 @@ mod tests {
             context_logits: false,
         };
         let cases = [
-            (StepDiff { prefill: vec![chunk(15, vec![1, 2])], ..admitted() }, "position 16 lies behind its 16"),
+            (
+                StepDiff { prefill: vec![chunk(15, vec![1, 2])], ..admitted() },
+                "position 16 lies behind its 16",
+            ),
             (StepDiff { prefill: vec![chunk(0, vec![50])], ..admitted() }, "token 50 of 50"),
             (StepDiff { prefill: vec![chunk(0, vec![1; 41])], ..admitted() }, "41 rows"),
             (StepDiff { freed: vec![Slot(2)], ..StepDiff::default() }, "slot 2 of 2"),

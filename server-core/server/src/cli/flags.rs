@@ -99,6 +99,7 @@ pub struct Serve {
     pub exit_on_error: bool,
     pub exit_timeout_secs: u64,
     pub id: String,
+    pub endpoint_file: Option<PathBuf>,
 
     pub backend_directory: Option<PathBuf>,
     pub backend_config: Vec<String>,
@@ -181,6 +182,7 @@ impl Serve {
             exit_on_error: values.truth("exit-on-error"),
             exit_timeout_secs: values.number("exit-timeout-secs").unwrap_or(30),
             id: values.word("id"),
+            endpoint_file: values.path("endpoint-file"),
             backend_directory: values.path("backend-directory"),
             backend_config: values.texts("backend-config"),
             backend_cache: values.path("backend-cache"),

@@ -72,6 +72,12 @@ pub(super) const MODELS: &[Flag] = &[
     )
     .or("30"),
     Flag::works("id", Grammar::Text("NAME"), "The server's name in its metadata.").or("triton"),
+    Flag::works(
+        "endpoint-file",
+        Grammar::Path("FILE"),
+        "Write the addresses of the front ends here once the models are loaded, one NAME=ADDRESS a line, and take the \
+         file away when the server is told to end. Not a flag of tritonserver.",
+    ),
     Flag::idle(
         "repoagent-directory",
         Grammar::Path("DIR"),
