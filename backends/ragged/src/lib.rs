@@ -53,7 +53,8 @@ impl LoadModel for Ragged {
             };
             Ok(Output { name, data_type, shows })
         };
-        let outputs = context.config.outputs()?.into_iter().map(|tensor| output(tensor.name, tensor.data_type));
+        let outputs =
+            context.config.outputs()?.into_iter().map(|tensor| output(tensor.name, tensor.data_type));
         Ok(Self {
             outputs: outputs.collect::<Result<_>>()?,
             batches: context.config.max_batch_size() > 0,

@@ -50,7 +50,8 @@ impl BatchIo {
             let name = names.first()?;
             u16::try_from(config.inputs.iter().position(|input| input.name == *name)?).ok()
         };
-        let added = config.sequence().map_or(0, |sequence| sequence.control_input.len() + sequence.state.len());
+        let added =
+            config.sequence().map_or(0, |sequence| sequence.control_input.len() + sequence.state.len());
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         for input in &config.proto.batch_input {
             let Some(source) = source(&input.source_input) else { continue };
@@ -203,7 +204,8 @@ mod tests {
             said += &format!("{}:", kind.as_str_name());
             for part in parts(kind, DataType::Int32, &[&[1, 3, 2], &[2, 2, 2], &[1, 0, 2]]).unwrap() {
                 let bytes = part.buffers.concat();
-                let values: Vec<i32> = bytes.as_chunks::<4>().0.iter().map(|n| i32::from_le_bytes(*n)).collect();
+                let values: Vec<i32> =
+                    bytes.as_chunks::<4>().0.iter().map(|n| i32::from_le_bytes(*n)).collect();
                 said += &format!(" {values:?} as {:?}", part.shape);
             }
             said += "\n";

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
-use trireme_host::{CallReader, Document, Message, Output, Response, ResponseSink, Shape, Status, Value, Verdict};
-use trireme_protocol::{
-    DataType, InferResponse, OutputTensor, ParameterValue, ShapeText, element_count,
+use trireme_host::{
+    CallReader, Document, Message, Output, Response, ResponseSink, Shape, Status, Value, Verdict,
 };
+use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue, ShapeText, element_count};
 use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
@@ -359,8 +359,9 @@ impl Journey {
                 _ if cut.is_some() => self.cut_shape(&output, cut.map_or(&[][..], |(_, shape)| shape))?,
                 None => output.shape.into_iter().collect(),
                 Some(from) => {
-                    let (head, dims) =
-                        output.shape.split_at(usize::from(spec.has_batch(table.batches())).min(output.shape.len()));
+                    let (head, dims) = output
+                        .shape
+                        .split_at(usize::from(spec.has_batch(table.batches())).min(output.shape.len()));
                     head.iter().copied().chain(reshape(dims, from, &spec.dims)).collect()
                 }
             };
