@@ -49,6 +49,14 @@ def test_a_flag_without_effect_warns(tmp_path):
         assert "--pinned-memory-pool-byte-size has no effect" in server.output()
 
 
+def test_the_flags_of_tracing_warn_once_each(tmp_path):
+    write_model(tmp_path, "m", identity("m"))
+    config = [f"--trace-config={text}" for text in ("level=TIMESTAMPS", "rate=100", "triton,file=/nowhere/trace.json")]
+    with Server(tmp_path, *config, "--trace-level=TIMESTAMPS", "--trace-rate=5") as server:
+        for flag in ("--trace-config", "--trace-level", "--trace-rate"):
+            assert server.output().count(f"{flag} has no effect") == 1, server.output()
+
+
 def test_load_and_unload_open_to_the_network_warns(tmp_path):
     write_model(tmp_path, "m", identity("m"))
     with Server(tmp_path, "--model-control-mode=explicit", "--load-model=m") as server:

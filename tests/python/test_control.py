@@ -72,6 +72,12 @@ def test_statistics(client):
     assert {key: after[key] - before[key] for key in before} == {"inferences": 5, "executions": 5, "success": 5}
 
 
+def test_repositories_cannot_be_registered(server):
+    for path in ("/v2/repository/register", "/v2/repository/unregister"):
+        status, _, _ = server.raw("POST", path, b"{}")
+        assert status == 404
+
+
 def test_index_load_unload(small_repository, tmp_path):
     write_model(tmp_path, "one", identity("one"))
     write_model(tmp_path, "two", identity("two"))

@@ -95,6 +95,13 @@ def test_log_settings_that_cannot_be(logging, protocol, change, says, http, grpc
     assert logging.raw("POST", "/v2/logging", b"")[0] == 200
 
 
+def test_the_header_of_orca_is_not_answered(logging):
+    for form in ("text", "json"):
+        body = json.dumps({"inputs": [{"name": "INPUT0", "shape": [1], "datatype": "FP32", "data": [1.5]}]}).encode()
+        status, headers, _ = logging.raw("POST", "/v2/models/flat/infer", body, {"endpoint-load-metrics-format": form})
+        assert status == 200 and "endpoint-load-metrics" not in {name.lower() for name in headers}
+
+
 def test_trace_settings_are_not_supported(logging):
     for path in ("/v2/trace/setting", "/v2/models/flat/trace/setting"):
         for method, body in (("GET", None), ("POST", b"{}")):

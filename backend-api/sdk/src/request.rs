@@ -88,7 +88,9 @@ impl Request {
         unsafe { (self.guard.table().input_count)(self.guard.handle()) }
     }
 
-    /// The inputs that are present, in the order of the configuration.
+    /// The inputs that are present, in the order of the configuration. Behind them come those that the server adds: the
+    /// controls and states of a sequence, and this request's part of each `batch_input`. The parts of a batch, one behind
+    /// the other, are the tensor of the whole batch.
     pub fn inputs(&self) -> impl Iterator<Item = Input<'_>> {
         (0..self.input_count()).filter_map(|index| Input::new(&self.guard, index).ok())
     }

@@ -18,11 +18,20 @@ pub enum RepositoryError {
     Empty,
     /// It is in an object store.
     #[error(
-        "model repository '{path}' is in an object store, which is not implemented yet; copy it to a directory"
+        "model repository '{path}' is in an object store that cannot be read here: s3:// can, by a server that was built \
+         with the feature s3; copy others to a directory"
     )]
     Remote {
         /// As it was given.
         path: PathBuf,
+    },
+    /// It is elsewhere, and cannot be copied.
+    #[error("model repository '{path}' cannot be copied: {reason}")]
+    Away {
+        /// As it was given.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// It holds nothing.
     #[error(

@@ -1,4 +1,6 @@
+use std::any::Any;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use trireme_model_config::VersionPolicy;
 
@@ -19,6 +21,33 @@ pub struct FoundModel {
     pub problem: Option<String>,
     /// What its author should know, although it is served.
     pub warnings: Vec<String>,
+    /// Keeps its files where they are.
+    pub lease: Lease,
+}
+
+/// Keeps the files of a model as long as somebody may read them; of a directory that is not ours, nothing. All are equal.
+#[derive(Clone, Default)]
+pub struct Lease(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Lease {
+    /// The files stay as long as `keeper` does.
+    pub fn new(keeper: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Some(keeper))
+    }
+}
+
+impl PartialEq for Lease {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Lease {}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Lease" } else { "NoLease" })
+    }
 }
 
 /// A version of a model.
@@ -48,6 +77,27 @@ pub struct NoVersion {
 }
 
 impl FoundModel {
+    /// Whether it is the same model with the same configuration's file, wherever a copy of it lies.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let config = |model: &Self| {
+            model.config.as_ref().map(|path| path.strip_prefix(&model.dir).unwrap_or(path).to_owned())
+        };
+        (&self.repository, &self.name, config(self)) == (&other.repository, &other.name, config(other))
+    }
+
+    /// The same files below another directory.
+    #[must_use]
+    pub fn moved_to(mut self, dir: PathBuf, lease: Lease) -> Self {
+        let moved = |path: &PathBuf| {
+            path.strip_prefix(&self.dir).map_or_else(|_| path.clone(), |rest| dir.join(rest))
+        };
+        self.config = self.config.as_ref().map(moved);
+        let versions =
+            self.versions.iter().map(|version| FoundVersion { dir: moved(&version.dir), ..*version });
+        self.versions = versions.collect();
+        Self { dir, lease, ..self }
+    }
+
     /// The versions that the policy wants, of those that are there.
     ///
     /// # Errors
@@ -93,6 +143,7 @@ mod tests {
             versions: versions.into(),
             problem: None,
             warnings: Vec::new(),
+            lease: Lease::default(),
         };
         let select = |policy: VersionPolicy| {
             let selection = model.select(&policy)?;

@@ -8,6 +8,7 @@ mod examine;
 mod find;
 mod fingerprint;
 mod found;
+mod remote;
 mod scan;
 mod version;
 
@@ -16,5 +17,6 @@ pub use error::RepositoryError;
 pub use examine::{ExamineOptions, Report, Verdict, examine};
 pub use find::{find, is_model_name, model_in, names, rescan};
 pub use fingerprint::{Fingerprint, Stamp};
-pub use found::{FoundModel, FoundVersion, NoVersion, Selection};
+pub use found::{FoundModel, FoundVersion, Lease, NoVersion, Selection};
+pub use remote::{Remote, Which};
 pub use scan::{IN_TWO, scan};

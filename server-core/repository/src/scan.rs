@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::RepositoryError;
-use crate::found::{FoundModel, FoundVersion};
+use crate::found::{FoundModel, FoundVersion, Lease};
 use crate::version::{VersionName, is_plain_version};
 
 /// All models of the repositories, by name. One that is in two of them is found once, with a problem.
@@ -114,7 +114,7 @@ pub(crate) fn model(name: String, dir: PathBuf, repository: &Path, config_name: 
     let named = config_name.map(|config_name| dir.join("configs").join(format!("{config_name}.pbtxt")));
     let config = named.into_iter().chain([dir.join("config.pbtxt")]).find(|path| path.is_file());
     let repository = repository.to_owned();
-    FoundModel { name, dir, repository, config, versions, problem, warnings }
+    FoundModel { name, dir, repository, config, versions, problem, warnings, lease: Lease::default() }
 }
 
 pub(crate) fn is_model_name(name: &str) -> bool {

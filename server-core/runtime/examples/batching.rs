@@ -132,6 +132,7 @@ fn start(repository: &Path, backends: &Path) -> Outcome<Arc<Core>> {
     let options = CoreOptions {
         server_id: "bench".to_owned(),
         repositories: vec![repository.to_owned()],
+        remotes: Vec::new(),
         backend_directory: backends.to_owned(),
         backend_cache: None,
         allow_model_backends: false,

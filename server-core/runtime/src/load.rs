@@ -100,6 +100,7 @@ impl Loader<'_> {
             match self.try_version(found, draft.clone(), version.number, &version.dir, numbers) {
                 Ok(mut loaded) => {
                     loaded.version.files = files.cloned();
+                    loaded.version.lease = found.lease.clone();
                     return Ok(loaded);
                 }
                 Err(error) if tries < self.options.load_retries => {

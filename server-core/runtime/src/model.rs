@@ -11,6 +11,7 @@ use trireme_protocol::proto::ModelMetadataResponse;
 use trireme_protocol::proto::model_metadata_response::TensorMetadata;
 use trireme_protocol::proto::model_metrics::metric_control::MetricOptions;
 use trireme_protocol::{InferRequest, InferResponse, StatusCode, TensorMeta};
+use trireme_repository::Lease;
 use trireme_scheduling::{InstanceId, SequenceStep, ShapeKey};
 use trireme_telemetry::clock::now_ns;
 use trireme_telemetry::{FailureReason, ModelMetrics};
@@ -110,6 +111,8 @@ pub struct ModelVersion {
     pub(crate) remark: String,
     /// The files of a load request; they are there as long as somebody may read them.
     pub(crate) files: Option<Arc<Overlay>>,
+    /// Keeps the files of a copied repository.
+    pub(crate) lease: Lease,
 }
 
 impl ModelVersion {
@@ -160,6 +163,7 @@ impl ModelVersion {
             loaded_s: trireme_telemetry::clock::epoch_ms() / 1000,
             remark: String::new(),
             files: None,
+            lease: Lease::default(),
         }
     }
 
@@ -192,6 +196,7 @@ impl ModelVersion {
             loaded_s: self.loaded_s,
             remark: self.remark.clone(),
             files: self.files.clone(),
+            lease: self.lease.clone(),
         }
     }
 

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use trireme_protocol::Limits;
+use trireme_repository::Remote;
 use trireme_scheduling::StartAfter;
 
 /// Who decides which models are loaded.
@@ -26,6 +28,8 @@ pub struct CoreOptions {
     pub server_id: String,
     /// Where models are.
     pub repositories: Vec<PathBuf>,
+    /// Those of the repositories that are copies of others.
+    pub remotes: Vec<Arc<dyn Remote>>,
     /// Where `<name>/libtrireme_<name>.so` is.
     pub backend_directory: PathBuf,
     /// Where copies of changed backend libraries are kept; a temporary directory if absent.

@@ -9,7 +9,7 @@ use trireme_model_config::{
 };
 use trireme_protocol::proto::ModelTransactionPolicy;
 use trireme_protocol::proto::model_config::SchedulingChoice;
-use trireme_repository::{BackendPlaces, FoundModel, FoundVersion, RepositoryError};
+use trireme_repository::{BackendPlaces, FoundModel, FoundVersion, RepositoryError, Which};
 use trireme_scheduling::{
     Direct, Dispatcher, Dynamic, DynamicConfig, InstanceSlots, Policies, PolicyError, QueuePolicy,
     StartAfter, TimeoutAction,
@@ -41,24 +41,73 @@ pub const CAPABILITIES: Capabilities = Capabilities {
 
 /// All models of the repositories, for the first time: what is no repository is told apart.
 pub(crate) fn scan(options: &CoreOptions) -> Result<Vec<FoundModel>, ServeError> {
+    let all = options.control_mode != ControlMode::Explicit
+        || options.startup_models.iter().any(|name| name == "*");
+    refresh(options, if all { Which::All } else { Which::Only(&options.startup_models) })?;
     let found = trireme_repository::scan(&options.repositories, options.config_name.as_deref());
     match found {
         // Models may come later.
-        Err(RepositoryError::NoModels { .. }) if options.control_mode != ControlMode::None => rescan(options),
-        found => found.map_err(|error| ServeError::invalid(error.to_string())),
+        Err(RepositoryError::NoModels { .. }) if options.control_mode != ControlMode::None => look(options),
+        Err(error) => Err(ServeError::invalid(as_given(options, error).to_string())),
+        Ok(found) => Ok(pinned(options, found)),
     }
 }
 
 /// All models of the repositories, which may be none.
 pub(crate) fn rescan(options: &CoreOptions) -> Result<Vec<FoundModel>, ServeError> {
-    trireme_repository::rescan(&options.repositories, options.config_name.as_deref())
-        .map_err(|error| ServeError::invalid(error.to_string()))
+    refresh(options, Which::All)?;
+    look(options)
 }
 
 /// One model of the repositories.
 pub(crate) fn find(options: &CoreOptions, name: &str) -> Result<Option<FoundModel>, ServeError> {
-    trireme_repository::find(&options.repositories, name, options.config_name.as_deref())
+    refresh(options, Which::Only(&[name.to_owned()]))?;
+    let found = trireme_repository::find(&options.repositories, name, options.config_name.as_deref())
+        .map_err(|error| ServeError::invalid(error.to_string()))?;
+    Ok(pinned(options, found.into_iter().collect()).pop())
+}
+
+fn look(options: &CoreOptions) -> Result<Vec<FoundModel>, ServeError> {
+    let found = trireme_repository::rescan(&options.repositories, options.config_name.as_deref());
+    Ok(pinned(options, found.map_err(|error| ServeError::invalid(error.to_string()))?))
+}
+
+/// Brings the copies of repositories that are elsewhere in step.
+fn refresh(options: &CoreOptions, which: Which<'_>) -> Result<(), ServeError> {
+    let mut remotes = options.remotes.iter();
+    remotes
+        .try_for_each(|remote| remote.refresh(which))
         .map_err(|error| ServeError::invalid(error.to_string()))
+}
+
+/// The error with the address of a repository in the place of its copy.
+fn as_given(options: &CoreOptions, error: RepositoryError) -> RepositoryError {
+    let address = |path: &Path| {
+        options
+            .remotes
+            .iter()
+            .find(|remote| remote.directory() == path)
+            .map(|remote| remote.address().to_owned())
+    };
+    match &error {
+        RepositoryError::NoModels { path } => {
+            address(path).map_or(error, |path| RepositoryError::NoModels { path })
+        }
+        RepositoryError::IsModel { path, .. } => match address(path) {
+            Some(path) => {
+                let parent = path.parent().unwrap_or(&path).to_owned();
+                RepositoryError::IsModel { path, parent }
+            }
+            None => error,
+        },
+        _ => error,
+    }
+}
+
+/// Ties what was found in a copy to it.
+fn pinned(options: &CoreOptions, found: Vec<FoundModel>) -> Vec<FoundModel> {
+    let pin = |found| options.remotes.iter().fold(found, |found, remote| remote.pinned(found));
+    found.into_iter().map(pin).collect()
 }
 
 /// Whether a model is put together from others.

@@ -14,6 +14,7 @@ mod endpoint_file;
 mod io_threads;
 mod plan;
 mod report;
+mod repositories;
 mod serve;
 mod settings;
 mod test_hooks;

@@ -11,6 +11,7 @@ use trireme_runtime::{ControlMode, CoreOptions};
 use trireme_telemetry::MetricOptions;
 
 use crate::cli::{ControlModeFlag, Serve};
+use crate::repositories;
 
 /// More loads at once than this only compete for the disk.
 const MAX_LOADS: usize = 256;
@@ -36,9 +37,11 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
     if flags.load_model.len() > 1 && flags.load_model.iter().any(|name| name == "*") {
         bail!("--load-model=* already names all models: it must be the only --load-model");
     }
+    let (repositories, remotes) = repositories::open(&flags.model_repository)?;
     Ok(CoreOptions {
         server_id: flags.id.clone(),
-        repositories: flags.model_repository.clone(),
+        repositories,
+        remotes,
         backend_directory: backend_directory(flags.backend_directory.as_deref())?,
         backend_cache: flags.backend_cache.clone(),
         allow_model_backends: flags.allow_model_backends,

@@ -21,12 +21,13 @@ struct Room<'a> {
     folder: &'a str,
 }
 
-const SERVER_CRATES: [&str; 11] = [
+const SERVER_CRATES: [&str; 12] = [
     "trireme",
     "trireme-protocol",
     "trireme-model-config",
     "trireme-scheduling",
     "trireme-repository",
+    "trireme-objects",
     "trireme-runtime",
     "trireme-telemetry",
     "trireme-drain",
@@ -94,9 +95,17 @@ const WALLS: &[Wall] = &[
         tests_too: true,
     },
     Wall {
-        rule: "only http and grpc name hyper",
-        applies: |room| is_product(room) && !matches!(room.name, "trireme-http" | "trireme-grpc"),
-        forbids: |name| matches!(name, "hyper" | "hyper-util"),
+        rule: "only http, grpc and objects name hyper",
+        applies: |room| {
+            is_product(room) && !matches!(room.name, "trireme-http" | "trireme-grpc" | "trireme-objects")
+        },
+        forbids: |name| matches!(name, "hyper" | "hyper-util" | "hyper-rustls"),
+        tests_too: false,
+    },
+    Wall {
+        rule: "only objects names object_store, and only the server names objects",
+        applies: |room| is_product(room) && !matches!(room.name, "trireme" | "trireme-objects"),
+        forbids: |name| matches!(name, "object_store" | "trireme-objects"),
         tests_too: false,
     },
     Wall {
@@ -161,6 +170,7 @@ mod tests {
             ("trireme-runtime", "server-core/runtime", "trireme-http"),
             ("trireme-runtime", "server-core/runtime", "hyper"),
             ("trireme-http", "server-core/http", "tonic"),
+            ("trireme-runtime", "server-core/runtime", "object_store"),
         ] {
             assert_eq!(findings(name, folder, dependency, None), 1, "{name} -> {dependency}");
         }

@@ -55,10 +55,7 @@ impl Origin {
 
     /// Whether what serves was made of just this state.
     pub(crate) fn is_as_seen(&self, found: &FoundModel, fingerprint: &Fingerprint) -> bool {
-        self.given.is_none()
-            && self.found.dir == found.dir
-            && self.found.config == found.config
-            && self.fingerprint == *fingerprint
+        self.given.is_none() && self.found.is_same_place(found) && self.fingerprint == *fingerprint
     }
 
     /// The versions that a load of `draft` would make again just as they are, but for what changes in place.
@@ -68,7 +65,8 @@ impl Origin {
         fingerprint: &Fingerprint,
         draft: &Draft,
     ) -> BTreeSet<i64> {
-        let same_model = self.found.dir == found.dir
+        let same_model = self.found.repository == found.repository
+            && self.found.name == found.name
             && self.fingerprint.other == fingerprint.other
             && essence(&self.draft.proto) == essence(&draft.proto);
         let same = |(number, version): &(&i64, &VersionOrigin)| {

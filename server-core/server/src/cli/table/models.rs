@@ -2,7 +2,11 @@ use crate::cli::flag::Flag;
 use crate::cli::grammar::{Grammar, INT};
 
 pub(super) const MODELS: &[Flag] = &[
-    Flag::works("model-repository", Grammar::Path("DIR"), "A directory of models.")
+    Flag::works(
+        "model-repository",
+        Grammar::Path("DIR"),
+        "A directory of models, or s3://bucket/path, s3://host:port/bucket/path, s3://https://host:port/bucket/path.",
+    )
         .alias("model-store")
         .repeats(),
     Flag::works(
