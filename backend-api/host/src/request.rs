@@ -53,8 +53,8 @@ impl Request {
     }
 }
 
-/// One input.
-#[derive(Debug)]
+/// One input. A clone shares its bytes.
+#[derive(Debug, Clone)]
 pub struct Input {
     /// Number of the input in the configuration.
     pub index: u16,

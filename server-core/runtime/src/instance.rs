@@ -137,6 +137,10 @@ fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, fir
         if let Some(sequences) = version.sequences() {
             sequences.prepare(number, &rows, &mut batch);
         }
+        version.batch_io.attach(&mut batch);
+        if batch.is_empty() {
+            continue;
+        }
         let outcome = instance.execute(&mut batch);
         // What a backend left behind is answered by the responder's drop.
         batch.clear();

@@ -12,12 +12,15 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
-use trireme_host::{CallReader, Document, Message, Response, ResponseSink, Status, Value, Verdict};
-use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue};
+use trireme_host::{
+    CallReader, Document, Message, Output, Response, ResponseSink, Shape, Status, Value, Verdict,
+};
+use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue, ShapeText, element_count};
 use trireme_scheduling::Turn;
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
+use crate::batch_io::OutputShapes;
 use crate::cache::{Key, share_response};
 use crate::error::ServeError;
 use crate::execution::Execution;
@@ -76,6 +79,8 @@ pub(crate) struct Journey {
     outlet: Outlet,
     /// Whose part it is, if another request caused it.
     lineage: Lineage,
+    /// The shapes of outputs that are cut by those of an input.
+    output_shapes: OnceLock<OutputShapes>,
     /// Under which name its answer is to be kept, and how long the look-up took.
     cache_miss: OnceLock<(Key, u64)>,
     /// What its steps spent, if its model is an ensemble.
@@ -122,6 +127,7 @@ impl Journey {
             turn: OnceLock::new(),
             outlet,
             lineage,
+            output_shapes: OnceLock::new(),
             cache_miss: OnceLock::new(),
         })
     }
@@ -137,6 +143,11 @@ impl Journey {
 
     pub(crate) fn accepted_ns(&self) -> u64 {
         self.accepted_ns
+    }
+
+    /// Outputs of these numbers have these shapes, whatever the backend says of them.
+    pub(crate) fn set_output_shapes(&self, shapes: OutputShapes) {
+        let _ = self.output_shapes.set(shapes);
     }
 
     /// The request is in the row of this slot.
@@ -343,11 +354,14 @@ impl Journey {
                     spec.datatype.wire_name()
                 )));
             };
+            let cut = self.output_shapes.get().and_then(|all| all.iter().find(|(at, _)| *at == index));
             let shape = match &spec.reshape {
+                _ if cut.is_some() => self.cut_shape(&output, cut.map_or(&[][..], |(_, shape)| shape))?,
                 None => output.shape.into_iter().collect(),
                 Some(from) => {
-                    let (head, dims) =
-                        output.shape.split_at(usize::from(table.batches()).min(output.shape.len()));
+                    let (head, dims) = output
+                        .shape
+                        .split_at(usize::from(spec.has_batch(table.batches())).min(output.shape.len()));
                     head.iter().copied().chain(reshape(dims, from, &spec.dims)).collect()
                 }
             };
@@ -377,6 +391,20 @@ impl Journey {
                 .collect(),
             outputs,
         })
+    }
+
+    /// The shape of an output that is cut by an input (`batch_output`): the backend has said how many elements there are.
+    fn cut_shape(&self, output: &Output, wanted: &[i64]) -> Result<Shape, ServeError> {
+        if element_count(wanted).ok() == element_count(&output.shape).ok() {
+            return Ok(wanted.into());
+        }
+        Err(ServeError::internal(format!(
+            "the backend of model '{}' sent output '{}' of shape {}, but its batch_output needs the elements of {}",
+            self.model.name(),
+            output.name,
+            ShapeText(&output.shape),
+            ShapeText(wanted)
+        )))
     }
 
     /// The one answer of a model that is not decoupled.

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod backends;
+mod batch_io;
 mod bls;
 mod cache;
 mod classify;

@@ -13,6 +13,7 @@ use trireme_scheduling::StartAfter;
 use trireme_telemetry::Registry;
 
 use crate::backends::Backends;
+use crate::batch_io::BatchIo;
 use crate::cache::ResponseCache;
 use crate::ensemble::Ensemble;
 use crate::error::ServeError;
@@ -159,6 +160,7 @@ impl Loader<'_> {
         let labels = Labels::read(&config, &found.dir)?;
         let warmup = Warmup::read(&config, &found.dir)?;
         let sequences = Sequences::new(&config, &found.dir)?;
+        let batch_io = BatchIo::new(&config)?;
         let bounded = std::num::NonZeroU32::new(backend.library().info().max_in_flight);
         let queue = Queue::new(
             source::dispatcher(&config, plans.len(), bounded, self.options.start_after)?,
@@ -170,6 +172,7 @@ impl Loader<'_> {
         let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
         let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
+        version.batch_io = Arc::new(batch_io);
         version.max_in_flight = bounded;
         if backend_name != version.config().backend {
             let wanted = &version.config().backend;
@@ -304,9 +307,11 @@ pub(crate) fn tensor_table(config: &CheckedConfig) -> TensorTable {
         reshape: tensor.reshape.as_ref().map(|shape| shape.iter().copied().collect()),
         optional: tensor.optional,
         ragged: tensor.allow_ragged_batch,
+        is_shape: tensor.is_shape_tensor,
     };
     let inputs = config.inputs.iter().map(spec).collect();
     let outputs = config.outputs.iter().map(spec).collect();
     let added = config.sequence().into_iter().flat_map(Sequences::input_names);
+    let added = added.chain(BatchIo::input_names(config));
     TensorTable::new(inputs, outputs, added, config.max_batch_size)
 }

@@ -15,6 +15,7 @@ use trireme_scheduling::{InstanceId, SequenceStep, ShapeKey};
 use trireme_telemetry::clock::now_ns;
 use trireme_telemetry::{FailureReason, ModelMetrics};
 
+use crate::batch_io::BatchIo;
 use crate::cache::{KeyOf, ResponseCache};
 use crate::ensemble::{Ensemble, Header};
 use crate::error::ServeError;
@@ -97,6 +98,8 @@ pub struct ModelVersion {
     pub(crate) directory: Weak<ArcSwap<Index>>,
     /// How many unfinished requests an instance may hold, if the backend has a limit.
     pub(crate) max_in_flight: Option<NonZeroU32>,
+    /// The tensors that speak of a whole batch.
+    pub(crate) batch_io: Arc<BatchIo>,
     /// Where its answers are kept, if they are.
     pub(crate) cache: Option<Arc<ResponseCache>>,
     /// The endpoints of OpenAI's API that it answers.
@@ -151,6 +154,7 @@ impl ModelVersion {
             ensemble: None,
             directory: Weak::new(),
             max_in_flight: None,
+            batch_io: Arc::default(),
             cache: None,
             endpoints: Vec::new(),
             loaded_s: trireme_telemetry::clock::epoch_ms() / 1000,
@@ -182,6 +186,7 @@ impl ModelVersion {
             ensemble: self.ensemble.clone(),
             directory: Weak::clone(&self.directory),
             max_in_flight: self.max_in_flight,
+            batch_io: Arc::clone(&self.batch_io),
             cache: self.cache.clone(),
             endpoints: self.endpoints.clone(),
             loaded_s: self.loaded_s,
@@ -354,7 +359,8 @@ impl ModelVersion {
         // As upstream counts: what does not fit the model was never a request of it.
         let mut admitted = admit(&self.name, &self.table, &self.hasher, request)?;
         if let Some(sequences) = &self.sequences {
-            sequences.check(&admitted.request.correlation, &self.name)?;
+            let checked = sequences.check(&admitted.request.correlation, &self.name);
+            checked.inspect_err(|_| self.metrics.count_failure(FailureReason::Rejected))?;
         }
         admitted.request.deadline_ns = lineage.deadline_ns;
         admitted.request.trace_parent.clone_from(&lineage.trace_parent);
@@ -374,6 +380,7 @@ impl ModelVersion {
             admitted.request.deadline_ns = inherited.map_or(own, |deadline| deadline.min(own));
         }
         journey.set_deadline_ns(admitted.request.deadline_ns);
+        journey.set_output_shapes(self.batch_io.output_shapes(&admitted.request));
         let parcel = Parcel {
             request: admitted.request,
             header,

@@ -84,7 +84,11 @@ impl OutputPlan {
                 continue;
             };
             match wish {
-                Wish::Classes(classes) => classify(output, *classes, model.batches(), model.labels(name))?,
+                Wish::Classes(classes) => {
+                    let spec = model.table.output(name).map(|at| &model.table.outputs[at]);
+                    let batches = spec.is_none_or(|spec| spec.has_batch(model.batches()));
+                    classify(output, *classes, batches, model.labels(name))?;
+                }
                 Wish::Write(region, part) => write(output, region, part)?,
             }
         }

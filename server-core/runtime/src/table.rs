@@ -19,6 +19,8 @@ pub(crate) struct TensorSpec {
     pub(crate) reshape: Option<Dims>,
     pub(crate) optional: bool,
     pub(crate) ragged: bool,
+    /// Whether its values are a shape: it has no batch dimension, and only requests with equal values share a batch.
+    pub(crate) is_shape: bool,
 }
 
 impl TensorSpec {
@@ -27,9 +29,14 @@ impl TensorSpec {
         self.dims.iter().all(|&dim| dim >= 0)
     }
 
+    /// Whether its first dimension is the batch, in a model that batches or not.
+    pub(crate) fn has_batch(&self, batches: bool) -> bool {
+        batches && !self.is_shape
+    }
+
     /// The dimensions as a client states them: with -1 in front if the model batches.
     pub(crate) fn wire_dims(&self, batches: bool) -> Vec<i64> {
-        let batch = batches.then_some(-1);
+        let batch = self.has_batch(batches).then_some(-1);
         batch.into_iter().chain(self.dims.iter().copied()).collect()
     }
 }

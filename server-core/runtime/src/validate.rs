@@ -172,11 +172,12 @@ fn admit_input(
         dims.len() == spec.dims.len()
             && dims.iter().zip(&spec.dims).all(|(got, want)| *want < 0 || got == want)
     };
-    let dims = if table.batches() { shape.get(1..).unwrap_or(&[]) } else { &shape[..] };
-    if (table.batches() && shape.is_empty()) || !fits(dims) {
-        let hint = if table.batches() && fits(&shape) {
+    let batches = spec.has_batch(table.batches());
+    let dims = if batches { shape.get(1..).unwrap_or(&[]) } else { &shape[..] };
+    if (batches && shape.is_empty()) || !fits(dims) {
+        let hint = if batches && fits(&shape) {
             " NOTE: the model batches, so the first dimension of the shape must be the batch size."
-        } else if table.batches() {
+        } else if batches {
             " NOTE: the first dimension is the batch size."
         } else {
             ""
@@ -187,7 +188,7 @@ fn admit_input(
             ShapeText(&shape)
         )));
     }
-    if table.batches() {
+    if batches {
         match batch {
             None => *batch = Some(shape[0]),
             Some(first) if *first == shape[0] => {}
@@ -207,7 +208,7 @@ fn admit_input(
     let shape = match &spec.reshape {
         None => shape,
         Some(to) => {
-            let head = &shape[..usize::from(table.batches())];
+            let head = &shape[..usize::from(batches)];
             head.iter().copied().chain(reshape(dims, &spec.dims, to)).collect()
         }
     };
@@ -246,11 +247,12 @@ fn check_size(
     }
 }
 
-/// Two requests may share a batch if their free dimensions and their sets of optional inputs are equal. The key is a
+/// Two requests may share a batch if their free dimensions, their sets of optional inputs and the values of their shape
+/// tensors are equal. The key is a
 /// keyed 128-bit hash of those, so that no two shapes meet, by chance or on purpose.
 fn shape_key(table: &TensorTable, hasher: &RandomState, inputs: &[Input]) -> ShapeKey {
     let all_present = inputs.len() == table.inputs.len();
-    if all_present && table.inputs.iter().all(|spec| spec.is_fixed() || spec.ragged) {
+    if all_present && table.inputs.iter().all(|spec| (spec.is_fixed() || spec.ragged) && !spec.is_shape) {
         return ShapeKey(0);
     }
     let half = |salt: u8| {
@@ -267,7 +269,10 @@ fn hash_shapes(table: &TensorTable, inputs: &[Input], state: &mut impl Hasher) {
         let spec = &table.inputs[usize::from(input.index)];
         input.index.hash(state);
         if !spec.ragged {
-            input.shape[usize::from(table.batches()).min(input.shape.len())..].hash(state);
+            input.shape[usize::from(spec.has_batch(table.batches())).min(input.shape.len())..].hash(state);
+        }
+        if spec.is_shape {
+            input.buffers.iter().flatten().for_each(|byte| state.write_u8(*byte));
         }
     }
 }

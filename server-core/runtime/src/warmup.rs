@@ -13,6 +13,7 @@ use trireme_protocol::proto::ModelWarmup;
 use trireme_protocol::{DataType, ShapeText};
 use trireme_scheduling::{InstanceId, RequestId, Row};
 
+use crate::batch_io::BatchIo;
 use crate::error::ServeError;
 use crate::instance::InstancePlan;
 use crate::sequence::Sequences;
@@ -27,6 +28,7 @@ pub(crate) struct Warmup {
     outputs: usize,
     /// Gives the requests their controls, if the model is one of sequences. Its states are the warm-up's alone.
     sequences: Option<Sequences>,
+    batch_io: BatchIo,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,8 @@ impl Warmup {
         }
         let table = crate::load::tensor_table(config);
         let sequences = Sequences::new(config, model_dir)?;
-        Ok(Self { samples, names: table.input_names, outputs: table.outputs.len(), sequences })
+        let batch_io = BatchIo::new(config)?;
+        Ok(Self { samples, names: table.input_names, outputs: table.outputs.len(), sequences, batch_io })
     }
 
     /// Runs all samples on an instance; called on its thread.
@@ -103,6 +106,7 @@ impl Warmup {
             let rows: Vec<Row> = (0..sample.requests).map(row).collect();
             sequences.prepare(InstanceId(plan.index), &rows, &mut batch);
         }
+        self.batch_io.attach(&mut batch);
         batch
     }
 
@@ -152,7 +156,10 @@ impl Sample {
             }
             let dims = backend_dims(spec, &given.dims).map_err(within)?;
             let element = data::element(given, spec.data_type, &dims, model_dir).map_err(within)?;
-            let batch = (config.max_batch_size > 0).then_some(i64::from(elements));
+            // A shape is that of the whole batch.
+            let elements = if spec.is_shape_tensor { 1 } else { elements };
+            let batches = config.max_batch_size > 0 && !spec.is_shape_tensor;
+            let batch = batches.then_some(i64::from(elements));
             tensors.push(Tensor {
                 index: u16::try_from(index).unwrap_or(u16::MAX),
                 datatype: spec.data_type,

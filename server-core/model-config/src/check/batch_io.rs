@@ -1,5 +1,7 @@
 //! Inputs that the server makes from a batch, and outputs that it cuts by one.
 
+use std::collections::BTreeSet;
+
 use trireme_protocol::DataType;
 
 use super::Checker;
@@ -7,10 +9,22 @@ use super::Checker;
 impl Checker<'_> {
     pub(super) fn batch_inputs(&mut self) {
         let config = self.config;
+        if self.is_ensemble() && !(config.batch_input.is_empty() && config.batch_output.is_empty()) {
+            let field = if config.batch_input.is_empty() { "batch_output" } else { "batch_input" };
+            self.error(field, "an ensemble has no batches of its own").help("put it into the step's model");
+        }
+        let mut names = BTreeSet::new();
         for (number, input) in config.batch_input.iter().enumerate() {
             let path = format!("batch_input.{number}");
             if input.target_name.is_empty() {
                 self.error(&path, "the batch_input has no target_name");
+            }
+            for (place, target) in input.target_name.iter().enumerate() {
+                let taken = config.input.iter().any(|input| input.name == *target) || !names.insert(target);
+                if taken {
+                    let message = format!("the batch_input '{target}' has the name of another input");
+                    self.error(&format!("{path}.target_name.{place}"), message);
+                }
             }
             if input.source_input.len() != 1 {
                 let message =

@@ -32,7 +32,8 @@ const ENTRY: usize = 160;
 pub fn decode_message<T: Message + Default + 'static>(wire: Bytes) -> Result<T> {
     let unreadable =
         |error: prost::DecodeError| ProtocolError::internal(format!("the message cannot be read: {error}"));
-    let mut rest = &wire[..];
+    let has_inputs = TypeId::of::<T>() == TypeId::of::<ModelInferRequest>();
+    let (mut rest, mut inputs) = (&wire[..], 0usize);
     for count in 1.. {
         if rest.is_empty() {
             break;
@@ -42,48 +43,38 @@ pub fn decode_message<T: Message + Default + 'static>(wire: Bytes) -> Result<T> 
                 "the message has more than {MAX_FIELDS} fields and elements of lists"
             )));
         }
-        let (tag, wire_type) = decode_key(&mut rest).map_err(unreadable)?;
-        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(unreadable)?;
+        let (tag, payload) = next_field(&mut rest).map_err(unreadable)?;
+        if let (true, inputs::INPUTS, Some(input)) = (has_inputs, tag, payload) {
+            inputs = inputs.saturating_add(expanded(input));
+        }
     }
-    if TypeId::of::<T>() == TypeId::of::<ModelInferRequest>() {
-        check_inputs(&wire)?;
+    if inputs > MAX_EXPANDED {
+        return Err(ProtocolError::invalid(format!(
+            "the contents of the request's inputs would take {inputs} bytes, at most {MAX_EXPANDED} are allowed: send \
+             them as raw_input_contents"
+        )));
     }
     T::decode(wire).map_err(unreadable)
 }
 
-/// Holds what the shapes and contents of a `ModelInferRequest`'s inputs take in memory against [`MAX_EXPANDED`].
-fn check_inputs(wire: &[u8]) -> Result<()> {
+/// What shape and contents of an input of a `ModelInferRequest` take in memory.
+fn expanded(input: &[u8]) -> usize {
     // Lists that are not packed cost a tag for each element, packed ones a byte.
-    let expanded = |input: &[u8]| -> usize {
-        let mut bytes = 0usize;
-        each_field(input, &mut |tag, payload| match (tag, payload) {
-            (inputs::SHAPE, Some(shape)) => bytes += numbers(shape) * NUMBER,
-            (inputs::PARAMETERS, _) => bytes += ENTRY,
-            (inputs::CONTENTS, Some(contents)) => each_field(contents, &mut |tag, payload| {
-                bytes += match (tag, payload) {
-                    (inputs::FLOATS | inputs::DOUBLES, Some(packed)) => packed.len(),
-                    (inputs::TEXTS, Some(text)) => text.len() + TEXT,
-                    (_, Some(packed)) => numbers(packed) * NUMBER,
-                    (_, None) => NUMBER,
-                };
-            }),
-            _ => bytes += NUMBER,
-        });
-        bytes
-    };
-    let mut total = 0usize;
-    each_field(wire, &mut |tag, payload| {
-        if let (inputs::INPUTS, Some(input)) = (tag, payload) {
-            total = total.saturating_add(expanded(input));
-        }
+    let mut bytes = 0usize;
+    each_field(input, &mut |tag, payload| match (tag, payload) {
+        (inputs::SHAPE, Some(shape)) => bytes += numbers(shape) * NUMBER,
+        (inputs::PARAMETERS, _) => bytes += ENTRY,
+        (inputs::CONTENTS, Some(contents)) => each_field(contents, &mut |tag, payload| {
+            bytes += match (tag, payload) {
+                (inputs::FLOATS | inputs::DOUBLES, Some(packed)) => packed.len(),
+                (inputs::TEXTS, Some(text)) => text.len() + TEXT,
+                (_, Some(packed)) => numbers(packed) * NUMBER,
+                (_, None) => NUMBER,
+            };
+        }),
+        _ => bytes += NUMBER,
     });
-    if total <= MAX_EXPANDED {
-        return Ok(());
-    }
-    Err(ProtocolError::invalid(format!(
-        "the contents of the request's inputs would take {total} bytes, at most {MAX_EXPANDED} are allowed: send them as \
-         raw_input_contents"
-    )))
+    bytes
 }
 
 /// How many varints there are: each ends with a byte below 128.
@@ -91,25 +82,25 @@ fn numbers(packed: &[u8]) -> usize {
     packed.iter().filter(|byte| **byte < 0x80).count()
 }
 
-/// The fields of a message, those of a length with their bytes. Stops where the message cannot be read.
+/// The fields of a message. Stops where the message cannot be read.
 fn each_field<'a>(mut rest: &'a [u8], see: &mut dyn FnMut(u32, Option<&'a [u8]>)) {
     while !rest.is_empty() {
-        let Ok((tag, wire_type)) = decode_key(&mut rest) else { return };
-        if wire_type != WireType::LengthDelimited {
-            see(tag, None);
-            if skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_err() {
-                return;
-            }
-            continue;
-        }
-        let Ok(length) = decode_varint(&mut rest) else { return };
-        let Some((payload, after)) = usize::try_from(length).ok().and_then(|at| rest.split_at_checked(at))
-        else {
-            return;
-        };
-        see(tag, Some(payload));
-        rest = after;
+        let Ok((tag, payload)) = next_field(&mut rest) else { return };
+        see(tag, payload);
     }
+}
+
+/// The next field: its number, and its bytes if it has a length.
+fn next_field<'a>(rest: &mut &'a [u8]) -> std::result::Result<(u32, Option<&'a [u8]>), prost::DecodeError> {
+    let (tag, wire_type) = decode_key(rest)?;
+    let field = *rest;
+    skip_field(wire_type, tag, rest, DecodeContext::default())?;
+    if wire_type != WireType::LengthDelimited {
+        return Ok((tag, None));
+    }
+    let mut payload = &field[..field.len() - rest.len()];
+    decode_varint(&mut payload)?;
+    Ok((tag, Some(payload)))
 }
 
 /// Field numbers of a request, of its inputs and of their contents.

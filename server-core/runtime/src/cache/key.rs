@@ -1,9 +1,8 @@
 use sha2::{Digest, Sha256};
 use trireme_host::{Correlation, Request, Value};
+use trireme_scheduling::{CacheInput, CacheParameter, CacheRequest};
 
-/// Names a request by all that its answer may depend on: the load of the model, the inputs with type and shape, the
-/// outputs that are wanted, the parameters. A hash without known collisions: no client gets the answer of another
-/// request.
+/// Names a request by all that its answer may depend on, which is [`CacheRequest`]'s to say: this is the SHA-256 of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key([u8; 32]);
 
@@ -19,40 +18,45 @@ pub(crate) struct KeyOf<'a> {
 impl KeyOf<'_> {
     /// The key of a request.
     pub(crate) fn key(&self, request: &Request) -> Key {
-        let mut hash = Hasher(Sha256::new());
-        hash.text(self.model);
-        hash.number(self.version.cast_unsigned());
-        hash.number(self.generation);
-        hash.length(request.inputs.len());
-        for input in &request.inputs {
-            hash.number(input.index.into());
-            hash.number(input.dtype.0.into());
-            hash.length(input.shape.len());
-            input.shape.iter().for_each(|dim| hash.number(dim.cast_unsigned()));
-            hash.length(input.buffers.iter().map(bytes::Bytes::len).sum());
-            input.buffers.iter().for_each(|piece| hash.0.update(piece));
-        }
-        hash.length(self.outputs);
-        (0..self.outputs).for_each(|output| hash.number(request.wanted.contains(output).into()));
-        let mut parameters: Vec<_> = request.parameters.iter().collect();
-        parameters.sort_by(|one, two| one.0.cmp(&two.0));
-        hash.length(parameters.len());
-        for (name, value) in parameters {
-            hash.text(name);
-            hash.value(value);
-        }
-        match &request.correlation {
-            Correlation::None => hash.number(0),
-            Correlation::Number(number) => {
-                hash.number(1);
-                hash.number(*number);
-            }
-            Correlation::Text(text) => {
-                hash.number(2);
-                hash.text(text);
-            }
-        }
-        Key(hash.0.finalize().into())
+        let inputs: Vec<_> = request
+            .inputs
+            .iter()
+            .map(|input| CacheInput {
+                index: input.index,
+                datatype: input.dtype.0,
+                shape: &input.shape,
+                pieces: &input.buffers,
+            })
+            .collect();
+        let outputs: Vec<usize> =
+            (0..self.outputs).filter(|output| request.wanted.contains(*output)).collect();
+        let parameters: Vec<_> =
+            request.parameters.iter().map(|(name, value)| (name.as_str(), parameter(value))).collect();
+        let request = CacheRequest {
+            model: self.model,
+            version: self.version,
+            load: self.generation,
+            inputs: &inputs,
+            outputs: &outputs,
+            parameters: &parameters,
+            correlation: match &request.correlation {
+                Correlation::None => None,
+                Correlation::Number(number) => Some(CacheParameter::Integer(number.cast_signed())),
+                Correlation::Text(text) => Some(CacheParameter::Text(text)),
+            },
+        };
+        let mut hash = Sha256::new();
+        request.write_key(|bytes| hash.update(bytes));
+        Key(hash.finalize().into())
+    }
+}
+
+fn parameter(value: &Value) -> CacheParameter<'_> {
+    match value {
+        Value::Bool(value) => CacheParameter::Bool(*value),
+        Value::Int(value) => CacheParameter::Integer(*value),
+        Value::Double(value) => CacheParameter::Double(*value),
+        Value::String(value) => CacheParameter::Text(value),
     }
 }
 
@@ -60,45 +64,6 @@ impl KeyOf<'_> {
 impl Key {
     pub(super) fn test(number: u8) -> Self {
         Self([number; 32])
-    }
-}
-
-/// Everything goes in with its length or its kind, so that no two lists of parts give the same bytes.
-struct Hasher(Sha256);
-
-impl Hasher {
-    fn number(&mut self, number: u64) {
-        self.0.update(number.to_le_bytes());
-    }
-
-    fn length(&mut self, length: usize) {
-        self.number(length as u64);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.length(text.len());
-        self.0.update(text);
-    }
-
-    fn value(&mut self, value: &Value) {
-        match value {
-            Value::Bool(value) => {
-                self.number(0);
-                self.number((*value).into());
-            }
-            Value::Int(value) => {
-                self.number(1);
-                self.number(value.cast_unsigned());
-            }
-            Value::Double(value) => {
-                self.number(2);
-                self.number(value.to_bits());
-            }
-            Value::String(value) => {
-                self.number(3);
-                self.text(value);
-            }
-        }
     }
 }
 
@@ -141,10 +106,11 @@ mod tests {
             change(&mut request);
             OF.key(&request)
         };
-        let same: [fn(&mut Request); 4] = [
+        let same: [fn(&mut Request); 5] = [
             |r| r.id = "b".to_owned(),
             |r| (r.priority, r.deadline_ns) = (3, 9),
             |r| r.parameters.reverse(),
+            |r| r.inputs.reverse(),
             |r| {
                 r.inputs[0].buffers =
                     smallvec![bytes::Bytes::from_static(&[1; 7]), bytes::Bytes::from_static(&[1; 9])]
@@ -153,12 +119,11 @@ mod tests {
         for change in same {
             assert_eq!(with(change), base);
         }
-        let other: [fn(&mut Request); 9] = [
+        let other: [fn(&mut Request); 8] = [
             |r| r.inputs[0].shape = smallvec![2, 2],
             |r| r.inputs[0].dtype = DType(11),
             |r| r.inputs[0].buffers = smallvec![bytes::Bytes::from_static(&[2; 16])],
             |r| drop(r.inputs.pop()),
-            |r| r.inputs.swap(0, 1),
             |r| r.wanted = OutputSet::none(2),
             |r| r.parameters[0].1 = Value::Double(1.0),
             |r| drop(r.parameters.pop()),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use trireme_protocol::{InferRequest, RequestedOutput};
+use trireme_protocol::{InferRequest, InputTensor, RequestedOutput};
 use trireme_scheduling::ensemble::RunId;
 
 use super::run::{Event, Run};
@@ -63,7 +63,11 @@ impl Waiting {
         let sequence = set.unwrap_or_else(|| run.header.sequence.clone());
         let present = plan.inputs.iter().zip(inputs).filter_map(|(name, tensor)| Some((name, tensor?)));
         let inputs: Vec<_> = present.map(|(name, tensor)| tensor.into_input(name, &model)).collect();
-        let batch = inputs.first().and_then(|input| input.shape.first()).filter(|_| model.batches());
+        let has_batch = |input: &&InputTensor| {
+            let at = model.table.input(&input.name);
+            at.is_some_and(|at| model.table.inputs[at].has_batch(model.batches()))
+        };
+        let batch = inputs.iter().find(has_batch).and_then(|input| input.shape.first());
         let batch = batch.map_or(0, |size| u32::try_from(*size).unwrap_or(0));
         let outputs =
             plan.outputs.iter().map(|name| RequestedOutput { name: name.clone(), ..Default::default() });

@@ -46,7 +46,7 @@ impl Tensor {
     pub(crate) fn into_input(self, name: &str, model: &ModelVersion) -> trireme_protocol::InputTensor {
         let spec = model.table.input(name).map(|index| &model.table.inputs[index]);
         let shape = match spec {
-            Some(spec) => adapt(&spec.dims, model.batches(), self.batch, self.shape),
+            Some(spec) => adapt(&spec.dims, spec.has_batch(model.batches()), self.batch, self.shape),
             None => self.shape,
         };
         let data = trireme_protocol::TensorData::Bytes(self.data);
@@ -59,7 +59,7 @@ impl Tensor {
         Output {
             name: spec.name.to_string(),
             dtype: trireme_host::abi::DType(self.datatype as u32),
-            shape: adapt(dims, batches, self.batch, self.shape),
+            shape: adapt(dims, spec.has_batch(batches), self.batch, self.shape),
             data: self.data,
         }
     }

@@ -37,19 +37,13 @@ fn zeros(input: &Input) -> Input {
     if length > 0 {
         buffers.push(Bytes::from(vec![0; length]));
     }
-    Input { index: input.index, dtype: input.dtype, shape: input.shape.clone(), buffers }
+    Input { buffers, ..input.clone() }
 }
 
 /// One row without a request.
 pub(super) fn item(model: &Request) -> Item {
-    let copy = |input: &Input| Input {
-        index: input.index,
-        dtype: input.dtype,
-        shape: input.shape.clone(),
-        buffers: input.buffers.clone(),
-    };
     let request = Request {
-        inputs: model.inputs.iter().map(copy).collect(),
+        inputs: model.inputs.clone(),
         wanted: model.wanted.clone(),
         names: Arc::clone(&model.names),
         id: String::new(),

@@ -28,7 +28,7 @@ use crate::time::Time;
 const SWEEP_FROM: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Book {
+pub struct Book {
     pub(super) slots_per_instance: u32,
     idle_ns: u64,
     /// Every request that no instance has, in the order of arrival.

@@ -1,11 +1,12 @@
 //! The direct strategy: a sequence has its row in every batch of its instance.
 
 use super::book::Book;
+use super::bound::{Sequences, Strategy};
 use super::run::SlotRef;
-use super::{DirectSequenceConfig, DropReason, Row, SequenceStep};
+use super::{DirectSequenceConfig, Row, SequenceStep};
 use crate::instances::InstanceId;
 use crate::request::{RequestId, RequestInfo};
-use crate::scheduler::{Ask, Refusal, Room, Scheduler};
+use crate::scheduler::{Ask, Refusal, Room};
 use crate::start::StartAfter;
 use crate::time::Time;
 
@@ -18,11 +19,12 @@ use crate::time::Time;
 ///    a request, or the oldest of these requests has waited so long.
 ///
 /// An instance that can hold only some of the requests takes those of the lowest slots. After
-/// [`Scheduler::close`] rule 3 does not wait.
+/// [`close`](crate::Scheduler::close) rule 3 does not wait.
+pub type DirectSequences = Sequences<DirectStrategy>;
+
 #[derive(Debug)]
-pub struct DirectSequences {
+pub struct DirectStrategy {
     config: DirectSequenceConfig,
-    book: Book,
     /// The rows of the last batch of each instance.
     rows: Vec<Vec<Row>>,
     /// What has to arrive before the first batch.
@@ -33,32 +35,30 @@ impl DirectSequences {
     pub fn new(config: DirectSequenceConfig) -> Self {
         let book = Book::new(config.slots, config.idle_ns);
         let start = config.start_after;
-        Self { config, book, rows: Vec::new(), start }
+        Self { book, strategy: DirectStrategy { config, rows: Vec::new(), start } }
     }
+}
 
+impl DirectStrategy {
     /// Until when the requests of `instance` wait for company.
-    fn waits_until(&self, instance: InstanceId, now: Time, room: Room) -> Option<Time> {
+    fn waits_until(&self, book: &Book, instance: InstanceId, now: Time, room: Room) -> Option<Time> {
         let delay = self.config.max_queue_delay_ns;
-        let ready = self.book.ready_len(instance);
-        if delay == 0 || ready >= self.config.enough as usize || ready >= room.0 || self.book.is_closed() {
+        let ready = book.ready_len(instance);
+        if delay == 0 || ready >= self.config.enough as usize || ready >= room.0 || book.is_closed() {
             return None;
         }
-        let arrivals = self.book.ready(instance).filter_map(|(_, step)| self.book.info(step.id));
+        let arrivals = book.ready(instance).filter_map(|(_, step)| book.info(step.id));
         let until = arrivals.map(|info| info.arrival).min()?.after_ns(delay);
         (until > now).then_some(until)
     }
 }
 
-impl Scheduler for DirectSequences {
-    fn on_arrival(&mut self, _info: RequestInfo) -> Result<(), Refusal> {
-        Err(Refusal::NoCorrelationId)
-    }
-
-    fn on_sequence_arrival(&mut self, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
-        let answer = self.book.on_arrival(info, step);
-        self.book.stirred.clear();
+impl Strategy for DirectStrategy {
+    fn on_arrival(&mut self, book: &mut Book, info: RequestInfo, step: SequenceStep) -> Result<(), Refusal> {
+        let answer = book.on_arrival(info, step);
+        book.stirred.clear();
         if answer.is_ok() && self.start.waits() {
-            match self.book.has_slot(info.id) {
+            match book.has_slot(info.id) {
                 true => self.start.one_queued(),
                 false => self.start.one_in_backlog(),
             }
@@ -66,34 +66,28 @@ impl Scheduler for DirectSequences {
         answer
     }
 
-    fn on_cancel(&mut self, id: RequestId) -> bool {
-        self.book.on_cancel(id)
-    }
-
-    fn close(&mut self) {
-        self.book.close();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.book.is_closed()
-    }
-
-    fn expire(&mut self, now: Time, expired: &mut Vec<RequestId>) {
-        self.book.settle(now);
-        self.book.take_expired(expired);
+    fn settle(&mut self, book: &mut Book, now: Time) {
+        book.settle(now);
         // Only a strategy that hands requests on has a use for these.
-        self.book.stirred.clear();
+        book.stirred.clear();
     }
 
     // waiting in slots -> batch
-    fn take_batch(&mut self, instance: InstanceId, now: Time, room: Room, batch: &mut Vec<RequestId>) -> Ask {
-        let Some((last, _)) = self.book.ready(instance).next_back() else {
-            return Ask::empty(self.book.is_over());
+    fn take_batch(
+        &mut self,
+        book: &mut Book,
+        instance: InstanceId,
+        now: Time,
+        room: Room,
+        batch: &mut Vec<RequestId>,
+    ) -> Ask {
+        let Some((last, _)) = book.ready(instance).next_back() else {
+            return Ask::empty(book.is_over());
         };
-        if self.start.waits() && !self.book.is_closed() {
+        if self.start.waits() && !book.is_closed() {
             return Ask::Idle;
         }
-        if let Some(until) = self.waits_until(instance, now, room) {
+        if let Some(until) = self.waits_until(book, instance, now, room) {
             return Ask::WakeAt(until);
         }
         let index = instance.0 as usize;
@@ -105,8 +99,8 @@ impl Scheduler for DirectSequences {
         rows.extend((0..=last).map(|slot| Row { slot, request: None, start: false, end: false }));
 
         let mut key = None;
-        for (slot, step) in self.book.ready(instance).take(room.0) {
-            let Some(info) = self.book.info(step.id) else { continue };
+        for (slot, step) in book.ready(instance).take(room.0) {
+            let Some(info) = book.info(step.id) else { continue };
             if *key.get_or_insert(info.shape_key) == info.shape_key
                 && let Some(row) = rows.get_mut(slot as usize)
             {
@@ -116,61 +110,17 @@ impl Scheduler for DirectSequences {
         let before = batch.len();
         for row in rows.iter() {
             if let Some(id) = row.request {
-                self.book.pop(SlotRef { slot: row.slot, instance }, false);
-                self.book.dispatched(id);
+                book.pop(SlotRef { slot: row.slot, instance }, false);
+                book.dispatched(id);
                 batch.push(id);
             }
         }
         // A slot that became free takes the next sequence, whose first request is for the next execution.
-        self.book.settle(now);
+        book.settle(now);
         Ask::Batch(batch.len() - before)
-    }
-
-    fn next_deadline(&mut self) -> Option<Time> {
-        self.book.next_due()
-    }
-
-    fn pending(&self) -> usize {
-        self.book.waiting.len()
-    }
-
-    fn oldest_arrival(&self) -> Option<Time> {
-        self.book.waiting.oldest_arrival()
-    }
-
-    fn is_bound(&self) -> bool {
-        true
     }
 
     fn rows(&self, instance: InstanceId) -> &[Row] {
         self.rows.get(instance.0 as usize).map_or(&[], Vec::as_slice)
-    }
-
-    fn open_sequences(&self) -> usize {
-        self.book.open_sequences()
-    }
-
-    fn take_dropped(&mut self, dropped: &mut Vec<(RequestId, DropReason)>) {
-        self.book.take_dropped(dropped);
-    }
-
-    fn on_instance_added(&mut self, instance: InstanceId) {
-        self.book.on_instance_added(instance);
-    }
-
-    fn on_instance_up(&mut self, instance: InstanceId) {
-        self.book.on_instance_up(instance);
-    }
-
-    fn on_instance_down(&mut self, instance: InstanceId) {
-        self.book.on_instance_down(instance);
-    }
-
-    fn on_instance_retired(&mut self, instance: InstanceId) {
-        self.book.on_instance_retired(instance);
-    }
-
-    fn holds(&self, instance: InstanceId) -> bool {
-        self.book.holds(instance)
     }
 }

@@ -23,6 +23,7 @@
 
 mod benches;
 mod book;
+mod bound;
 mod config;
 mod direct;
 mod oldest;
