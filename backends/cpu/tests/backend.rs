@@ -75,7 +75,9 @@ impl Sink {
     /// Returns when the last answer is there.
     fn wait(&self) {
         let answers = self.answers.lock().unwrap();
-        drop(self.told.wait_while(answers, |answers| !answers.last().is_some_and(|(_, last)| *last)).unwrap());
+        drop(
+            self.told.wait_while(answers, |answers| !answers.last().is_some_and(|(_, last)| *last)).unwrap(),
+        );
     }
 
     /// The texts of all answers; exactly the last is final.
@@ -217,7 +219,10 @@ fn limits_sampling_and_stop_words() {
     assert_eq!(text(vec![int("max_tokens", 3)]), "The capital of");
     assert_eq!(text(vec![strings("stop_words", &["nobody", " is"])]), "The capital of France");
     let without = text(vec![strings("bad_words", &["Paris", "capital of"]), int("max_tokens", 30)]);
-    assert!(!without.is_empty() && !without.contains("Paris") && !without.contains("capital of"), "{without}");
+    assert!(
+        !without.is_empty() && !without.contains("Paris") && !without.contains("capital of"),
+        "{without}"
+    );
     let longer = text(vec![int("min_tokens", 20), int("max_tokens", 40)]);
     assert!(longer.starts_with("The capital of France is Paris.") && longer.len() > 40, "{longer}");
     let penalty = text(vec![float("repetition_penalty", 1.8), int("max_tokens", 30)]);

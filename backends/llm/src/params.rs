@@ -381,8 +381,10 @@ mod tests {
         expect!["unknown parameter 'zzz'"].assert_eq(&error("zzz", "x"));
         expect!["parameter 'enable_kv_cache_reuse' is 'maybe', it must be true or false"]
             .assert_eq(&error("enable_kv_cache_reuse", "maybe"));
-        expect!["parameter 'kv_cache_free_gpu_mem_fraction' is '1.5', it must be a number over 0 and up to 1"]
-            .assert_eq(&error("kv_cache_free_gpu_mem_fraction", "1.5"));
+        expect![
+            "parameter 'kv_cache_free_gpu_mem_fraction' is '1.5', it must be a number over 0 and up to 1"
+        ]
+        .assert_eq(&error("kv_cache_free_gpu_mem_fraction", "1.5"));
         expect!["parameter 'decoding_mode' is 'medusa', it must be one of: auto, top_k, top_p, top_k_top_p"]
             .assert_eq(&error("decoding_mode", "medusa"));
         expect!["parameter 'profile.0.batch.max' is 'x', it must be a whole number of at least 1"]

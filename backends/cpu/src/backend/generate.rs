@@ -51,7 +51,8 @@ fn plan(model: &LlamaModel, options: Options, sizes: &Sizes, free: u64) -> Resul
     };
     // A context that nobody asked for gives way to what there is.
     let room = (most / block_bytes as u64).saturating_mul(block_tokens as u64).min(wanted);
-    let least = sizes.max_context.unwrap_or_else(|| context.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1));
+    let least =
+        sizes.max_context.unwrap_or_else(|| context.min(usize::try_from(room).unwrap_or(usize::MAX)).max(1));
     let needs = MemoryNeeds {
         available: if sizes.kv_tokens.is_some() { free } else { most },
         weights: 0,
@@ -75,5 +76,11 @@ fn plan(model: &LlamaModel, options: Options, sizes: &Sizes, free: u64) -> Resul
         )));
     }
     let kv = KvCapacity::Tokens(usize::try_from(blocks).unwrap_or(usize::MAX).saturating_mul(block_tokens));
-    Ok(ExecutorOptions { model: options, max_slots: slots, max_step_tokens: tokens, max_context: sizes.max_context, kv })
+    Ok(ExecutorOptions {
+        model: options,
+        max_slots: slots,
+        max_step_tokens: tokens,
+        max_context: sizes.max_context,
+        kv,
+    })
 }

@@ -29,11 +29,14 @@ impl GenerationDefaults {
     }
 
     fn read(object: &Object) -> Result<Self, Kind> {
-        let wrong = |key: &str, value: &Value, must: &str| Kind::Malformed(format!("'{key}' is {value}, it must be {must}"));
+        let wrong = |key: &str, value: &Value, must: &str| {
+            Kind::Malformed(format!("'{key}' is {value}, it must be {must}"))
+        };
         let number = |key: &str, low: f64, high: f64| -> Result<Option<f32>, Kind> {
             let Some(value) = object.get(key) else { return Ok(None) };
             let fits = value.as_f64().filter(|x| (low..=high).contains(x));
-            fits.map(|x| Some(x as f32)).ok_or_else(|| wrong(key, value, &format!("a number from {low} to {high}")))
+            fits.map(|x| Some(x as f32))
+                .ok_or_else(|| wrong(key, value, &format!("a number from {low} to {high}")))
         };
         let count = |key: &str| -> Result<Option<u32>, Kind> {
             let Some(value) = object.get(key) else { return Ok(None) };
@@ -72,12 +75,14 @@ mod tests {
     fn read(text: &str) -> Result<GenerationDefaults, String> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), text).unwrap();
-        GenerationDefaults::of_folder(&Files::Folder(dir.path().to_path_buf())).map_err(|error| error.to_string())
+        GenerationDefaults::of_folder(&Files::Folder(dir.path().to_path_buf()))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn what_is_said_becomes_the_default() {
-        let read_one = read(r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "max_new_tokens": 9}"#).unwrap();
+        let read_one =
+            read(r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "max_new_tokens": 9}"#).unwrap();
         let sampling = read_one.sampling();
         assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.6, 20, 1.0));
         assert_eq!(read_one.max_new_tokens, Some(9));
@@ -87,6 +92,9 @@ mod tests {
     #[test]
     fn nonsense_is_named() {
         let error = read(r#"{"top_p": 3}"#).unwrap_err();
-        assert!(error.contains(FILE) && error.contains("'top_p' is 3, it must be a number from 0 to 1"), "{error}");
+        assert!(
+            error.contains(FILE) && error.contains("'top_p' is 3, it must be a number from 0 to 1"),
+            "{error}"
+        );
     }
 }

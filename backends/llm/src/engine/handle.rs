@@ -5,8 +5,8 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use super::driver::{Driver, Message};
 use super::core::capacity;
+use super::driver::{Driver, Message};
 use super::{Core, CoreStats, EngineOptions, Event, Flow, Request};
 use crate::executor::{Executor, ExecutorInfo};
 use crate::profile::ProfileError;

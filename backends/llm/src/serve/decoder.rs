@@ -148,7 +148,8 @@ impl Shared {
             *place = None;
         }
         let made = start(&self.make, &self.sizes, &self.options);
-        let engine = made.map_err(|error| Error::unavailable(format!("the engine cannot be made anew: {error}")))?;
+        let engine =
+            made.map_err(|error| Error::unavailable(format!("the engine cannot be made anew: {error}")))?;
         let engine = Arc::new(engine);
         *place = Some(Arc::clone(&engine));
         Ok(engine)

@@ -6,7 +6,9 @@ use std::sync::mpsc::Sender;
 use crate::engine::{self, Engine, RequestError, RequestHandle, Sink};
 use crate::executor::SlotSampling;
 use crate::grammar::GrammarFactory;
-use crate::openai::{Ask, AskError, Event, Flow, Generator, Output, Receiver, Sampling, TokenLogprobs, Usage};
+use crate::openai::{
+    Ask, AskError, Event, Flow, Generator, Output, Receiver, Sampling, TokenLogprobs, Usage,
+};
 
 /// Hands asks over to an engine and returns at once.
 pub(super) struct OnEngine<'a> {
@@ -35,7 +37,8 @@ impl Generator for OnEngine<'_> {
 
 impl OnEngine<'_> {
     fn request(&self, ask: Ask) -> Result<engine::Request, AskError> {
-        let form = |what: &dyn std::fmt::Display| AskError::Invalid(format!("the form of the answer: {what}"));
+        let form =
+            |what: &dyn std::fmt::Display| AskError::Invalid(format!("the form of the answer: {what}"));
         let grammar = match (&ask.guide, self.grammars) {
             (None, _) => None,
             (Some(_), None) => return Err(form(&"the model has no tokenizer to keep it with")),
@@ -131,7 +134,9 @@ fn told_usage(usage: engine::Usage) -> Usage {
 fn told_error(error: RequestError) -> AskError {
     match error {
         RequestError::Invalid(text) => AskError::Invalid(text),
-        RequestError::Overloaded { .. } | RequestError::Stopped(_) => AskError::Unavailable(error.to_string()),
+        RequestError::Overloaded { .. } | RequestError::Stopped(_) => {
+            AskError::Unavailable(error.to_string())
+        }
         // The words that clients of Triton know.
         RequestError::Deadline => AskError::Unavailable("Request timeout expired".to_owned()),
         RequestError::Cancelled => AskError::Cancelled,

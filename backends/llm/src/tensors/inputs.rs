@@ -336,13 +336,7 @@ impl Reader<'_> {
     }
 
     /// The end-of-text tokens with `end_id` in their place, and the stop words.
-    fn stop(
-        &self,
-        row: usize,
-        rows: usize,
-        eos_ids: &[u32],
-        max_tokens: usize,
-    ) -> Result<StopRules> {
+    fn stop(&self, row: usize, rows: usize, eos_ids: &[u32], max_tokens: usize) -> Result<StopRules> {
         let own = self.one::<i32>("end_id", row)?;
         // -1 is how clients say that nothing ends an answer.
         let eos_ids = match own {

@@ -268,7 +268,9 @@ impl Core {
             return invalid(format!("there are {words} bad words, at most {MAX_BAD_WORDS} are allowed"));
         }
         if let Some(id) = request.bad_words.iter().flatten().find(|&&id| id as usize >= vocab) {
-            return invalid(format!("a bad word has token id {id}, which is outside the vocabulary of {vocab}"));
+            return invalid(format!(
+                "a bad word has token id {id}, which is outside the vocabulary of {vocab}"
+            ));
         }
         request.sampling.check(vocab).map_err(|error| RequestError::Invalid(error.to_string()))?;
         let (waiting, limit) = (self.waiting.len(), self.options.max_waiting);

@@ -87,7 +87,8 @@ fn sampling(request: &Request) -> Result<Sampling> {
 fn at_least(request: &Request, name: &str, least: i32) -> Result<Option<usize>> {
     let Some(n) = value::<i32>(request, name)? else { return Ok(None) };
     let fits = usize::try_from(n).ok().filter(|_| n >= least);
-    fits.map(Some).ok_or_else(|| Error::invalid(format!("input '{name}' is {n}, it must be at least {least}")))
+    fits.map(Some)
+        .ok_or_else(|| Error::invalid(format!("input '{name}' is {n}, it must be at least {least}")))
 }
 
 fn words(request: &Request, name: &str) -> Result<Vec<String>> {

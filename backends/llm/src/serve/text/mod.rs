@@ -20,9 +20,9 @@ pub fn text_config() -> ConfigPatch {
         optional,
     };
     let patch = ConfigPatch::new().input(tensor("text_input", DataType::Bytes, &[1], false));
-    let patch = inputs::OPTIONAL.iter().fold(patch, |patch, &(name, data_type, dim)| {
-        patch.input(tensor(name, data_type, &[dim], true))
-    });
+    let patch = inputs::OPTIONAL
+        .iter()
+        .fold(patch, |patch, &(name, data_type, dim)| patch.input(tensor(name, data_type, &[dim], true)));
     patch.output(tensor("text_output", DataType::Bytes, &[1], false)).decoupled(true)
 }
 
