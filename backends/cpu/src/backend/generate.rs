@@ -115,17 +115,14 @@ impl GenerateModel {
             defaults: Sampling::default(),
             can: Abilities::ALL,
         };
-        let max_tokens = params.count("max_tokens").unwrap_or(256);
+        let stated = config.parameter::<String>("max_tokens")?.is_none().then_some(checkpoint.max_new_tokens);
+        let max_tokens = stated.flatten().or(params.count("max_tokens")).unwrap_or(256);
         let tokens = match TokenDoor::is_for(config) {
             true => {
                 let sizes = (llama.config().vocab_size, max_context);
-                Some(TokenDoor::new(
-                    config,
-                    &llama.config().eos_token_ids,
-                    sizes,
-                    max_tokens,
-                    Abilities::ALL,
-                )?)
+                let eos_ids = &llama.config().eos_token_ids;
+                let door = TokenDoor::new(config, eos_ids, sizes, max_tokens, Abilities::ALL)?;
+                Some(door.in_whole_characters(&tokenizer))
             }
             false => None,
         };
