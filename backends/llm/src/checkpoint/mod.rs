@@ -8,6 +8,7 @@
 mod bert;
 mod config;
 mod decoder;
+mod dummy;
 mod error;
 mod files;
 pub(crate) mod gguf;
@@ -20,6 +21,7 @@ mod open;
 mod registry;
 mod safetensors;
 mod text;
+mod vocabulary;
 mod weight;
 mod weight_type;
 
@@ -29,5 +31,6 @@ pub use error::{CheckpointError, CheckpointErrorKind};
 pub(crate) use mapping::Mapping;
 pub use open::Checkpoint;
 pub use text::ChatTemplateSource;
+pub use vocabulary::Vocabulary;
 pub use weight::Weight;
 pub use weight_type::{WeightType, q4_k_scales};
