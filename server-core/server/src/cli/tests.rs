@@ -161,6 +161,7 @@ fn every_flag_of_tritonserver_is_parsed() {
         "model-name",
         "load-format",
         "print-config",
+        "endpoint-file",
     ];
     for flag in table::flags() {
         assert!(names.contains(&flag.name) || own.contains(&flag.name), "--{} is nobody's", flag.name);
