@@ -5,7 +5,7 @@ use std::path::Path;
 
 use half::{bf16, f16};
 
-use super::config::{Architecture, RopeLayout};
+use super::config::RopeLayout;
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
 use super::files::Files;
 use super::hf::HfFolder;
@@ -45,7 +45,6 @@ impl Checkpoint {
         })?;
         Self::dummy(&files, &folder).map_err(|kind| kind.at(path)).and_then(|mut made| {
             made.text = TextFiles::of_folder(&files)?.or_bytes(&made.architecture)?;
-            made.max_new_tokens = folder.max_new_tokens()?;
             Ok(made)
         })
     }
@@ -59,7 +58,6 @@ impl Checkpoint {
             architecture,
             rope_layout: RopeLayout::Half,
             source: files.root().to_path_buf(),
-            max_new_tokens: None,
             weights,
             text: TextFiles::default(),
         })

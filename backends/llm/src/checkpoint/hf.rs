@@ -59,12 +59,6 @@ impl HfFolder {
         Ok(ids)
     }
 
-    /// `max_new_tokens` of generation_config.json.
-    pub(super) fn max_new_tokens(&self) -> Result<Option<usize>, CheckpointError> {
-        let file = self.files.path("generation_config.json");
-        self.generation.optional_size("max_new_tokens").map_err(|kind| kind.at(&file))
-    }
-
     /// Pooling and normalisation as `modules.json` lists them. A folder without that file is pooled by the mean
     /// and not normalised, as its own library does.
     pub(super) fn pooling(&self) -> Result<(Pooling, bool), Kind> {

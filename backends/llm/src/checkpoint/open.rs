@@ -26,8 +26,6 @@ pub struct Checkpoint {
     pub rope_layout: RopeLayout,
     /// The folder or the `.gguf` file.
     pub source: PathBuf,
-    /// `max_new_tokens` of `generation_config.json`: how long an answer is where nobody says.
-    pub max_new_tokens: Option<usize>,
     pub(super) weights: WeightIndex,
     pub(super) text: TextFiles,
 }
@@ -113,9 +111,8 @@ impl Checkpoint {
         }
         check_weights(entry, &architecture, &weights).map_err(|k| k.at(path))?;
         let text = TextFiles::of_folder(&files)?;
-        let max_new_tokens = folder.max_new_tokens()?;
         let (source, rope_layout) = (path.to_path_buf(), RopeLayout::Half);
-        Ok(Self { architecture, rope_layout, source, max_new_tokens, weights, text })
+        Ok(Self { architecture, rope_layout, source, weights, text })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
@@ -137,7 +134,7 @@ impl Checkpoint {
         check_weights(entry, &architecture, &weights)?;
         let text = TextFiles::of_gguf(file.metadata)?;
         let (source, rope_layout) = (path.to_path_buf(), gguf.rope_layout);
-        Ok(Self { architecture, rope_layout, source, max_new_tokens: None, weights, text })
+        Ok(Self { architecture, rope_layout, source, weights, text })
     }
 
     /// The weight of this Hugging Face name (`model.layers.0.self_attn.q_proj.weight`,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::config::Architecture;
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
 use super::files::Files;
+use super::generation::GenerationDefaults;
 use super::gguf::Metadata;
 use super::json::Object;
 use super::open::Checkpoint;
@@ -24,6 +25,7 @@ pub struct ChatTemplateSource {
 pub(super) struct TextFiles {
     origin: Origin,
     template: Option<ChatTemplateSource>,
+    generation: GenerationDefaults,
 }
 
 enum Origin {
@@ -56,7 +58,8 @@ impl TextFiles {
             bos_token: token_text(config.get("bos_token")),
             eos_token: token_text(config.get("eos_token")),
         });
-        Ok(Self { origin: Origin::Folder(files.clone()), template })
+        let generation = GenerationDefaults::of_folder(files)?;
+        Ok(Self { origin: Origin::Folder(files.clone()), template, generation })
     }
 
     /// These, or a tokenizer of bytes where the folder has none.
@@ -86,7 +89,8 @@ impl TextFiles {
                 Some(ChatTemplateSource { text: text.to_owned(), bos_token, eos_token })
             }
         };
-        Ok(Self { origin: Origin::Gguf(Box::new(meta)), template })
+        let generation = GenerationDefaults::default();
+        Ok(Self { origin: Origin::Gguf(Box::new(meta)), template, generation })
     }
 }
 
@@ -107,6 +111,11 @@ impl Checkpoint {
                 Tokenizer::from_json(&bytes).map_err(|e| Kind::Tokenizer(e.to_string()).at(&path))
             }
         }
+    }
+
+    /// How tokens are chosen where nobody says; from `generation_config.json`.
+    pub fn generation_defaults(&self) -> GenerationDefaults {
+        self.text.generation
     }
 
     /// The chat template, if the model has one.

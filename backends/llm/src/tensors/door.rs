@@ -2,7 +2,7 @@
 
 use trireme_sdk::{Config, Error, Request, Result, TensorConfig};
 
-use super::inputs::{self, Defaults, Row};
+use super::inputs::{self, Defaults};
 use super::outputs::{Answers, RowReceiver, Wanted};
 use crate::openai::{Abilities, Generator};
 use crate::tokenizer::Tokenizer;
@@ -91,10 +91,10 @@ impl TokenDoor {
         let (priority, deadline_ns) = (request.priority(), request.deadline_ns());
         let mut responder = request.into_responder();
         responder.computing();
-        let prompts = rows.iter().map(|row| row.ask.prompt.clone()).collect();
+        let prompts = rows.iter().map(|ask| ask.prompt.clone()).collect();
         let answers = Answers::new(prompts, options, wanted, responder, self.tokenizer.clone());
-        for (number, Row { ask, stop_words }) in rows.into_iter().enumerate() {
-            let receiver = RowReceiver::new(answers.clone(), number, ask.n, stop_words);
+        for (row, ask) in rows.into_iter().enumerate() {
+            let receiver = RowReceiver { answers: answers.clone(), row };
             engine.run(crate::openai::Ask { priority, deadline_ns, ..ask }, Box::new(receiver));
         }
     }

@@ -27,13 +27,6 @@ pub(super) struct Options {
     pub(super) pad_id: i32,
 }
 
-/// One prompt of a batch.
-pub(super) struct Row {
-    pub(super) ask: Ask,
-    /// Token sequences of more than one token that end an answer.
-    pub(super) stop_words: Vec<Vec<u32>>,
-}
-
 /// The tensors of TensorRT-LLM's Triton backend.
 pub(super) const CONTRACT: Contract = Contract {
     what: "a model of token ids",
@@ -50,6 +43,7 @@ const INPUTS: &[(&str, DataType)] = &[
     ("num_return_sequences", DataType::Int32),
     ("end_id", DataType::Int32),
     ("pad_id", DataType::Int32),
+    ("bad_words_list", DataType::Int32),
     ("stop_words_list", DataType::Int32),
     ("embedding_bias", DataType::Fp32),
     ("beam_width", DataType::Int32),
@@ -77,7 +71,6 @@ const INPUTS: &[(&str, DataType)] = &[
 ];
 
 const REFUSED: &[&str] = &[
-    "bad_words_list",
     "context_phase_params",
     "cross_attention_mask",
     "decoder_input_ids",
@@ -121,7 +114,7 @@ pub(super) fn read(
     (vocab_size, max_context): (usize, usize),
     can: Abilities,
     defaults: Defaults,
-) -> Result<(Vec<Row>, Options)> {
+) -> Result<(Vec<Ask>, Options)> {
     refuse(request)?;
     let reader = Reader { request, vocab_size };
     let ids = request.input("input_ids")?;
@@ -172,7 +165,11 @@ pub(super) fn read(
             )));
         }
         let max_tokens = wanted.unwrap_or(defaults.max_tokens.min(room));
-        let (stop, stop_words) = reader.stop(row, rows, eos_ids, max_tokens)?;
+        let stop = reader.stop(row, rows, eos_ids, max_tokens)?;
+        let bad_words = reader.words("bad_words_list", row, rows)?;
+        if !bad_words.is_empty() && !can.rules {
+            return Err(cannot("bad_words_list"));
+        }
         let sampling = reader.sampling(row, rows, options.logprobs)?;
         check_abilities(&sampling, can)?;
         let guide = reader.guide(row)?;
@@ -184,13 +181,15 @@ pub(super) fn read(
             sampling,
             stop,
             ignore_eos: false,
+            bad_words,
             guide,
             n: options.sequences,
             priority: 0,
             deadline_ns: None,
             stream: options.streaming,
+            text: false,
         };
-        out.push(Row { ask, stop_words });
+        out.push(ask);
     }
     Ok((out, options))
 }
@@ -314,13 +313,7 @@ impl Reader<'_> {
     }
 
     /// The end-of-text tokens with `end_id` in their place, and the stop words.
-    fn stop(
-        &self,
-        row: usize,
-        rows: usize,
-        eos_ids: &[u32],
-        max_tokens: usize,
-    ) -> Result<(StopRules, Vec<Vec<u32>>)> {
+    fn stop(&self, row: usize, rows: usize, eos_ids: &[u32], max_tokens: usize) -> Result<StopRules> {
         let own = self.one::<i32>("end_id", row)?;
         // -1 is how clients say that nothing ends an answer.
         let eos_ids = match own {
@@ -330,7 +323,9 @@ impl Reader<'_> {
         };
         let rules = StopRules::new(&eos_ids, max_tokens)
             .map_err(|error| Error::invalid(format!("input 'request_output_len': {error}")))?;
-        Ok((rules, self.words("stop_words_list", row, rows)?))
+        rules
+            .with_words(&self.words("stop_words_list", row, rows)?)
+            .map_err(|error| Error::invalid(format!("input 'stop_words_list': {error}")))
     }
 
     /// Two lines for each row: ids, one word after the other, and behind which id each word ends, filled up with -1.

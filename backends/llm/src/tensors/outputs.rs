@@ -251,65 +251,21 @@ impl Answers {
 
 /// The receiver of one prompt's answers.
 pub(super) struct RowReceiver {
-    answers: Arc<Mutex<Answers>>,
-    row: usize,
-    stop_words: Vec<Vec<u32>>,
-    /// The last tokens of each answer, as long as the longest stop word; `None` once one has ended it.
-    tails: Vec<Option<Vec<u32>>>,
+    pub(super) answers: Arc<Mutex<Answers>>,
+    pub(super) row: usize,
 }
 
 impl RowReceiver {
-    pub(super) fn new(
-        answers: Arc<Mutex<Answers>>,
-        row: usize,
-        sequences: u32,
-        stop_words: Vec<Vec<u32>>,
-    ) -> Self {
-        Self { answers, row, stop_words, tails: vec![Some(Vec::new()); sequences as usize] }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Cuts an output behind the first stop word; true if there is nothing in it any more.
-    fn cut(&mut self, output: &mut Output) -> bool {
-        let Some(slot) = self.tails.get_mut(output.index as usize) else { return true };
-        let Some(tail) = slot else { return true };
-        for at in 0..output.tokens.len() {
-            tail.push(output.tokens[at]);
-            if self.stop_words.iter().any(|word| tail.ends_with(word)) {
-                output.tokens.truncate(at + 1);
-                output.logprobs.truncate(at + 1);
-                output.finish = Some(crate::stop::FinishReason::StopToken);
-                *slot = None;
-                return false;
-            }
-        }
-        let longest = self.stop_words.iter().map(Vec::len).max().unwrap_or(0);
-        let surplus = tail.len().saturating_sub(longest);
-        tail.drain(..surplus);
-        false
-    }
-
-    fn is_stopped(&self) -> bool {
-        !self.stop_words.is_empty() && self.tails.iter().all(Option::is_none)
     }
 }
 
 impl Receiver for RowReceiver {
     fn event(&mut self, event: Event) -> Flow {
         match event {
-            Event::Output(mut output) => {
-                if !self.stop_words.is_empty() && self.cut(&mut output) {
-                    return if self.is_stopped() { Flow::Stop } else { Flow::Continue };
-                }
-                let flow = self.lock().output(self.row, output);
-                if self.is_stopped() { Flow::Stop } else { flow }
-            }
+            Event::Output(output) => self.lock().output(self.row, output),
             Event::End(outcome) => {
-                // An engine that was told to stop calls that a cancellation.
-                let outcome = if self.is_stopped() { Ok(Usage::default()) } else { outcome };
                 self.lock().end(outcome);
                 Flow::Continue
             }
@@ -317,7 +273,7 @@ impl Receiver for RowReceiver {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.is_stopped() || self.lock().responder.as_ref().is_none_or(Responder::is_cancelled)
+        self.lock().responder.as_ref().is_none_or(Responder::is_cancelled)
     }
 
     fn on_writable(&mut self, call: Box<dyn FnOnce() + Send>) {

@@ -74,6 +74,20 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The tokens of each text, as it stands at the beginning of a text and behind a blank.
+    pub fn words(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TokenizerError> {
+        let mut words: Vec<Vec<u32>> = Vec::with_capacity(2 * texts.len());
+        for text in texts {
+            for form in [text.clone(), format!(" {text}")] {
+                let word = self.encode(&form, false)?;
+                if !word.is_empty() && !words.contains(&word) {
+                    words.push(word);
+                }
+            }
+        }
+        Ok(words)
+    }
+
     /// The text of `ids`. Bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
         Ok(self.inner.decode(ids, skip_special)?)
