@@ -44,9 +44,9 @@ pub const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "load_format",
-        kind: ParameterKind::Choice(&["auto"]),
+        kind: ParameterKind::Choice(&["auto", "dummy"]),
         default: "auto",
-        doc: "How the checkpoint is read; `auto` looks at the files.",
+        doc: "How the checkpoint is read; `auto` looks at the files, `dummy` makes random weights for its `config.json`.",
     },
     Parameter {
         name: "dtype",
@@ -391,7 +391,7 @@ mod tests {
             .assert_eq(&error("profile.0.batch.max", "x"));
         expect!["parameter 'checkpoint' is '../x', it must be a relative path that stays inside the version directory"]
             .assert_eq(&error("checkpoint", "../x"));
-        expect!["parameter 'load_format' is 'pickle', it must be one of: auto"]
+        expect!["parameter 'load_format' is 'pickle', it must be one of: auto, dummy"]
             .assert_eq(&error("load_format", "pickle"));
         expect!["parameter 'num_threads' is '0', it must be a whole number from 1 to 4294967295"]
             .assert_eq(&error("num_threads", "0"));
@@ -410,6 +410,6 @@ mod tests {
         for row in PARAMETERS.iter().filter(|row| !row.default.is_empty()) {
             assert_eq!(row.kind.check(row.default), Ok(()), "{}", row.name);
         }
-        assert!(to_markdown(PARAMETERS).contains("| `load_format` | `auto` | `auto` |"));
+        assert!(to_markdown(PARAMETERS).contains("| `load_format` | `auto`, `dummy` | `auto` |"));
     }
 }

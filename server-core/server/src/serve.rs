@@ -95,16 +95,24 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+/// The `--load-format` that looks at the checkpoint's files.
+const AS_IT_IS: &str = "auto";
+
 /// The checkpoint that is served in the place of a repository, if one is.
 fn checkpoint(flags: &Serve) -> anyhow::Result<Option<CheckpointRepository>> {
     let Some(path) = &flags.checkpoint else {
         let stray = flags.model_name.is_some().then_some("--model-name");
+        let stray = stray.or((flags.load_format != AS_IT_IS).then_some("--load-format"));
         match stray.or(flags.print_config.then_some("--print-config")) {
             Some(flag) => bail!("{flag} needs a checkpoint: trireme serve CHECKPOINT {flag}"),
             None => return Ok(None),
         }
     };
-    CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND).map(Some)
+    let repository = CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND)?;
+    if flags.load_format != AS_IT_IS {
+        repository.set("load_format", &flags.load_format)?;
+    }
+    Ok(Some(repository))
 }
 
 /// The configuration that a backend has completed.

@@ -86,7 +86,8 @@ fn open(context: &ModelContext) -> Result<(Parameters, Checkpoint)> {
     let tables = [trireme_llm::params::PARAMETERS, PARAMETERS];
     let params =
         Parameters::read(&tables, context.config.parameters()).map_err(|e| Error::invalid(e.to_string()))?;
-    let checkpoint = Checkpoint::open(&params.checkpoint(&context.version_dir)).map_err(unusable)?;
+    let path = params.checkpoint(&context.version_dir);
+    let checkpoint = Checkpoint::open_as(&path, params.text("load_format")).map_err(unusable)?;
     Ok((params, checkpoint))
 }
 

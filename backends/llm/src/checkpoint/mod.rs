@@ -8,6 +8,7 @@
 mod bert;
 mod config;
 mod decoder;
+mod dummy;
 mod error;
 mod files;
 mod generation;
@@ -21,6 +22,7 @@ mod open;
 mod registry;
 mod safetensors;
 mod text;
+mod vocabulary;
 mod weight;
 mod weight_type;
 
@@ -31,5 +33,6 @@ pub use generation::GenerationDefaults;
 pub(crate) use mapping::Mapping;
 pub use open::Checkpoint;
 pub use text::ChatTemplateSource;
+pub use vocabulary::Vocabulary;
 pub use weight::Weight;
 pub use weight_type::{WeightType, q4_k_scales};

@@ -99,7 +99,13 @@ impl Decoder {
             None => None,
         };
         let tokens = match takes_ids {
-            true => Some(TokenDoor::new(config, eos_ids, (vocab_size, max_context), max_tokens, can)?),
+            true => {
+                let door = TokenDoor::new(config, eos_ids, (vocab_size, max_context), max_tokens, can)?;
+                Some(match &tokenizer {
+                    Some(tokenizer) => door.in_whole_characters(tokenizer),
+                    None => door,
+                })
+            }
             false => None,
         };
         // Conversations need the template even where `text_input` is taken as it is.

@@ -5,6 +5,7 @@ use trireme_sdk::{Config, Error, Request, Result, TensorConfig};
 use super::inputs::{self, Defaults};
 use super::outputs::{Answers, RowReceiver, Wanted};
 use crate::openai::{Abilities, Generator};
+use crate::tokenizer::Tokenizer;
 
 /// The input that makes a model one of token ids.
 const INPUT_IDS: &str = "input_ids";
@@ -19,6 +20,7 @@ pub struct TokenDoor {
     outputs: Vec<TensorConfig>,
     batches: bool,
     decoupled: bool,
+    tokenizer: Option<Tokenizer>,
 }
 
 impl TokenDoor {
@@ -38,7 +40,7 @@ impl TokenDoor {
         max_tokens: usize,
         can: Abilities,
     ) -> Result<Self> {
-        inputs::check(&config.inputs()?)?;
+        inputs::CONTRACT.check(config)?;
         let outputs = config.outputs()?;
         Wanted::check(&outputs)?;
         let exclude = config.parameter::<String>("exclude_input_in_output")?;
@@ -52,7 +54,16 @@ impl TokenDoor {
             outputs,
             batches: config.max_batch_size() > 0,
             decoupled: config.is_decoupled(),
+            tokenizer: None,
         })
+    }
+
+    /// Streams in whole characters: tokens that end within one wait for the rest of it, so that whoever turns one answer
+    /// after the other into text loses nothing.
+    #[must_use]
+    pub fn in_whole_characters(mut self, tokenizer: &Tokenizer) -> Self {
+        self.tokenizer = Some(tokenizer.clone());
+        self
     }
 
     /// Answers a request.
@@ -81,7 +92,7 @@ impl TokenDoor {
         let mut responder = request.into_responder();
         responder.computing();
         let prompts = rows.iter().map(|ask| ask.prompt.clone()).collect();
-        let answers = Answers::new(prompts, options, wanted, responder);
+        let answers = Answers::new(prompts, options, wanted, responder, self.tokenizer.clone());
         for (row, ask) in rows.into_iter().enumerate() {
             let receiver = RowReceiver { answers: answers.clone(), row };
             engine.run(crate::openai::Ask { priority, deadline_ns, ..ask }, Box::new(receiver));

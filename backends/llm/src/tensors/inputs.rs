@@ -1,7 +1,8 @@
 //! The inputs of the contract, checked. Errors name the input.
 
-use trireme_sdk::{DataType, Element, Error, Request, Result, TensorConfig};
+use trireme_sdk::{DataType, Element, Error, Request, Result};
 
+use super::contract::{Contract, is_idle};
 use crate::openai::{Abilities, Ask, GuideSpec, Sampling};
 use crate::stop::StopRules;
 
@@ -26,8 +27,16 @@ pub(super) struct Options {
     pub(super) pad_id: i32,
 }
 
-/// Inputs that work, or whose values are held against what does.
-const KNOWN: &[(&str, DataType)] = &[
+/// The tensors of TensorRT-LLM's Triton backend.
+pub(super) const CONTRACT: Contract = Contract {
+    what: "a model of token ids",
+    inputs: INPUTS,
+    refused: REFUSED,
+    outputs: super::outputs::KNOWN,
+    absent: super::outputs::ABSENT,
+};
+
+const INPUTS: &[(&str, DataType)] = &[
     ("input_ids", DataType::Int32),
     ("input_lengths", DataType::Int32),
     ("request_output_len", DataType::Int32),
@@ -61,7 +70,6 @@ const KNOWN: &[(&str, DataType)] = &[
     ("guided_decoding_guide", DataType::Bytes),
 ];
 
-/// Inputs that a configuration may have, and a request must not use: what they ask for is not there.
 const REFUSED: &[&str] = &[
     "context_phase_params",
     "cross_attention_mask",
@@ -98,30 +106,6 @@ const REFUSED: &[&str] = &[
     "runtime_top_p_reset_ids",
     "skip_cross_attn_blocks",
 ];
-
-/// Holds the inputs of a configuration against the contract.
-pub(super) fn check(inputs: &[TensorConfig]) -> Result<()> {
-    for input in inputs {
-        let name = input.name.as_str();
-        if let Some((_, data_type)) = KNOWN.iter().find(|(known, _)| *known == name) {
-            if *data_type != input.data_type {
-                let (is, must) = (input.data_type.config_name(), data_type.config_name());
-                return Err(Error::invalid(format!("input '{name}' is {is}, it must be {must}")));
-            }
-        } else if REFUSED.contains(&name) {
-            if !input.optional {
-                let text = format!("input '{name}' is not supported, so it must be 'optional: true'");
-                return Err(Error::invalid(text));
-            }
-        } else {
-            let near = KNOWN.iter().map(|(known, _)| (strsim::jaro_winkler(known, name), *known));
-            let near = near.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
-            let hint = near.map(|(_, known)| format!(", did you mean '{known}'?")).unwrap_or_default();
-            return Err(Error::invalid(format!("a model of token ids has no input '{name}'{hint}")));
-        }
-    }
-    Ok(())
-}
 
 /// Reads all rows of a request.
 pub(super) fn read(
@@ -210,22 +194,14 @@ pub(super) fn read(
     Ok((out, options))
 }
 
-/// A flag that is false asks for nothing.
 fn refuse(request: &Request) -> Result<()> {
-    for input in request.inputs() {
-        let name = input.name();
-        let idle = input.element_count() == 0
-            || (input.data_type() == DataType::Bool && input.data()?.iter().all(|byte| *byte == 0));
-        if REFUSED.contains(&name) && !idle {
-            return Err(Error::unsupported(format!("input '{name}' is not supported: leave it out")));
+    CONTRACT.refuse(request)?;
+    match request.optional_input("stop") {
+        Some(stop) if !is_idle(&stop)? => {
+            Err(Error::unsupported("input 'stop' is not supported: cancel the request, or close its stream"))
         }
-        if name == "stop" && !idle {
-            return Err(Error::unsupported(
-                "input 'stop' is not supported: cancel the request, or close its stream",
-            ));
-        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn cannot(name: &str) -> Error {
@@ -326,7 +302,8 @@ impl Reader<'_> {
         if width == 0 {
             return Ok(Vec::new());
         }
-        if width != self.vocab_size {
+        // A tokenizer may know fewer tokens than the model has rows for.
+        if width > self.vocab_size {
             let text =
                 format!("input 'embedding_bias' has {width} numbers, the vocabulary {}", self.vocab_size);
             return Err(Error::invalid(text));

@@ -6,9 +6,10 @@ use trireme_sdk::{DataType, Error, Responder, Response, Result, TensorConfig, Ve
 
 use super::inputs::Options;
 use crate::openai::{AskError, Event, Flow, Output, Receiver, Usage};
+use crate::tokenizer::Tokenizer;
 
 /// Outputs that can be given.
-const KNOWN: &[(&str, DataType)] = &[
+pub(super) const KNOWN: &[(&str, DataType)] = &[
     ("output_ids", DataType::Int32),
     ("sequence_length", DataType::Int32),
     ("cum_log_probs", DataType::Fp32),
@@ -20,7 +21,7 @@ const KNOWN: &[(&str, DataType)] = &[
 ];
 
 /// Outputs of the contract that are only there if a request asks for them, which is refused.
-const ABSENT: &[&str] = &[
+pub(super) const ABSENT: &[&str] = &[
     "context_logits",
     "generation_logits",
     "context_phase_params",
@@ -44,21 +45,8 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Holds the outputs of a configuration against the contract.
+    /// There is an output to answer with.
     pub(super) fn check(outputs: &[TensorConfig]) -> Result<()> {
-        for output in outputs {
-            let name = output.name.as_str();
-            match KNOWN.iter().find(|(known, _)| *known == name) {
-                Some((_, data_type)) if *data_type != output.data_type => {
-                    let (is, must) = (output.data_type.config_name(), data_type.config_name());
-                    return Err(Error::invalid(format!("output '{name}' is {is}, it must be {must}")));
-                }
-                None if !ABSENT.contains(&name) => {
-                    return Err(Error::invalid(format!("a model of token ids has no output '{name}'")));
-                }
-                _ => {}
-            }
-        }
         if !outputs.iter().any(|output| output.name == "output_ids") {
             return Err(Error::invalid("a model of token ids needs the output 'output_ids'"));
         }
@@ -80,6 +68,8 @@ pub(super) struct Answers {
     answers: Vec<Answer>,
     open: usize,
     responder: Option<Responder>,
+    /// Of a model that streams in whole characters.
+    tokenizer: Option<Tokenizer>,
 }
 
 /// One answer: what is not sent yet, or all of it.
@@ -98,11 +88,13 @@ impl Answers {
         options: Options,
         wanted: Wanted,
         responder: Responder,
+        tokenizer: Option<Tokenizer>,
     ) -> Arc<Mutex<Self>> {
         let count = prompts.len() * options.sequences as usize;
         let answers = (0..count).map(|_| Answer::default()).collect();
         let open = prompts.len();
-        Arc::new(Mutex::new(Self { prompts, options, wanted, answers, open, responder: Some(responder) }))
+        let responder = Some(responder);
+        Arc::new(Mutex::new(Self { prompts, options, wanted, answers, open, responder, tokenizer }))
     }
 
     fn output(&mut self, row: usize, output: Output) -> Flow {
@@ -114,7 +106,9 @@ impl Answers {
             answer.cumulative += logprobs.logprob;
             answer.logprobs.push(logprobs.logprob);
         }
-        if !self.options.streaming || (answer.tokens.is_empty() && output.finish.is_none()) {
+        let waits = |tokenizer: &Tokenizer| !tokenizer.ends_whole(&answer.tokens);
+        let unfinished = answer.tokens.is_empty() || self.tokenizer.as_ref().is_some_and(waits);
+        if !self.options.streaming || (unfinished && output.finish.is_none()) {
             return if self.responder.is_some() { Flow::Continue } else { Flow::Stop };
         }
         let response = self.response(number..number + 1);

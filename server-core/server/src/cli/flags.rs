@@ -86,6 +86,7 @@ pub struct Serve {
     pub checkpoint: Option<PathBuf>,
     pub model_repository: Vec<PathBuf>,
     pub model_name: Option<String>,
+    pub load_format: String,
     pub print_config: bool,
     pub model_control_mode: ControlModeFlag,
     pub repository_poll_secs: u32,
@@ -165,6 +166,7 @@ impl Serve {
             checkpoint: values.path(CHECKPOINT),
             model_repository: values.paths("model-repository"),
             model_name: values.text("model-name"),
+            load_format: values.word("load-format").to_ascii_lowercase(),
             print_config: values.truth("print-config"),
             model_control_mode: match values.word("model-control-mode").to_ascii_lowercase().as_str() {
                 "poll" => ControlModeFlag::Poll,

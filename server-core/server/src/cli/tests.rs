@@ -159,6 +159,7 @@ fn every_flag_of_tritonserver_is_parsed() {
         "backend-fallback",
         "allow-model-backends",
         "model-name",
+        "load-format",
         "print-config",
         "endpoint-file",
     ];

@@ -12,6 +12,13 @@ pub(super) const MODELS: &[Flag] = &[
          directory. Not a flag of tritonserver.",
     ),
     Flag::works(
+        "load-format",
+        Grammar::Word(&["auto", "dummy"]),
+        "How a checkpoint given in the place of a repository is read: auto looks at its files, dummy makes random weights of \
+         the shapes in its config.json, for measuring. Not a flag of tritonserver.",
+    )
+    .or("auto"),
+    Flag::works(
         "print-config",
         Grammar::Truth,
         "Write the config.pbtxt that a checkpoint given in the place of a repository is served with, and end. Not a flag \
