@@ -9,12 +9,13 @@ use toml::{Table, Value};
 use crate::workspace::{Package, Workspace};
 
 /// Crates that need unsafe code: the wire, its two sides, kernels, and mapped checkpoints.
-const MAY_BE_UNSAFE: [&str; 6] = [
+const MAY_BE_UNSAFE: [&str; 7] = [
     "backend-api/abi",
     "backend-api/host",
     "backend-api/sdk",
     "backend-api/testing",
     "backends/cpu",
+    "backends/tensorrtllm",
     "backends/llm",
 ];
 

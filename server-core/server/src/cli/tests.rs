@@ -154,7 +154,14 @@ fn every_flag_of_tritonserver_is_parsed() {
         .filter_map(|flag| flag.split('=').next()?.strip_prefix("--"))
         .map(|name| if name == "model-store" { "model-repository" } else { name })
         .collect();
-    let own = ["backend-cache", "backend-fallback", "allow-model-backends", "model-name", "print-config"];
+    let own = [
+        "backend-cache",
+        "backend-fallback",
+        "allow-model-backends",
+        "model-name",
+        "print-config",
+        "endpoint-file",
+    ];
     for flag in table::flags() {
         assert!(names.contains(&flag.name) || own.contains(&flag.name), "--{} is nobody's", flag.name);
     }
