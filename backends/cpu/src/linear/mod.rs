@@ -218,7 +218,7 @@ impl Linear {
 
 /// Pieces of a product for each thread: few when a region takes microseconds, more when uneven progress costs more.
 fn pieces(rows: usize) -> usize {
-    if rows < 8 { 2 } else { 6 }
+    if rows < 8 { 4 } else { 6 }
 }
 
 fn is_quantized(ty: WeightType) -> bool {
