@@ -41,6 +41,10 @@ impl Signals {
                 };
                 if !served.load(SeqCst) {
                     tracing::info!("told to end before the start was over");
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "main waits for a model that loads; nothing is owed"
+                    )]
                     std::process::exit(0);
                 }
                 let _ = tell.try_send(end);

@@ -1,6 +1,7 @@
 //! One graph for each bucket of decode rows.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::forward::{Net, Rows, Samples};
 use crate::device::{Capture, Device, Graph, Stream};
@@ -52,12 +53,14 @@ impl Graphs {
         rows: &Rows,
         samples: &Samples,
     ) -> Result<&Graph> {
-        if !self.made.contains_key(&rows.count) {
-            let capture = Capture::begin(stream)?;
-            decode_step(stream, net, rows, samples)?;
-            self.made.insert(rows.count, capture.finish(device)?);
+        match self.made.entry(rows.count) {
+            Entry::Occupied(graph) => Ok(graph.into_mut()),
+            Entry::Vacant(place) => {
+                let capture = Capture::begin(stream)?;
+                decode_step(stream, net, rows, samples)?;
+                Ok(place.insert(capture.finish(device)?))
+            }
         }
-        Ok(&self.made[&rows.count])
     }
 }
 
