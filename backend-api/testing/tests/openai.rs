@@ -83,6 +83,6 @@ fn an_error_is_openais_object_and_the_last_answer() {
     let model = Model::load(&PROBE, CONFIG).unwrap();
     let answer = model.request().openai("completions", "error").send().answer();
     let (status, body) = answer.document.unwrap();
-    let expected = r#"{"error":{"code":"too_large","message":"'n' is too large","param":"n","type":"invalid_request_error"}}"#;
+    let expected = r#"{"error":{"message":"'n' is too large","type":"invalid_request_error","param":"n","code":"too_large"}}"#;
     assert_eq!((status, body.as_str()), (400, expected));
 }

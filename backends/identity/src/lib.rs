@@ -1,46 +1,36 @@
-//! Returns its inputs: INPUT0 as OUTPUT0, and so on. Any type, any shape.
+//! Returns its inputs: INPUT0 as OUTPUT0, and so on. Any type, any shape; an absent input makes no output.
 #![forbid(unsafe_code)]
-#![expect(clippy::disallowed_methods, reason = "the delay that is asked for")]
+#![expect(clippy::disallowed_methods, reason = "the delays that are asked for")]
 use std::{thread::sleep, time::Duration};
 use trireme_sdk::{InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result, Stateless};
 
-/// Names of the outputs, `execute_delay_ms`, `instance_wise_delay_multiplier`.
-struct Identity(Names, Duration, u32);
-struct Instance(Names, Duration);
-/// An input and the output that it becomes.
-type Names = Vec<(String, String)>;
+/// Inputs and the outputs that they become; `execute_delay_ms`; `instance_wise_delay_multiplier`.
+struct Identity(Vec<(String, String)>, Duration, u32);
 
 impl LoadModel for Identity {
-    fn load(context: ModelContext) -> Result<Self> {
-        let number = |name: &str| context.config.parameter::<u32>(name).map(Option::unwrap_or_default);
+    fn load(ModelContext { config, .. }: ModelContext) -> Result<Self> {
+        let number = |name: &str| config.parameter::<u32>(name).map(Option::unwrap_or_default);
         sleep(Duration::from_secs(number("creation_delay_sec")?.into()));
-        let (inputs, outputs) = (context.config.inputs()?, context.config.outputs()?);
-        let pairs =
-            inputs.into_iter().zip(outputs).map(|(input, output)| (input.name, output.name)).collect();
+        let pairs = config.inputs()?.into_iter().zip(config.outputs()?).map(|(i, o)| (i.name, o.name));
         let delay = Duration::from_millis(number("execute_delay_ms")?.into());
-        Ok(Self(pairs, delay, number("instance_wise_delay_multiplier")?))
+        Ok(Self(pairs.collect(), delay, number("instance_wise_delay_multiplier")?))
     }
 }
 impl Model for Identity {
-    type Instance = Instance;
-    fn create_instance(&self, context: InstanceContext) -> Result<Instance> {
-        Ok(Instance(self.0.clone(), self.1 * self.2.saturating_mul(context.index).max(1)))
+    type Instance = Self;
+    fn create_instance(&self, context: InstanceContext) -> Result<Self> {
+        Ok(Self(self.0.clone(), self.1 * self.2.saturating_mul(context.index).max(1), 0))
     }
 }
-impl trireme_sdk::Instance for Instance {
+impl trireme_sdk::Instance for Identity {
     fn execute(&mut self, batch: Vec<Request>) {
         sleep(self.1);
         for request in batch {
             request.answer(|request| {
-                let mut wanted =
-                    self.0.iter().enumerate().filter(|(number, _)| request.wants_output(*number));
-                // An optional input that is absent makes no output.
-                wanted.try_fold(Response::new(), |response, (_, (input, output))| {
-                    match request.optional_input(input) {
-                        Some(input) => response.forward(output, request, &input),
-                        None => Ok(response),
-                    }
-                })
+                let wanted = self.0.iter().enumerate().filter(|(number, _)| request.wants_output(*number));
+                let present = wanted.filter_map(|(_, pair)| Some((pair, request.optional_input(&pair.0)?)));
+                let mut present = present.map(|((_, output), input)| (output, input));
+                present.try_fold(Response::new(), |answer, (output, x)| answer.forward(output, request, &x))
             });
         }
     }

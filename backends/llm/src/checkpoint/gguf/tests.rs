@@ -101,8 +101,8 @@ fn false_headers_are_refused() {
     assert!(overflow.error().contains("cannot have the shape"), "{}", overflow.error());
 
     let mut unknown = header(3, 1, 0);
-    unknown.tensor("t", &[256], 12, 0);
-    assert!(unknown.error().contains("tensor type Q4_K (of 't'"), "{}", unknown.error());
+    unknown.tensor("t", &[256], 13, 0);
+    assert!(unknown.error().contains("tensor type Q5_K (of 't'"), "{}", unknown.error());
 
     let mut twice = header(3, 0, 2);
     twice.text("k").u32(7).0.push(1);
