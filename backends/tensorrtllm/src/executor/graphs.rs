@@ -53,14 +53,14 @@ impl Graphs {
         rows: &Rows,
         samples: &Samples,
     ) -> Result<&Graph> {
-        match self.made.entry(rows.count) {
-            Entry::Occupied(graph) => Ok(graph.into_mut()),
+        Ok(match self.made.entry(rows.count) {
+            Entry::Occupied(made) => made.into_mut(),
             Entry::Vacant(place) => {
                 let capture = Capture::begin(stream)?;
                 decode_step(stream, net, rows, samples)?;
-                Ok(place.insert(capture.finish(device)?))
+                place.insert(capture.finish(device)?)
             }
-        }
+        })
     }
 }
 
