@@ -14,8 +14,9 @@ done
 repository=$2
 shift 2
 
-# --unbuffered: the start table and the addresses appear as they come.
-exec srun --ntasks=1 --unbuffered "${srun_options[@]}" \
+# --unbuffered: the start table and the addresses appear as they come. --disable-status: the first Ctrl-C goes to the
+# server; a second one within a second makes srun kill it.
+exec srun --ntasks=1 --unbuffered --disable-status "${srun_options[@]}" \
   "${TRIREME:-trireme}" serve --model-repository="$repository" \
   --http-port=0 --grpc-port=0 --metrics-port=0 \
   --endpoint-file="${TRIREME_ENDPOINT_FILE:-$PWD/trireme.endpoint}" "$@"

@@ -1,4 +1,6 @@
 import pathlib
+import re
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -8,7 +10,7 @@ import pytest
 sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parents[1] / "python")]
 
 import tools  # noqa: E402
-from trireme_server import Server, identity, write_model  # noqa: E402
+from trireme_server import BINARY, Server, identity, write_model  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,13 @@ def routes(server):
             return error.code != 404
 
     return known
+
+
+@pytest.fixture(scope="session")
+def server_flags():
+    """The flags that `trireme serve` works with."""
+    help_text = subprocess.run([BINARY, "serve", "-h"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"--[a-z0-9-]+", help_text))
 
 
 @pytest.fixture(scope="session")

@@ -71,10 +71,10 @@ def render(helm, tmp_path, values):
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_a_rendered_chart_holds(helm, tmp_path, routes, metrics, name):
+def test_a_rendered_chart_holds(helm, tmp_path, routes, metrics, server_flags, name):
     code, text, error = render(helm, tmp_path, MATRIX[name])
     assert code == 0, error
-    assert tools.problems(tools.documents(text), routes, metrics) == []
+    assert tools.problems(tools.documents(text), routes, metrics, server_flags) == []
 
 
 @pytest.mark.parametrize("version", KUBERNETES)
@@ -128,6 +128,7 @@ FAULTS = {
     "asks /health/alive": lambda d, o: container(d)["livenessProbe"]["httpGet"].update(path="/health/alive"),
     "ask the same": lambda d, o: container(d)["livenessProbe"]["httpGet"].update(path="/v2/health/ready"),
     "is not longer than the drain": lambda d, o: d["spec"]["template"]["spec"].update(terminationGracePeriodSeconds=30),
+    "does not know --drain-dely": lambda d, o: container(d)["args"].append("--drain-dely=5"),
     "volume 'shm' is": lambda d, o: container(d)["volumeMounts"].pop(0 if container(d)["volumeMounts"][0]["name"] == "shm" else 1),
     "metric nv_no_such is used": lambda d, o: o["HorizontalPodAutoscaler"]["spec"]["metrics"][0]["pods"]["metric"].update(name="nv_no_such"),
     "opens port 'htp'": lambda d, o: o["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0].update(port="htp"),
@@ -140,12 +141,12 @@ def container(deployment):
 
 
 @pytest.mark.parametrize("words", FAULTS)
-def test_a_planted_fault_is_found(helm, tmp_path, routes, metrics, words):
+def test_a_planted_fault_is_found(helm, tmp_path, routes, metrics, server_flags, words):
     _, text, _ = render(helm, tmp_path, MATRIX["everything"])
     objects = copy.deepcopy(tools.documents(text))
     by_kind = {kind: d for (kind, _), d in objects.items()}
     FAULTS[words](by_kind["Deployment"], by_kind)
-    assert any(words in problem for problem in tools.problems(objects, routes, metrics))
+    assert any(words in problem for problem in tools.problems(objects, routes, metrics, server_flags))
 
 
 def test_a_planted_fault_of_the_schema_is_found(helm, tmp_path):

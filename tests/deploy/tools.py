@@ -41,7 +41,7 @@ def of_kind(objects, kind):
     return [d for (k, _), d in objects.items() if k == kind]
 
 
-def problems(objects, routes, metrics):
+def problems(objects, routes, metrics, known_flags):
     """What is wrong with a rendered chart beyond its schema: a list of sentences."""
     found = []
     (deployment,) = of_kind(objects, "Deployment")
@@ -92,6 +92,9 @@ def problems(objects, routes, metrics):
     drain = int(flags["drain-delay"]) + int(flags["exit-timeout-secs"])
     if pod["terminationGracePeriodSeconds"] <= drain:
         found.append(f"the grace period of {pod['terminationGracePeriodSeconds']} s is not longer than the drain of {drain} s")
+    for arg in container["args"]:
+        if arg.startswith("--") and arg.split("=")[0] not in known_flags:
+            found.append(f"the server does not know {arg.split('=')[0]}")
     mounted = {m["name"] for m in container["volumeMounts"]}
     for volume in {v["name"] for v in pod["volumes"]} ^ mounted:
         found.append(f"volume '{volume}' is mounted or declared, not both")

@@ -101,6 +101,92 @@ def test_the_plain_repository_answers_on_the_cpu_in_both_versions(server, module
             client.infer("model_name", [tensor(module, "input_ids", np.zeros((1, 0)))])
 
 
+# The repository as a user of TensorRT-LLM has it: nothing but this text and plans.
+PLANS = """
+name: "NAME"
+backend: "tensorrtllm"
+max_batch_size: 64
+input [ { name: "input_ids" data_type: TYPE_INT32 dims: [ -1 ] } ]
+output [ { name: "output_ids" data_type: TYPE_INT32 dims: [ -1 ] } ]
+version_policy { all {} }
+"""
+
+
+def test_plans_serve_in_all_versions_and_false_ones_are_refused_by_name(tmp_path, full_server):
+    def model(name, versions):
+        return write_model(tmp_path, name, PLANS.replace("NAME", name), versions)
+
+    whole = model("model_name", (1, 2))
+    os.symlink(GGUF, whole / "weights.gguf")
+    for version, how in ((1, []), (2, ["--by-reference"])):
+        plan = whole / str(version) / "model.plan"
+        wrote = subprocess.run([BINARY, "plan", whole / "weights.gguf", "-o", plan, *how], text=True, capture_output=True, timeout=60)
+        assert wrote.returncode == 0 and wrote.stdout == f"{plan}\n", wrote.stderr
+    assert (whole / "2/model.plan").stat().st_size < 1 << 20 < (whole / "1/model.plan").stat().st_size
+    bytes_of = (whole / "1/model.plan").read_bytes()
+    false = {
+        "cut": (bytes_of[: len(bytes_of) // 2], "is cut off"), "damaged": (bytes_of[:-1] + bytes([bytes_of[-1] ^ 1]), "is damaged"),
+        "nvidia": (b"ftrt" + bytes(5000), "is an engine of NVIDIA TensorRT"), "random": (os.urandom(5000), "is no plan of Trireme"),
+        "empty": (b"", "model.plan"),
+    }
+    for name, (content, _) in false.items():
+        (model(name, (1,)) / "1" / "model.plan").write_bytes(content)
+    with Server(tmp_path, FALLBACK, "--exit-on-error=false") as server:
+        index = {(line["name"], line["version"]): line for line in json.loads(server.raw("POST", "/v2/repository/index")[2])}
+        for name, (_, said) in false.items():
+            line = index[name, "1"]
+            assert line["state"] == "UNAVAILABLE" and said in line["reason"] and f"{name}/1/model.plan" in line["reason"], line
+        answers = []
+        for module, port in ((httpclient, server.http), (grpcclient, server.grpc)):
+            with module.InferenceServerClient(f"127.0.0.1:{port}") as client:
+                for version in ("1", "2"):
+                    assert index["model_name", version]["state"] == "READY"
+                    out = client.infer("model_name", [tensor(module, "input_ids", [FOX])], version).as_numpy("output_ids")
+                    answers.append(out.tolist())
+                for name in false:
+                    assert not client.is_model_ready(name)
+                    with pytest.raises(InferenceServerException):
+                        client.infer(name, [tensor(module, "input_ids", [FOX])])
+        assert len(answers[0][0]) > 10 and answers[0][0][:4] == FOX and all(answer == answers[0] for answer in answers)
+
+
+def test_a_reader_of_the_help_may_leave():
+    """`trireme plan --help | head`"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    asked = subprocess.run([BINARY, "plan", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=20)
+    os.close(writer)
+    assert "panicked" not in asked.stderr and asked.returncode == 0
+
+
+SHAPE = {
+    "architectures": ["LlamaForCausalLM"], "vocab_size": 512, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "eos_token_id": 500,
+}
+
+
+def test_a_shape_without_weights_or_tokenizer_serves(tmp_path):
+    (tmp_path / "shape").mkdir()
+    (tmp_path / "shape/config.json").write_text(json.dumps(SHAPE))
+    said = []
+    for _ in range(2):
+        with Server([], str(tmp_path / "shape"), "--load-format=dummy") as server:
+            assert 'key: "load_format"' in server.output()
+            with openai.OpenAI(base_url=server.url("/v1"), api_key="none") as client:
+                answer = client.completions.create(
+                    model="shape", prompt="abc", max_tokens=24, temperature=0, extra_body={"ignore_eos": True})
+            assert answer.usage.prompt_tokens == 3 and answer.usage.completion_tokens == 24
+            said.append(answer.choices[0].text)
+    assert said[0] == said[1] and len(set(said[0])) > 2
+    (tmp_path / "shape/config.json").write_text(json.dumps({**SHAPE, "num_hidden_layers": 1 << 30}))
+    refused = subprocess.run([BINARY, "serve", tmp_path / "shape", "--load-format=dummy", "--print-config",
+                              "--backend-directory", BACKENDS], text=True, timeout=60, capture_output=True)
+    assert refused.returncode == 1 and ("larger than the memory" in refused.stderr or "more than 65536" in refused.stderr)
+    without = subprocess.run([BINARY, "serve", tmp_path / "shape", "--print-config", "--backend-directory", BACKENDS],
+                             text=True, timeout=60, capture_output=True)
+    assert without.returncode == 1 and "has no tensor" in without.stderr
+
+
 def test_index_and_start_table_say_who_runs_the_model(server):
     with httpclient.InferenceServerClient(f"127.0.0.1:{server.http}") as client:
         lines = {(line["name"], line["version"]): line for line in client.get_model_repository_index()}

@@ -81,7 +81,7 @@ class Cluster:
             "MpiDefault": "none", "SwitchType": "switch/none", "SchedulerType": "sched/backfill",
             "SelectType": "select/cons_tres", "SelectTypeParameters": "CR_Core", "SlurmdParameters": "config_overrides",
             "GresTypes": "gpu", "ReturnToService": 2, "SlurmctldTimeout": 30, "SlurmdTimeout": 30, "KillWait": 10,
-            "MinJobAge": 300, "RequeueExit": "", "BatchStartTimeout": 10,
+            "MinJobAge": 300, "SchedulerParameters": "sched_interval=2,sched_min_interval=0,batch_sched_delay=0,bf_interval=2", "RequeueExit": "", "BatchStartTimeout": 10,
         }
         lines = [f"{key}={value}" for key, value in settings.items() if value != ""]
         for node, port in zip(NODES, nodes):
@@ -89,7 +89,7 @@ class Cluster:
                 f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} Boards=1 SocketsPerBoard=1 "
                 f"CoresPerSocket={CPUS} ThreadsPerCore=1 RealMemory=1024 Gres=gpu:fake:{GPUS} State=UNKNOWN"
             )
-        lines.append(f"PartitionName=gpu Nodes=n[1-{len(NODES)}] Default=YES MaxTime=01:00:00 State=UP")
+        lines.append(f"PartitionName=gpu Nodes=n[1-{len(NODES)}] Default=YES MaxTime=UNLIMITED State=UP")
         self.config.write_text("\n".join(lines) + "\n")
 
     def start(self, *command):

@@ -111,7 +111,7 @@ impl Pool {
         let mut spins = 0u32;
         while shared.done.0.load(Ordering::Acquire) < chunks {
             spins += 1;
-            if spins.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            wait_a_turn(spins);
         }
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -164,6 +164,11 @@ fn work(shared: &Shared) -> u32 {
     }
 }
 
+/// One turn of a waiting loop: the core is offered to others now and then.
+fn wait_a_turn(turn: u32) {
+    if turn.is_multiple_of(256) { std::thread::yield_now() } else { std::hint::spin_loop() }
+}
+
 fn worker(shared: &Shared) {
     let mut seen = 0u32;
     let epoch = |order| (shared.state.0.load(order) >> 32) as u32;
@@ -175,7 +180,7 @@ fn worker(shared: &Shared) {
             }
             spins += 1;
             if spins < SPINS {
-                std::hint::spin_loop();
+                wait_a_turn(spins);
                 continue;
             }
             let mut guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);

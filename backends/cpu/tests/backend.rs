@@ -6,7 +6,7 @@ mod support;
 use std::ffi::c_void;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
@@ -46,6 +46,7 @@ static SERVICES: Services = Services(AtomicU32::new(0));
 #[derive(Default)]
 struct Sink {
     answers: Mutex<Vec<(Response, bool)>>,
+    told: Condvar,
     cancel_after: Option<usize>,
     cancelled: AtomicU32,
 }
@@ -54,6 +55,7 @@ impl ResponseSink for Sink {
     fn send(&self, response: Response, is_final: bool) -> Verdict {
         let mut answers = self.answers.lock().unwrap();
         answers.push((response, is_final));
+        self.told.notify_all();
         if self.cancel_after == Some(answers.len()) {
             self.cancelled.store(1, Ordering::Relaxed);
             return Verdict::Cancelled;
@@ -70,6 +72,14 @@ impl ResponseSink for Sink {
 }
 
 impl Sink {
+    /// Returns when the last answer is there.
+    fn wait(&self) {
+        let answers = self.answers.lock().unwrap();
+        drop(
+            self.told.wait_while(answers, |answers| !answers.last().is_some_and(|(_, last)| *last)).unwrap(),
+        );
+    }
+
     /// The texts of all answers; exactly the last is final.
     fn texts(&self) -> Vec<String> {
         let answers = self.answers.lock().unwrap();
@@ -90,7 +100,7 @@ impl Sink {
 }
 
 /// Inputs by the names of the generating model; any test model takes the ones it knows.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 13] = [
     "text_input",
     "max_tokens",
     "temperature",
@@ -99,6 +109,10 @@ const NAMES: [&str; 9] = [
     "random_seed",
     "stop_words",
     "stream",
+    "bad_words",
+    "min_tokens",
+    "repetition_penalty",
+    "presence_penalty",
     "text",
 ];
 
@@ -169,6 +183,7 @@ const QUESTION: &str = "What is the capital of France?";
 fn ask(instance: &mut Instance, inputs: Vec<Input>, sink: Sink) -> Arc<Sink> {
     let sink = Arc::new(sink);
     instance.execute(&mut vec![item(inputs, 1, &sink)]).unwrap();
+    sink.wait();
     sink
 }
 
@@ -203,6 +218,15 @@ fn limits_sampling_and_stop_words() {
     let seed = |n: u64| input("random_seed", DType::UINT64, 1, n.to_le_bytes().to_vec());
     assert_eq!(text(vec![int("max_tokens", 3)]), "The capital of");
     assert_eq!(text(vec![strings("stop_words", &["nobody", " is"])]), "The capital of France");
+    let without = text(vec![strings("bad_words", &["Paris", "capital of"]), int("max_tokens", 30)]);
+    assert!(
+        !without.is_empty() && !without.contains("Paris") && !without.contains("capital of"),
+        "{without}"
+    );
+    let longer = text(vec![int("min_tokens", 20), int("max_tokens", 40)]);
+    assert!(longer.starts_with("The capital of France is Paris.") && longer.len() > 40, "{longer}");
+    let penalty = text(vec![float("repetition_penalty", 1.8), int("max_tokens", 30)]);
+    assert_ne!(penalty, "The capital of France is Paris.");
     let sampled = |n| {
         vec![
             float("temperature", 1.5),
@@ -236,6 +260,11 @@ fn bad_requests_are_told_which_input() {
     };
     for (bad, expected) in [
         (input("max_tokens", DType::INT32, 1, 0i32.to_le_bytes().to_vec()), "input 'max_tokens' is 0"),
+        (input("min_tokens", DType::INT32, 1, (-1i32).to_le_bytes().to_vec()), "input 'min_tokens' is -1"),
+        (
+            input("repetition_penalty", DType::FP32, 1, 0f32.to_le_bytes().to_vec()),
+            "input 'repetition_penalty' is 0",
+        ),
         (input("temperature", DType::FP32, 1, (-1f32).to_le_bytes().to_vec()), "input 'temperature': "),
         (input("top_p", DType::FP32, 1, 2f32.to_le_bytes().to_vec()), "input 'top_p': "),
         (input("top_k", DType::FP32, 1, 2f32.to_le_bytes().to_vec()), "input 'top_k' is FP32"),
@@ -258,6 +287,15 @@ fn a_model_that_cannot_be_served_says_why() {
         |parameters: &[(&str, &str)]| try_load(dir.path(), false, 0, parameters).err().unwrap().to_string();
     assert!(error(&[("thread", "2")]).contains("did you mean 'threads'?"));
     assert!(error(&[("max_context", "9000")]).contains("parameter 'max_context' is 9000"));
+    assert!(error(&[("batch_scheduler_policy", "first")]).contains("guaranteed_no_evict, max_utilization"));
+    let few = error(&[("max_context", "8192"), ("max_tokens_in_paged_kv_cache", "64")]);
+    assert!(few.contains("'max_tokens_in_paged_kv_cache' is 64, less than one context of 8192"), "{few}");
+    let large = try_load(dir.path(), false, u32::MAX, &[]).err().unwrap().to_string();
+    let most: u64 = large.split("largest that fits is ").nth(1).unwrap().parse().unwrap();
+    assert!(large.starts_with("max_batch_size 4294967295 does not fit in memory") && most > 0, "{large}");
+    assert!(try_load(dir.path(), false, u32::try_from(most / 2).unwrap(), &[]).is_ok());
+    let open = error(&[("profile.0.batch.max", "4")]);
+    assert!(open.contains("profile 0 has no parameter 'profile.0.tokens.min'"), "{open}");
     assert!(error(&[("checkpoint", "nothing.gguf")]).contains("nothing.gguf"));
     let bytes = std::fs::read(support::cached(support::SMOLLM2)).unwrap();
     std::fs::write(dir.path().join("cut.gguf"), &bytes[..bytes.len() / 2]).unwrap();
@@ -305,9 +343,32 @@ fn an_open_configuration_is_completed() {
     let dir = smollm2();
     let patch = complete(dir.path());
     assert_eq!(patch["model_transaction_policy"]["decoupled"], true);
-    assert_eq!(patch["input"].as_array().unwrap().len(), 8);
+    assert_eq!(patch["input"].as_array().unwrap().len(), 13);
     let dir = support::minilm();
     let patch = complete(dir.path());
     assert_eq!(patch["output"][0]["dims"], serde_json::json!([384]));
     assert_eq!(patch["max_batch_size"], 64);
+}
+
+/// Many requests on one instance at a time: each gets the answer that it gets alone, and the instance is free at once.
+#[test]
+fn requests_run_together() {
+    let dir = smollm2();
+    let parameters = [("batch_scheduler_policy", "max_utilization"), ("max_tokens_in_paged_kv_cache", "512")];
+    let mut instance = try_load(dir.path(), true, 0, &parameters).unwrap();
+    let questions = [QUESTION, "Name a colour.", "What is 2 + 2?", "Who wrote Hamlet?"];
+    let asked = |n: usize| {
+        let n = n % questions.len();
+        let limit = input("max_tokens", DType::INT32, 1, 24i32.to_le_bytes().to_vec());
+        vec![strings("text_input", &questions[n..=n]), limit]
+    };
+    let alone: Vec<_> = (0..4).map(|n| ask(&mut instance, asked(n), Sink::default()).texts()).collect();
+    let sinks: Vec<Arc<Sink>> = (0..24).map(|_| Arc::new(Sink::default())).collect();
+    for (n, sink) in sinks.iter().enumerate() {
+        instance.execute(&mut vec![item(asked(n), 1, sink)]).unwrap();
+    }
+    instance.drain();
+    for (n, sink) in sinks.iter().enumerate() {
+        assert_eq!(sink.texts(), alone[n % 4], "drained, so the answer is there");
+    }
 }

@@ -162,6 +162,8 @@ fn a_feature_left_out_is_noticed() {
         ("llama-bias", "attention_bias", "false"),
         ("mistral", "sliding_window", "null"),
         ("qwen2", "use_sliding_window", "false"),
+        // A Llama is a Qwen 3 without the norms of q and k.
+        ("qwen3", "architectures", "[\"LlamaForCausalLM\"]"),
     ] {
         let dir = widened(&golden(name));
         let path = dir.path().join("config.json");

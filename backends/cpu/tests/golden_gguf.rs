@@ -16,8 +16,8 @@ fn golden(name: &str) -> PathBuf {
 fn blocks_of_every_type() {
     let bytes = std::fs::read(golden("blocks.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    for ty in TYPES {
-        let tensor = |what: &str| file.tensor(&format!("{ty:?}.{what}")).unwrap();
+    for (name, ty) in TYPES {
+        let tensor = |what: &str| file.tensor(&format!("{name}.{what}")).unwrap();
         let values: Vec<f32> =
             tensor("values").data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let mut got = vec![0.0; values.len()];
@@ -26,7 +26,7 @@ fn blocks_of_every_type() {
             // A product and a sum may be rounded together or apart.
             assert!(
                 (got - value).abs() <= 2e-6 * value.abs().max(8.0),
-                "{ty:?} element {i}: {got} for {value}"
+                "{name} element {i}: {got} for {value}"
             );
         }
     }
@@ -42,10 +42,15 @@ fn logits(path: &Path) -> Vec<f32> {
 
 #[test]
 fn gguf_safetensors_and_plan_agree() {
+    // A plan refers to what lies near it.
     let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("safetensors")).unwrap();
+    for file in ["model.gguf", "safetensors/config.json", "safetensors/model.safetensors"] {
+        std::fs::copy(golden(file), dir.path().join(file)).unwrap();
+    }
     let plan = |from: &str, to: &str, by_reference| {
-        let to = dir.path().join(to);
-        plan::write(&golden(from), &to, &PlanOptions { by_reference, ..PlanOptions::default() }).unwrap();
+        let (from, to) = (dir.path().join(from), dir.path().join(to));
+        plan::write(&from, &to, &PlanOptions { by_reference, ..PlanOptions::default() }).unwrap();
         logits(&to)
     };
     let gguf = logits(&golden("model.gguf"));
@@ -61,5 +66,14 @@ fn gguf_safetensors_and_plan_agree() {
     }
 }
 
-const TYPES: &[WeightType] =
-    &[WeightType::Q8_0, WeightType::Q4_0, WeightType::Q4_1, WeightType::F16, WeightType::BF16];
+/// By the names that the package has for them.
+const TYPES: &[(&str, WeightType)] = &[
+    ("Q8_0", WeightType::Q8_0),
+    ("Q4_0", WeightType::Q4_0),
+    ("Q4_1", WeightType::Q4_1),
+    ("Q5_0", WeightType::Q5_0),
+    ("Q4_K", WeightType::Q4K),
+    ("Q6_K", WeightType::Q6K),
+    ("F16", WeightType::F16),
+    ("BF16", WeightType::BF16),
+];

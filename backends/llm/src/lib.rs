@@ -5,25 +5,24 @@
 //! * [`chat`]: messages to the prompt that the model was trained on
 //! * [`sampling`]: the next token from logits, reproducible by seed
 //! * [`stop`]: when a text ends, and what of it may be shown before that is known
-//! * [`generate`]: a decode loop over these for one text at a time
 //! * [`engine`]: in-flight batching of many texts at a time
 //! * [`profile`]: the shapes that steps may have
 //! * [`executor`]: the waist to what computes, in packed steps over slots and blocks
 //! * [`kv`]: which sequence holds which block, and what is in it
 //! * [`grammar`]: answers of a form, JSON of a schema for one
 //! * [`openai`]: OpenAI's API, from the body of a call to the objects of its answer
+//! * [`serve`]: all of these as a model of a backend, over any executor
 //! * [`tensors`]: requests of token ids, by TensorRT-LLM's contract
 //! * [`plan`]: `model.plan`, a checkpoint in one file
 //! * [`params`]: the table of `config.pbtxt` parameters that engines understand
 //!
-//! Nothing here computes a layer: that is the engine's part, behind [`generate::DecoderModel`].
+//! Nothing here computes a layer: that is the backend's part, behind [`executor::Executor`].
 #![deny(unsafe_code)]
 
 pub mod chat;
 pub mod checkpoint;
 pub mod engine;
 pub mod executor;
-pub mod generate;
 pub mod grammar;
 pub mod kv;
 pub mod openai;
@@ -31,6 +30,7 @@ pub mod params;
 pub mod plan;
 pub mod profile;
 pub mod sampling;
+pub mod serve;
 pub mod stop;
 pub mod tensors;
 pub mod tokenizer;

@@ -1,8 +1,13 @@
 //! The parameters of `config.pbtxt` that engines for language models understand: one table, from which also the
 //! documentation is made.
 
-use std::collections::BTreeMap;
+mod profiles;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+
+use crate::profile::ProfileSet;
+use profiles::{ProfileKey, size_of_profile};
 
 /// What a parameter's text must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +18,10 @@ pub enum ParameterKind {
     Count,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Flag,
+    /// A number over 0 and up to 1.
+    Fraction,
 }
 
 /// A row of the table.
@@ -35,9 +44,9 @@ pub const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "load_format",
-        kind: ParameterKind::Choice(&["auto"]),
+        kind: ParameterKind::Choice(&["auto", "dummy"]),
         default: "auto",
-        doc: "How the checkpoint is read; `auto` looks at the files.",
+        doc: "How the checkpoint is read; `auto` looks at the files, `dummy` makes random weights for its `config.json`.",
     },
     Parameter {
         name: "dtype",
@@ -59,9 +68,63 @@ pub const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "exclude_input_in_output",
-        kind: ParameterKind::Choice(&["false", "true"]),
+        kind: ParameterKind::Flag,
         default: "false",
         doc: "Whether `output_ids` leaves the prompt out where a request does not say.",
+    },
+    Parameter {
+        name: "chat_template",
+        kind: ParameterKind::Choice(&["auto", "none"]),
+        default: "auto",
+        doc: "`auto` makes `text_input` a user's message if the checkpoint has a chat template; `none` takes it as it is.",
+    },
+    Parameter {
+        name: "stream_interval",
+        kind: ParameterKind::Count,
+        default: "1",
+        doc: "Tokens between two answers of a stream; the first token comes at once.",
+    },
+    Parameter {
+        name: "batch_scheduler_policy",
+        kind: ParameterKind::Choice(&["guaranteed_no_evict", "max_utilization"]),
+        default: "guaranteed_no_evict",
+        doc: "When a request starts: when there are blocks for all that it may need, or for what it has. Under `max_utilization` more run at a time, and one may be put back and computed again.",
+    },
+    Parameter {
+        name: "max_num_tokens",
+        kind: ParameterKind::Count,
+        default: "",
+        doc: "Tokens of a step, those of prompts and answers together. More make prompts faster and each step longer.",
+    },
+    Parameter {
+        name: "max_tokens_in_paged_kv_cache",
+        kind: ParameterKind::Count,
+        default: "",
+        doc: "Tokens whose keys and values there is room for, of all requests together.",
+    },
+    Parameter {
+        name: "kv_cache_free_gpu_mem_fraction",
+        kind: ParameterKind::Fraction,
+        default: "",
+        doc: "Share of the memory that is free after loading, for keys and values. Given with `max_tokens_in_paged_kv_cache`, the smaller of the two holds.",
+    },
+    Parameter {
+        name: "enable_kv_cache_reuse",
+        kind: ParameterKind::Flag,
+        default: "true",
+        doc: "Whether prompts that begin alike share keys and values. Answers do not depend on it.",
+    },
+    Parameter {
+        name: "enable_chunked_context",
+        kind: ParameterKind::Flag,
+        default: "true",
+        doc: "Whether a prompt may be read in pieces beside the tokens of others. Answers do not depend on it.",
+    },
+    Parameter {
+        name: "decoding_mode",
+        kind: ParameterKind::Choice(&["auto", "top_k", "top_p", "top_k_top_p"]),
+        default: "auto",
+        doc: "Every mode that draws one token at a time is the same here: each request says how its tokens are chosen.",
     },
 ];
 
@@ -70,7 +133,7 @@ const NO_EXECUTOR: &str = "the engine runs in the server itself";
 const NO_ADAPTERS: &str = "adapters are not supported";
 const NO_SPECULATION: &str = "speculative decoding is not supported";
 const AT_ONCE: &str = "cancellations and statistics are seen at once";
-const OWN_MEMORY: &str = "the engine plans its memory from 'max_context' and the batch size";
+const OWN_MEMORY: &str = "keys and values lie in one pool, see 'max_tokens_in_paged_kv_cache' and 'kv_cache_free_gpu_mem_fraction'";
 const OWN_KERNELS: &str = "the engine chooses its kernels by itself";
 
 /// Parameters of TensorRT-LLM's Triton backend that are taken and change nothing here, with the reason.
@@ -86,17 +149,12 @@ const UPSTREAM: &[(&str, &str)] = &[
     ("gpu_device_ids", NO_EXECUTOR),
     ("participant_ids", NO_EXECUTOR),
     ("num_nodes", NO_EXECUTOR),
-    ("max_tokens_in_paged_kv_cache", OWN_MEMORY),
-    ("max_attention_window_size", OWN_MEMORY),
-    ("sink_token_length", OWN_MEMORY),
-    ("kv_cache_free_gpu_mem_fraction", OWN_MEMORY),
+    ("max_attention_window_size", "attention has the window of the checkpoint"),
+    ("sink_token_length", "attention has the window of the checkpoint"),
     ("cross_kv_cache_fraction", OWN_MEMORY),
     ("kv_cache_host_memory_bytes", OWN_MEMORY),
     ("kv_cache_onboard_blocks", OWN_MEMORY),
     ("gpu_weights_percent", OWN_MEMORY),
-    ("batch_scheduler_policy", "a request that has begun is not evicted"),
-    ("enable_kv_cache_reuse", "answers do not depend on it"),
-    ("enable_chunked_context", "answers do not depend on it"),
     ("enable_trt_overlap", OWN_KERNELS),
     ("enable_context_fmha_fp32_acc", OWN_KERNELS),
     ("multi_block_mode", OWN_KERNELS),
@@ -113,7 +171,6 @@ const UPSTREAM: &[(&str, &str)] = &[
     ("lora_cache_gpu_memory_fraction", NO_ADAPTERS),
     ("lora_cache_host_memory_bytes", NO_ADAPTERS),
     ("lora_prefetch_dir", NO_ADAPTERS),
-    ("decoding_mode", "each request says how its tokens are chosen"),
     ("lookahead_window_size", NO_SPECULATION),
     ("lookahead_ngram_size", NO_SPECULATION),
     ("lookahead_verification_set_size", NO_SPECULATION),
@@ -130,12 +187,20 @@ pub enum ParameterError {
     Unknown { name: String, suggestion: Option<&'static str> },
     #[error("parameter '{name}' is '{value}', it must be {expected}")]
     WrongValue { name: &'static str, value: String, expected: String },
+    #[error("parameter '{name}' is '{value}', it must be a whole number of at least 1")]
+    WrongSize { name: String, value: String },
+    #[error("profile {number} has no parameter '{missing}'")]
+    OpenProfile { number: u32, missing: String },
+    #[error("parameters 'profile.<n>.…': {0}")]
+    Profile(#[from] crate::profile::ProfileError),
 }
 
 /// Checked values of all parameters of a table.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     values: BTreeMap<&'static str, String>,
+    given: BTreeSet<&'static str>,
+    profiles: BTreeMap<ProfileKey, u32>,
     idle: Vec<(&'static str, &'static str)>,
 }
 
@@ -148,7 +213,13 @@ impl Parameters {
         let rows = || tables.iter().copied().flatten();
         let mut values: BTreeMap<_, _> = rows().map(|row| (row.name, row.default.to_owned())).collect();
         let mut idle = Vec::new();
+        let mut told = BTreeSet::new();
+        let mut profiles = BTreeMap::new();
         for (name, value) in given {
+            if let Some(key) = ProfileKey::read(name) {
+                profiles.insert(key, size_of_profile(name, value)?);
+                continue;
+            }
             let upstream = UPSTREAM.iter().find(|(known, _)| *known == name);
             if let Some(upstream) = upstream.filter(|_| !rows().any(|row| row.name == name)) {
                 idle.push(*upstream);
@@ -162,15 +233,44 @@ impl Parameters {
             };
             let wrong =
                 |expected| ParameterError::WrongValue { name: row.name, value: value.to_owned(), expected };
+            // Upstream's templates have these where nobody has filled them in.
+            if value.is_empty() || (value.starts_with("${") && value.ends_with('}')) {
+                idle.push((row.name, "it has no value"));
+                continue;
+            }
             row.kind.check(value).map_err(wrong)?;
             values.insert(row.name, value.to_owned());
+            told.insert(row.name);
         }
-        Ok(Self { values, idle })
+        Ok(Self { values, given: told, profiles, idle })
     }
 
     /// Parameters of the configuration that change nothing, each with the reason.
     pub fn idle(&self) -> &[(&'static str, &'static str)] {
         &self.idle
+    }
+
+    /// Whether the configuration gives a parameter.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.contains(name)
+    }
+
+    /// The value of a [`ParameterKind::Flag`].
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        flag(self.text(name)?)
+    }
+
+    /// The value of a [`ParameterKind::Fraction`].
+    pub fn fraction(&self, name: &str) -> Option<f64> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// The shape profiles that the configuration gives.
+    ///
+    /// # Errors
+    /// A profile lacks an end of an axis, or its ends do not grow.
+    pub fn profiles(&self) -> Result<ProfileSet, ParameterError> {
+        profiles::assemble(&self.profiles)
     }
 
     /// The text of a parameter, `None` if it is neither given nor has a default.
@@ -203,6 +303,10 @@ impl ParameterKind {
             Self::Count if !value.parse::<u32>().is_ok_and(|n| n > 0) => {
                 Err(format!("a whole number from 1 to {}", u32::MAX))
             }
+            Self::Flag if flag(value).is_none() => Err("true or false".into()),
+            Self::Fraction if !value.parse::<f64>().is_ok_and(|x| x > 0.0 && x <= 1.0) => {
+                Err("a number over 0 and up to 1".into())
+            }
             Self::Choice(words) if !words.contains(&value) => Err(format!("one of: {}", words.join(", "))),
             _ => Ok(()),
         }
@@ -212,8 +316,19 @@ impl ParameterKind {
         match self {
             Self::Path => "path".into(),
             Self::Count => "count".into(),
+            Self::Flag => "`true`, `false`".into(),
+            Self::Fraction => "over 0, up to 1".into(),
             Self::Choice(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),
         }
+    }
+}
+
+/// As upstream's configurations spell it.
+fn flag(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
     }
 }
 
@@ -264,9 +379,19 @@ mod tests {
         expect!["unknown parameter 'check_point', did you mean 'checkpoint'?"]
             .assert_eq(&error("check_point", "x"));
         expect!["unknown parameter 'zzz'"].assert_eq(&error("zzz", "x"));
+        expect!["parameter 'enable_kv_cache_reuse' is 'maybe', it must be true or false"]
+            .assert_eq(&error("enable_kv_cache_reuse", "maybe"));
+        expect![
+            "parameter 'kv_cache_free_gpu_mem_fraction' is '1.5', it must be a number over 0 and up to 1"
+        ]
+        .assert_eq(&error("kv_cache_free_gpu_mem_fraction", "1.5"));
+        expect!["parameter 'decoding_mode' is 'medusa', it must be one of: auto, top_k, top_p, top_k_top_p"]
+            .assert_eq(&error("decoding_mode", "medusa"));
+        expect!["parameter 'profile.0.batch.max' is 'x', it must be a whole number of at least 1"]
+            .assert_eq(&error("profile.0.batch.max", "x"));
         expect!["parameter 'checkpoint' is '../x', it must be a relative path that stays inside the version directory"]
             .assert_eq(&error("checkpoint", "../x"));
-        expect!["parameter 'load_format' is 'pickle', it must be one of: auto"]
+        expect!["parameter 'load_format' is 'pickle', it must be one of: auto, dummy"]
             .assert_eq(&error("load_format", "pickle"));
         expect!["parameter 'num_threads' is '0', it must be a whole number from 1 to 4294967295"]
             .assert_eq(&error("num_threads", "0"));
@@ -285,6 +410,6 @@ mod tests {
         for row in PARAMETERS.iter().filter(|row| !row.default.is_empty()) {
             assert_eq!(row.kind.check(row.default), Ok(()), "{}", row.name);
         }
-        assert!(to_markdown(PARAMETERS).contains("| `load_format` | `auto` | `auto` |"));
+        assert!(to_markdown(PARAMETERS).contains("| `load_format` | `auto`, `dummy` | `auto` |"));
     }
 }

@@ -47,6 +47,7 @@ pub struct StopRules {
     /// Most tokens to generate, at least 1.
     pub max_tokens: usize,
     strings: Vec<String>,
+    words: Vec<Vec<u32>>,
 }
 
 impl StopRules {
@@ -78,6 +79,25 @@ impl StopRules {
     pub fn with_stop_ids(mut self, ids: &[u32]) -> Self {
         self.stop_ids.extend_from_slice(ids);
         self
+    }
+
+    /// Adds sequences of tokens that end the answer and are part of it. Empty ones are passed over.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn with_words(mut self, words: &[Vec<u32>]) -> Result<Self, StopError> {
+        self.words.extend(words.iter().filter(|word| !word.is_empty()).cloned());
+        match self.words.len() {
+            n if n > MAX_STRINGS => {
+                Err(StopError(format!("there are {n} stop words, at most {MAX_STRINGS} are allowed")))
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// Whether an answer ends with a stop word.
+    pub fn at_word(&self, generated: &[u32]) -> bool {
+        self.words.iter().any(|word| generated.ends_with(word))
     }
 
     /// Whether there are stop strings.

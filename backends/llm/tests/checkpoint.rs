@@ -169,6 +169,10 @@ fn what_is_not_supported_is_said() {
             "architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
         ],
     );
+    let partial = expect!["a 'partial_rotary_factor' other than 1 is not supported yet"];
+    refused(open(&with("partial_rotary_factor", json!(0.5)), &shapes), partial.clone());
+    refused(open(&with("rope_parameters", json!({"partial_rotary_factor": 0.5})), &shapes), partial);
+    open(&with("partial_rotary_factor", json!(1.0)), &shapes).unwrap();
     let parameters = json!({"rope_type": "default", "rope_theta": 7000.0});
     let mut config = with("rope_parameters", parameters);
     config.as_object_mut().unwrap().remove("rope_theta");
@@ -212,6 +216,67 @@ fn false_configurations_are_refused() {
     refused(
         open(&with("max_position_embeddings", json!(2_000_000_000)), &shapes),
         expect!["is malformed: a context of 2000000000 tokens is over the limit of 16777216"],
+    );
+}
+
+/// `layer_types` says layer by layer which of them have the window.
+#[test]
+fn layer_types_are_read() {
+    let (full, sliding) = ("full_attention", "sliding_attention");
+    let mut shapes = llama_shapes();
+    for (name, shape) in llama_shapes() {
+        for layer in 1..4 {
+            shapes.insert(name.replace("layers.0", &format!("layers.{layer}")), shape.clone());
+        }
+    }
+    for name in ["q", "k", "v"] {
+        for layer in 0..4 {
+            let rows = if name == "q" { 8 } else { 4 };
+            shapes.insert(format!("model.layers.{layer}.self_attn.{name}_proj.bias"), vec![rows]);
+        }
+    }
+    let config = |family: &str, types: Value, window: Value, used: bool| {
+        let mut config = with("architectures", json!([format!("{family}ForCausalLM")]));
+        config["num_hidden_layers"] = json!(4);
+        config["layer_types"] = types;
+        config["sliding_window"] = window;
+        config["use_sliding_window"] = json!(used);
+        config
+    };
+    let windows = |config: Value| -> Vec<Option<usize>> {
+        let Architecture::Decoder(c) = open(&config, &shapes).unwrap().architecture else { panic!() };
+        (0..4).map(|layer| c.window(layer)).collect()
+    };
+    let types = json!([full, full, sliding, sliding]);
+    assert_eq!(windows(config("Qwen2", types.clone(), json!(7), true)), [None, None, Some(7), Some(7)]);
+    assert_eq!(windows(config("Qwen2", json!([full, full, full, full]), json!(7), true)), [None; 4]);
+    assert_eq!(windows(config("Qwen2", json!([full, full, full, full]), json!(7), false)), [None; 4]);
+    assert_eq!(windows(config("Mistral", types.clone(), json!(7), false)), [None, None, Some(7), Some(7)]);
+    assert_eq!(windows(config("Llama", json!([full, full, full, full]), Value::Null, false)), [None; 4]);
+    let said = |config: Value, expected| refused(open(&config, &shapes), expected);
+    said(
+        config("Qwen2", types.clone(), json!(7), false),
+        expect!["is malformed: 'layer_types' has sliding windows, but no 'sliding_window' is in force"],
+    );
+    said(
+        config("Llama", types, Value::Null, false),
+        expect!["is malformed: 'layer_types' has sliding windows, but no 'sliding_window' is in force"],
+    );
+    said(
+        config("Mistral", json!([full, full, full, full]), json!(7), false),
+        expect!["is malformed: 'sliding_window' is in force, but 'layer_types' has none"],
+    );
+    said(
+        config("Qwen2", json!([sliding, full, sliding, full]), json!(7), true),
+        expect!["'layer_types' with full attention behind a sliding window is not supported yet"],
+    );
+    said(
+        config("Llama", json!([full, full, "chunked_attention", full]), Value::Null, false),
+        expect!["layer type 'chunked_attention' of config.json is not supported yet"],
+    );
+    said(
+        config("Llama", json!([full]), Value::Null, false),
+        expect!["is malformed: 'layer_types' in config.json is no list of 4 words, one a layer"],
     );
 }
 

@@ -78,6 +78,9 @@ impl Stub {
 
     fn compute(&mut self, id: StepId, step: &StepDiff) -> Result<StepOutput, ExecutorError> {
         self.ledger.apply(step)?;
+        for slot in &step.freed {
+            self.slots.remove(slot);
+        }
         for admission in &step.admitted {
             let state = State {
                 sampling: admission.sampling.clone(),
@@ -102,7 +105,8 @@ impl Stub {
             let state = self.slots.get_mut(&slot).unwrap();
             let mut logits: Vec<f32> =
                 (0..VOCAB as u64).map(|t| (mix(value, t) >> 40) as f32 / (1 << 21) as f32).collect();
-            let row = Row { prompt: &state.prompt, generated: &state.generated, mask: None, sample };
+            let mask = step.masks.iter().find(|mask| mask.slot == slot).map(|mask| &*mask.words);
+            let row = Row { prompt: &state.prompt, generated: &state.generated, mask, sample };
             let choice = Sampler::new().choose(&mut logits, &state.sampling, &row).unwrap();
             assert_eq!(state.generated.len(), sample as usize);
             state.generated.push(choice.token);
@@ -232,6 +236,8 @@ prop_compose! {
         temperature in prop_oneof![Just(0f32), Just(1.0)], seed in 0u64..50, penalty in prop_oneof![Just(0f32), Just(0.5)],
         min_tokens in 0u32..4, ignore_eos: bool, priority in prop_oneof![3 => Just(0u64), 1 => 1u64..3],
         deadline in prop::option::weighted(0.1, 1u64..200), stream in prop::option::of(1u32..5),
+        bad in prop::collection::vec(prop::collection::vec(1..VOCAB as u32, 1..3), 0..4),
+        stop_word in prop::option::weighted(0.2, prop::collection::vec(1..VOCAB as u32, 1..3)),
         at in 0u64..60, cancel in prop::option::weighted(0.2, 0u64..100), pause in prop::option::weighted(0.1, (0u64..60, 61u64..120)),
     ) -> Asked {
         let mut tokens: Vec<u32> = (0..prompt as u32).map(|i| (i * family) % (VOCAB as u32 - 1) + 1).collect();
@@ -240,6 +246,8 @@ prop_compose! {
         request.sampling = SlotSampling { temperature, seed, presence_penalty: penalty, min_tokens, ..SlotSampling::default() };
         (request.n, request.ignore_eos, request.priority, request.deadline_ns) = (n, ignore_eos, priority, deadline.map(|d| at + d));
         request.stream = stream.and_then(NonZeroU32::new);
+        request.bad_words = bad;
+        request.stop = request.stop.with_words(stop_word.as_slice()).unwrap();
         Asked { at, request, cancel, pause }
     }
 }
@@ -276,7 +284,17 @@ proptest! {
         for (ask, answer) in asked.iter().zip(&answers) {
             let alone = alone(&ask.request);
             match answer.end.as_ref().unwrap() {
-                Ok(()) => prop_assert_eq!(answer, &alone),
+                Ok(()) => {
+                    prop_assert_eq!(answer, &alone);
+                    for tokens in answer.tokens.values() {
+                        let text = [&*ask.request.prompt, tokens].concat();
+                        let from = ask.request.prompt.len();
+                        for word in &ask.request.bad_words {
+                            let ends = |end: usize| end > from && text[..end].ends_with(word);
+                            prop_assert!(!(from..=text.len()).any(ends), "{:?} in {:?}", word, text);
+                        }
+                    }
+                }
                 Err(error) => {
                     let cancelled = *error == RequestError::Cancelled && ask.cancel.is_some();
                     let late = *error == RequestError::Deadline && ask.request.deadline_ns.is_some();
@@ -491,4 +509,16 @@ fn an_engine_that_is_dropped_answers_what_it_holds() {
     drop(engine);
     let end = collect(receive).end.unwrap().unwrap_err().to_string();
     assert_eq!(end, "the engine does not run any more: it was shut down");
+}
+
+#[test]
+fn a_stop_word_ends_an_answer_and_is_part_of_it() {
+    let plain = Request { ignore_eos: true, ..request(vec![3], 12) };
+    let whole = alone(&plain).tokens[&0].clone();
+    let word = whole[4..6].to_vec();
+    let at = (1..=whole.len()).find(|end| whole[..*end].ends_with(&word)).unwrap();
+    let stop = StopRules::new(&[], 12).unwrap().with_words(&[vec![], word]).unwrap();
+    let answer = alone(&Request { stop, ..plain });
+    assert_eq!(answer.tokens[&0], whole[..at]);
+    assert_eq!(answer.finished[&0].reason, trireme_llm::stop::FinishReason::StopToken);
 }

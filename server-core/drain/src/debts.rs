@@ -16,6 +16,7 @@ struct Book {
     open: AtomicU64,
     /// All that there ever were.
     opened: AtomicU64,
+    farewell: AtomicBool,
     ending: AtomicBool,
     /// The server's, if this is a connection's.
     server: Option<Debts>,
@@ -46,6 +47,16 @@ impl Debts {
     /// How many are open.
     pub fn count(&self) -> u64 {
         self.0.open.load(SeqCst)
+    }
+
+    /// Whoever is answered from now on is asked to come back over another connection.
+    pub fn begin_farewell(&self) {
+        self.0.farewell.store(true, SeqCst);
+    }
+
+    /// Whether connections that get an answer are to end with it.
+    pub fn is_farewell(&self) -> bool {
+        self.0.server.as_ref().unwrap_or(self).0.farewell.load(SeqCst)
     }
 
     /// The server is about to end: connections that close stay until their clients have closed them, too.
@@ -104,6 +115,8 @@ mod tests {
         assert_eq!((server.count(), one.count(), other.count()), (1, 1, 0));
         drop(debt);
         assert_eq!((server.count(), one.count()), (0, 0));
+        server.begin_farewell();
+        assert!(one.is_farewell() && !one.is_ending());
         server.begin_end();
         assert!(one.is_ending());
     }

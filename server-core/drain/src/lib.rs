@@ -8,11 +8,13 @@
 //! body, then each chunk, for which HTTP/2 may wait long after the body is gone.
 #![forbid(unsafe_code)]
 
+mod backlog;
 mod body;
 mod debts;
 mod unsent;
 mod wire;
 
+pub use backlog::backlog;
 pub use body::{Owed, Settling};
 pub use debts::{Debt, Debts};
 pub use wire::Wire;

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service as _;
-use trireme_drain::{Debt, Settling, Wire};
+use trireme_drain::{Debt, Settling, Wire, backlog};
 use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use trireme_protocol::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use trireme_runtime::Core;
@@ -64,11 +64,7 @@ pub async fn serve(
     let (running, mut ended) = mpsc::channel::<()>(1);
     let mut threads = threads.iter().cycle();
     let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let stream = tokio::select! {
-            accepted = accept(&listener) => accepted,
-            () = &mut shutdown => break,
-        };
+    let mut open = |stream: std::net::TcpStream| {
         let (calls, builder, running) = (Arc::clone(&calls), Arc::clone(&builder), running.clone());
         let (mut stopped, tls) = (stopped.clone(), tls.clone());
         let connection = async move {
@@ -97,8 +93,16 @@ pub async fn serve(
             Some(thread) => drop(thread.spawn(connection)),
             None => drop(tokio::spawn(connection)),
         }
+    };
+    loop {
+        tokio::select! {
+            stream = accept(&listener) => open(stream),
+            () = &mut shutdown => break,
+        }
     }
-    drop((listener, running));
+    // Who is connected already, though not accepted yet, would be reset.
+    backlog(listener).for_each(&mut open);
+    drop(running);
     let _ = stop.send(true);
     let _ = ended.recv().await;
     Ok(())

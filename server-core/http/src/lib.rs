@@ -10,6 +10,7 @@ mod answer;
 mod body;
 mod client;
 mod encoding;
+mod farewell;
 mod handlers;
 mod metrics;
 mod offload;

@@ -1,12 +1,14 @@
 //! Connections: accepted, served and, at the end, drained.
 
 use std::convert::Infallible;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Version;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -15,10 +17,11 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use trireme_drain::{Debts, Settling, Wire};
+use trireme_drain::{Debts, Settling, Wire, backlog};
 use trireme_runtime::Core;
 
 use crate::body::Body;
+use crate::farewell::Farewell;
 use crate::options::HttpOptions;
 use crate::patience::FirstBytes;
 use crate::router::Router;
@@ -35,7 +38,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves the core over HTTP until `shutdown` is ready; then accepts nothing more, lets running requests finish and
-/// closes idle connections.
+/// ends each connection with its next answer (HTTP/1) or when its client has learned of it (HTTP/2).
 ///
 /// # Errors
 /// The listener has no local address any more. What fails on one connection ends that connection only.
@@ -74,11 +77,7 @@ where
     let (running, mut ended) = mpsc::channel::<()>(1);
     let mut threads = threads.iter().cycle();
     let mut shutdown = pin!(shutdown);
-    loop {
-        let stream = tokio::select! {
-            accepted = accept(&listener) => accepted,
-            () = &mut shutdown => break,
-        };
+    let mut open = |stream: std::net::TcpStream| {
         let (handler, builder, running) = (handler.clone(), Arc::clone(&builder), running.clone());
         let (mut stopped, debts) = (stopped.clone(), debts.of_connection());
         let connection = async move {
@@ -86,20 +85,25 @@ where
             // Made where it is served, so that its events arrive there.
             let stream = Wire::new(TcpStream::from_std(stream)?, &debts);
             let stream = FirstBytes::within(stream, header_timeout);
-            let owed = debts.clone();
+            let farewell = Arc::new(Farewell::default());
+            let (owed, asked) = (debts.clone(), Arc::clone(&farewell));
             let service = service_fn(move |mut request: Request<Incoming>| {
+                let version = request.version();
+                asked.note(version, &owed);
                 request.extensions_mut().insert(owed.clone());
-                let answer = handler(request);
-                async move { Ok::<_, Infallible>(answer.await) }
+                let (answer, debts) = (handler(request), owed.clone());
+                async move {
+                    let mut answer = answer.await;
+                    if debts.is_farewell() && version <= Version::HTTP_11 {
+                        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
             });
             let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-            // A connection with an answer on it is served to the end of the program: the goodbye of HTTP/2 makes some
-            // clients forget what they have received but not yet read. What is asked on it meanwhile is refused.
             let told = async move {
                 let _ = stopped.wait_for(|stop| *stop).await;
-                if debts.count() > 0 {
-                    pending::<()>().await;
-                }
+                farewell.goaway(&debts).await;
             };
             tokio::select! {
                 ended = connection.as_mut() => return ended,
@@ -117,8 +121,16 @@ where
             Some(thread) => drop(thread.spawn(connection)),
             None => drop(tokio::spawn(connection)),
         }
+    };
+    loop {
+        tokio::select! {
+            stream = accept(&listener) => open(stream),
+            () = &mut shutdown => break,
+        }
     }
-    drop((listener, running));
+    // Who is connected already, though not accepted yet, would be reset.
+    backlog(listener).for_each(&mut open);
+    drop(running);
     let _ = stop.send(true);
     let _ = ended.recv().await;
     Ok(())

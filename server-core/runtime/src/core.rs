@@ -48,6 +48,8 @@ pub struct Core {
     change: Mutex<()>,
     pub(crate) life: Lifecycle,
     pub(crate) threads: Arc<Threads>,
+    /// Not ready any more, though requests are still taken.
+    leaving: AtomicBool,
     draining: AtomicBool,
     /// Its repositories could not be read: it answers, but is neither live nor ready.
     failed: AtomicBool,
@@ -75,6 +77,7 @@ impl Core {
             change: Mutex::new(()),
             life: Lifecycle::new(options.load_threads),
             threads: Arc::default(),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
@@ -168,17 +171,25 @@ impl Core {
         EXTENSIONS
     }
 
-    /// Whether the process works at all; false while it drains.
+    /// Whether the process works at all. A server on its way out lives: who restarts what does not would cut off its
+    /// clients.
     pub fn is_live(&self) -> bool {
-        !self.is_draining() && !self.failed.load(SeqCst)
+        !self.failed.load(SeqCst)
     }
 
     /// Whether requests are welcome: with strict readiness only if every requested model is ready.
     pub fn is_ready(&self) -> bool {
-        self.is_live() && (!self.options.strict_readiness || self.index.load().all_ready())
+        self.is_live()
+            && !self.is_leaving()
+            && (!self.options.strict_readiness || self.index.load().all_ready())
     }
 
-    /// Whether the server is on its way out.
+    /// Whether the server is on its way out: no longer ready, though it may still take requests.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(SeqCst) || self.is_draining()
+    }
+
+    /// Whether new requests are refused because the server ends.
     pub fn is_draining(&self) -> bool {
         self.draining.load(SeqCst)
     }
@@ -216,7 +227,7 @@ impl Core {
     pub fn model_ready(&self, name: &str, version: Option<i64>) -> Result<bool, ServeError> {
         let index = self.index.load();
         match index.find(name, version) {
-            Ok(model) => Ok(!self.is_draining() && !model.is_lost()),
+            Ok(model) => Ok(!self.is_leaving() && !model.is_lost()),
             Err(error) if index.models.contains_key(name) && version.is_none() => {
                 tracing::debug!("{error}");
                 Ok(false)
@@ -301,6 +312,11 @@ impl Core {
     /// Whether every model that was to be loaded at start is ready.
     pub fn startup_ok(&self) -> bool {
         self.index.load().all_ready()
+    }
+
+    /// Is not ready from now on, so that balancers look elsewhere; requests are still taken.
+    pub fn begin_leave(&self) {
+        self.leaving.store(true, SeqCst);
     }
 
     /// Refuses new requests from now on.

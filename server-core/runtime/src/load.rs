@@ -133,8 +133,9 @@ impl Loader<'_> {
         let backend = match self.backends.get(&library, &backend_name) {
             Ok(backend) => backend,
             // It is there, but cannot run on this machine.
-            Err(error) if backend_name == draft.proto.backend => {
+            Err(mut error) if backend_name == draft.proto.backend => {
                 let Some(other) = source::stand_in(self.options, &draft, found, dir) else {
+                    error.message += source::hint(self.options, &draft, found, dir);
                     return Err(error);
                 };
                 tracing::warn!(

@@ -187,16 +187,39 @@ pub(crate) fn backend(
     if let Some(other) = stand_in(options, draft, model, version_dir) {
         return Ok(other);
     }
-    // Who wrote the configuration may not know that the model can be served without a GPU.
-    let possible = wanted == GPU_BACKEND && trireme_repository::find_backend(CPU_BACKEND, &places).is_ok();
-    let hint = if possible { CPU_HINT } else { "" };
+    let hint = hint(options, draft, model, version_dir);
     let finding = draft.finding(Severity::Error, "backend", format!("{missing}{hint}"));
     Err(ServeError::invalid(finding.to_string()))
 }
 
+/// Who wrote a configuration may not know that its model can be served by another backend, which is there.
+pub(crate) fn hint(
+    options: &CoreOptions,
+    draft: &Draft,
+    model: &FoundModel,
+    version_dir: &Path,
+) -> &'static str {
+    let places = BackendPlaces {
+        backend_directory: &options.backend_directory,
+        model_dir: &model.dir,
+        version_dir,
+        allow_model_backends: options.allow_model_backends,
+    };
+    let is_there = |other| trireme_repository::find_backend(other, &places).is_ok();
+    match draft.proto.backend.as_str() {
+        GPU_BACKEND if is_there(CPU_BACKEND) => CPU_HINT,
+        PYTHON_BACKEND if is_there(TOKENIZER_BACKEND) => PYTHON_HINT,
+        _ => "",
+    }
+}
+
 const GPU_BACKEND: &str = "tensorrtllm";
 const CPU_BACKEND: &str = "cpu";
-pub(crate) const CPU_HINT: &str = "; --backend-fallback tensorrtllm=cpu runs such models on the CPU";
+const PYTHON_BACKEND: &str = "python";
+const TOKENIZER_BACKEND: &str = "tokenizer";
+const PYTHON_HINT: &str = "; --backend-fallback python=tokenizer serves preprocessing, postprocessing and tensorrt_llm_bls of \
+    TensorRT-LLM's repository without Python; other models of it must be written as a backend";
+const CPU_HINT: &str = "; --backend-fallback tensorrtllm=cpu runs such models on the CPU";
 
 /// The backend that `--backend-fallback` names in the place of the configuration's, if it is there.
 pub(crate) fn stand_in(

@@ -59,6 +59,14 @@ impl CheckpointRepository {
         Ok(Self { directory, name })
     }
 
+    /// Gives the model a parameter; both are words of ours.
+    pub(crate) fn set(&self, key: &str, value: &str) -> anyhow::Result<()> {
+        let path = self.directory.path().join(&self.name).join("config.pbtxt");
+        let line = format!("parameters {{ key: \"{key}\" value {{ string_value: \"{value}\" }} }}\n");
+        let write = || fs::write(&path, fs::read_to_string(&path)? + &line);
+        write().with_context(|| format!("cannot write to '{}'", path.display()))
+    }
+
     /// Its directory.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().to_owned()

@@ -41,7 +41,10 @@ impl Endpoints {
 
 /// A written endpoint file; dropping it takes the file away.
 #[derive(Debug)]
-pub(crate) struct EndpointFile(PathBuf);
+pub(crate) struct EndpointFile {
+    path: PathBuf,
+    text: String,
+}
 
 impl EndpointFile {
     /// Writes the file beside its place and moves it there, so that nobody reads half of it.
@@ -51,9 +54,10 @@ impl EndpointFile {
     pub(crate) fn write(path: &Path, endpoints: &Endpoints) -> anyhow::Result<Self> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let text = endpoints.text(&host);
         let write = || -> std::io::Result<()> {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(endpoints.text(&host).as_bytes())?;
+            file.write_all(text.as_bytes())?;
             // A temporary file is its owner's alone; this one is for clients.
             let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
             file.as_file().set_permissions(readable)?;
@@ -61,14 +65,16 @@ impl EndpointFile {
             Ok(())
         };
         write().with_context(|| format!("--endpoint-file: cannot write {}", path.display()))?;
-        Ok(Self(path.to_owned()))
+        Ok(Self { path: path.to_owned(), text })
     }
 }
 
 impl Drop for EndpointFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!("--endpoint-file: cannot remove {}: {error}", self.0.display());
+        // A server that took the place of this one may have written its own meanwhile.
+        let is_ours = std::fs::read_to_string(&self.path).is_ok_and(|text| text == self.text);
+        if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!("--endpoint-file: cannot remove {}: {error}", self.path.display());
         }
     }
 }
@@ -90,6 +96,12 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "http=http://127.0.0.1:8000\ngrpc=[::1]:8001\n");
         assert_eq!(folder.path().read_dir().unwrap().count(), 1, "nothing else is left");
         drop(file);
+        assert!(!path.exists());
+        let file = EndpointFile::write(&path, &endpoints).unwrap();
+        let successor = EndpointFile::write(&path, &Endpoints::default()).unwrap();
+        drop(file);
+        assert!(path.exists(), "it is its successor's");
+        drop(successor);
         assert!(!path.exists());
     }
 

@@ -1,7 +1,7 @@
 //! The Trireme inference server: command line, wiring, signals.
 //!
-//! Exit codes: 0 drained, 1 start-up failure or a drain that took too long, 2 usage (1 under the name
-//! `tritonserver`).
+//! Exit codes: 0 drained, 1 start-up failure, 2 usage (1 under the name `tritonserver`), 3 a drain that took too long,
+//! 4 a second signal.
 #![forbid(unsafe_code)]
 
 pub mod cli;
@@ -11,15 +11,19 @@ mod chat;
 mod check;
 mod checkpoint;
 mod endpoint_file;
+mod health_check;
 mod io_threads;
+mod leave;
 mod plan;
 mod report;
 mod repositories;
 mod serve;
 mod settings;
+mod signals;
 mod test_hooks;
 
 pub use chat::chat;
 pub use check::check;
+pub use health_check::health_check;
 pub use plan::plan;
 pub use serve::serve;

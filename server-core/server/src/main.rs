@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Ok(Command::Serve(flags)) => trireme::serve(&flags),
         Ok(Command::Check(flags)) => trireme::check(&flags),
         Ok(Command::Chat(flags)) => trireme::chat(&flags),
+        Ok(Command::HealthCheck(flags)) => trireme::health_check(&flags),
         Ok(Command::Plan(flags)) => trireme::plan(&flags),
         Err(error) => {
             let _ = error.print();

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use trireme_drain::Debts;
 use trireme_grpc::GrpcOptions;
@@ -17,11 +16,10 @@ use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 use crate::checkpoint::{CHECKPOINT_BACKEND, CheckpointRepository};
 use crate::cli::{LogFormatFlag, Serve};
 use crate::endpoint_file::{EndpointFile, Endpoints};
+use crate::leave::{Running, Times, leave};
 use crate::report;
 use crate::settings::{core_options, metric_options, restrictions, tls};
-
-/// The drain took longer than `--exit-timeout-secs`.
-const EXIT_DRAIN_TIMEOUT: u8 = 1;
+use crate::signals::Signals;
 
 /// Runs the server until it is told to stop.
 #[expect(clippy::print_stderr, reason = "the person at the terminal reads it")]
@@ -64,6 +62,13 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         warn_open_control(flags);
     }
     let reserved = if flags.print_config { None } else { Some(reserve(flags)?) };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("io")
+        .enable_all()
+        .build()
+        .context("no threads for the front ends")?;
+    let signals = runtime.block_on(async { Signals::listen() }).context("no signals")?;
     let registry: &'static Registry = Box::leak(Box::new(Registry::with_options(metric_options(flags)?)));
     let core = Core::start(options, registry, level).map_err(|error| anyhow::anyhow!(error.message))?;
     let Some(reserved) = reserved else { return print_config(&core, checkpoint.as_ref(), exit_timeout) };
@@ -83,28 +88,31 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
         .as_deref()
         .map(|path| EndpointFile::write(path, &listeners.endpoints()))
         .transpose()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("io")
-        .enable_all()
-        .build()
-        .context("no threads for the front ends")?;
-    let code =
-        runtime.block_on(serve_until_signal(&core, listeners, front_ends, endpoint_file, exit_timeout))?;
+    let times = Times { delay: Duration::from_secs(flags.drain_delay), timeout: exit_timeout };
+    let serving = serve_until_signal(&core, listeners, front_ends, endpoint_file, times, signals);
+    let code = runtime.block_on(serving)?;
     runtime.shutdown_background();
     Ok(code)
 }
+
+/// The `--load-format` that looks at the checkpoint's files.
+const AS_IT_IS: &str = "auto";
 
 /// The checkpoint that is served in the place of a repository, if one is.
 fn checkpoint(flags: &Serve) -> anyhow::Result<Option<CheckpointRepository>> {
     let Some(path) = &flags.checkpoint else {
         let stray = flags.model_name.is_some().then_some("--model-name");
+        let stray = stray.or((flags.load_format != AS_IT_IS).then_some("--load-format"));
         match stray.or(flags.print_config.then_some("--print-config")) {
             Some(flag) => bail!("{flag} needs a checkpoint: trireme serve CHECKPOINT {flag}"),
             None => return Ok(None),
         }
     };
-    CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND).map(Some)
+    let repository = CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND)?;
+    if flags.load_format != AS_IT_IS {
+        repository.set("load_format", &flags.load_format)?;
+    }
+    Ok(Some(repository))
 }
 
 /// The configuration that a backend has completed.
@@ -202,11 +210,6 @@ fn warn_open_control(flags: &Serve) {
     }
 }
 
-/// How long connections on which nothing is owed have to say goodbye.
-const GOODBYE: Duration = Duration::from_millis(200);
-/// The shortest exit timeout.
-const A_MOMENT: Duration = Duration::from_secs(1);
-
 /// Sockets that hold their ports but do not accept yet: until the models are loaded, connections are refused.
 struct Reserved {
     http: Option<(socket2::Socket, &'static str)>,
@@ -286,10 +289,9 @@ async fn serve_until_signal(
     listeners: Listeners,
     front_ends: FrontEnds,
     endpoint_file: Option<EndpointFile>,
-    exit_timeout: Duration,
+    times: Times,
+    mut signals: Signals,
 ) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let FrontEnds { http, grpc, threads } = front_ends;
     let io = crate::io_threads::IoThreads::start(threads)?;
     let (stop, stopped) = watch::channel(false);
@@ -338,46 +340,18 @@ async fn serve_until_signal(
         lines.push_str(&format!("try      {line}\n"));
     }
     print_out(&lines);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    signals.serving();
+    let end = tokio::select! {
+        end = signals.next() => end,
         Some(ended) = tasks.join_next() => {
             // A front end ends by itself only when it fails.
             ended.context("a front end")?.context("a front end")?;
             bail!("a front end ended");
         }
-    }
-    tracing::info!("draining, at most {} s", exit_timeout.as_secs());
-    core.begin_drain();
-    debts.begin_end();
-    drop(endpoint_file);
-    let _ = stop.send(true);
-    // A server on which nothing runs needs a moment all the same.
-    let exit_timeout = exit_timeout.max(A_MOMENT);
-    let drained = async {
-        let core = Arc::clone(core);
-        let finished = tokio::task::spawn_blocking(move || core.finish_drain(exit_timeout));
-        let finished = finished.await.unwrap_or(false);
-        // Who holds a connection open without a request, or a stream without anything on it, does not hold up the end;
-        // who is slow to read an answer does.
-        debts.settled(&ports).await;
-        let closed = async { while tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(GOODBYE, closed).await;
-        finished
     };
-    match tokio::time::timeout(exit_timeout + GOODBYE, drained).await {
-        Ok(true) => {
-            tracing::info!("drained");
-            Ok(ExitCode::SUCCESS)
-        }
-        _ => {
-            if debts.count() > 0 {
-                tracing::error!("answers are lost that their clients have not read");
-            }
-            tracing::error!("Exit timeout expired. Exiting immediately.");
-            Ok(ExitCode::from(EXIT_DRAIN_TIMEOUT))
-        }
-    }
+    drop(endpoint_file);
+    let running = Running { core, debts, ports, tasks, stop };
+    Ok(leave(running, end, times, &mut signals).await)
 }
 
 /// An address that a client on this machine can use.

@@ -21,7 +21,7 @@ enum What {
     Batching(batching::Args),
     /// HTTP and gRPC `identity` next to a real tritonserver and a bare echo of the same bytes
     Frontend(frontend::Args),
-    /// Decode and prefill of SmolLM2 next to llama.cpp on the same threads
+    /// The CPU engine next to llama.cpp (SmolLM2) and onnxruntime (MiniLM)
     LlmCpu(llm_cpu::Args),
 }
 

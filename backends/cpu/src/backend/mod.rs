@@ -2,12 +2,13 @@
 
 mod embed;
 mod generate;
+mod memory;
 mod params;
-mod text_inputs;
 
 use trireme_llm::checkpoint::{Architecture, Checkpoint};
 use trireme_llm::openai::EMBED_ENDPOINTS;
 use trireme_llm::params::Parameters;
+use trireme_llm::serve::{Decoder, DecoderInstance, text_config};
 use trireme_llm::tensors::TokenDoor;
 use trireme_sdk::{
     Backend, BackendContext, ConfigPatch, Error, Instance, InstanceContext, Model, ModelContext, Request,
@@ -16,7 +17,6 @@ use trireme_sdk::{
 
 use crate::options::Options;
 use embed::{EmbedInstance, EmbedModel};
-use generate::{GenerateInstance, GenerateModel};
 
 pub use params::PARAMETERS;
 
@@ -26,14 +26,14 @@ pub struct CpuBackend;
 /// A loaded model.
 pub enum CpuModel {
     /// A decoder: text in, text out.
-    Generate(Box<GenerateModel>),
+    Generate(Decoder),
     /// An encoder: texts in, vectors out.
     Embed(Box<EmbedModel>),
 }
 
 /// What runs a model.
 pub enum CpuInstance {
-    Generate(Box<GenerateInstance>),
+    Generate(DecoderInstance),
     Embed(Box<EmbedInstance>),
 }
 
@@ -52,7 +52,7 @@ impl Backend for CpuBackend {
             return Ok(None);
         }
         Ok(Some(match &checkpoint.architecture {
-            Architecture::Decoder(_) => generate::config(),
+            Architecture::Decoder(_) => text_config(),
             Architecture::Bert(c) => embed::config(c.hidden_size),
         }))
     }
@@ -68,13 +68,9 @@ impl Backend for CpuBackend {
             ..Options::default()
         };
         Ok(match &checkpoint.architecture {
-            Architecture::Decoder(_) => CpuModel::Generate(Box::new(GenerateModel::load(
-                &checkpoint,
-                options,
-                &params,
-                &context.config,
-                &context.name,
-            )?)),
+            Architecture::Decoder(_) => {
+                CpuModel::Generate(generate::load(&context, &checkpoint, options, &params)?)
+            }
             Architecture::Bert(_) => CpuModel::Embed(Box::new(EmbedModel::load(
                 &checkpoint,
                 options,
@@ -90,7 +86,8 @@ fn open(context: &ModelContext) -> Result<(Parameters, Checkpoint)> {
     let tables = [trireme_llm::params::PARAMETERS, PARAMETERS];
     let params =
         Parameters::read(&tables, context.config.parameters()).map_err(|e| Error::invalid(e.to_string()))?;
-    let checkpoint = Checkpoint::open(&params.checkpoint(&context.version_dir)).map_err(unusable)?;
+    let path = params.checkpoint(&context.version_dir);
+    let checkpoint = Checkpoint::open_as(&path, params.text("load_format")).map_err(unusable)?;
     Ok((params, checkpoint))
 }
 
@@ -104,7 +101,7 @@ impl Model for CpuModel {
 
     fn create_instance(&self, _: InstanceContext) -> Result<CpuInstance> {
         Ok(match self {
-            Self::Generate(model) => CpuInstance::Generate(Box::new(model.instance())),
+            Self::Generate(model) => CpuInstance::Generate(model.instance()),
             Self::Embed(model) => CpuInstance::Embed(Box::new(model.instance())),
         })
     }
@@ -120,8 +117,14 @@ impl Model for CpuModel {
 impl Instance for CpuInstance {
     fn execute(&mut self, batch: Vec<Request>) {
         match self {
-            Self::Generate(instance) => batch.into_iter().for_each(|request| instance.execute(request)),
+            Self::Generate(instance) => instance.execute(batch),
             Self::Embed(instance) => instance.execute(batch),
+        }
+    }
+
+    fn drain(&mut self) {
+        if let Self::Generate(instance) = self {
+            instance.drain();
         }
     }
 }

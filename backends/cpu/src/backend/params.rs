@@ -18,12 +18,6 @@ pub const PARAMETERS: &[Parameter] = &[
         default: "auto",
         doc: "Element type of the KV cache; `auto` is `fp16`.",
     },
-    Parameter {
-        name: "chat_template",
-        kind: ParameterKind::Choice(&["auto", "none"]),
-        default: "auto",
-        doc: "`auto` makes `text_input` a user's message if the checkpoint has a chat template; `none` takes it as it is.",
-    },
 ];
 
 pub(super) fn kv_dtype(params: &Parameters) -> KvDtype {

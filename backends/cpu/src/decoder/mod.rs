@@ -11,7 +11,7 @@ use trireme_llm::executor::BlockId;
 use crate::attend::Heads;
 use crate::error::EngineError;
 use crate::kernels::Kernels;
-use crate::kv::{KvCache, KvPool, KvShape};
+use crate::kv::{BLOCK_TOKENS, KvCache, KvPool, KvShape};
 use crate::linear::{Activations, Epilogue, Linear};
 use crate::threads::Pool;
 
@@ -172,6 +172,22 @@ impl LlamaModel {
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
         &self.weights.pool
+    }
+
+    /// Positions and bytes of a block of keys and values, all layers together.
+    pub(crate) fn kv_block(&self) -> Result<(usize, usize), EngineError> {
+        let bytes = self.weights.kv.block_bytes().ok_or_else(|| {
+            EngineError::Config("a block of keys and values has more bytes than can be counted".to_owned())
+        })?;
+        Ok((BLOCK_TOKENS, bytes))
+    }
+
+    /// Bytes of a step's buffers for each of its rows, roughly: activations in `f32` and as kernels want them.
+    pub(crate) fn row_bytes(&self) -> usize {
+        let c = &self.weights.config;
+        let qkv = (c.num_heads + 2 * c.num_kv_heads).saturating_mul(c.head_dim);
+        let width = qkv.saturating_add(3 * c.hidden_size).saturating_add(2 * c.intermediate_size);
+        width.saturating_add(c.head_dim).saturating_mul(8)
     }
 
     pub(crate) fn kv_shape(&self) -> KvShape {

@@ -55,9 +55,7 @@ impl CpuExecutor {
         if options.max_slots == 0 || options.max_step_tokens == 0 {
             return config("an executor needs at least one slot and one row a step".to_owned());
         }
-        let Some(block_bytes) = shape.block_bytes() else {
-            return config("a block of keys and values has more bytes than can be counted".to_owned());
-        };
+        let (_, block_bytes) = model.kv_block()?;
         let num_blocks = options.kv.blocks(block_bytes);
         if num_blocks == 0 || u32::try_from(num_blocks).is_err() {
             return config(format!(

@@ -30,6 +30,7 @@ type V = [__m256; 2];
 impl Isa for Avx2 {
     type V = V;
     const TILES: &'static [usize] = &[4, 2, 1];
+    const PAIR_TILES: &'static [usize] = &[];
     const VALUE_VECTORS: usize = 1;
 
     #[inline(always)]

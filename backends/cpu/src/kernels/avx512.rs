@@ -34,6 +34,7 @@ impl Avx512 {
 impl Isa for Avx512 {
     type V = __m512;
     const TILES: &'static [usize] = &[16, 8, 4, 2, 1];
+    const PAIR_TILES: &'static [usize] = &[12, 8, 4, 2, 1];
     const VALUE_VECTORS: usize = 2;
 
     #[inline(always)]

@@ -44,51 +44,108 @@ impl Element for Brain {
     }
 }
 
+/// Bytes of activations that pass by a panel before the next panel's turn: a part of the second-level cache.
+const PASS_BYTES: usize = 192 << 10;
+/// Rows of a pass are a multiple of this, which all tiles divide but for AMX's own.
+const PASS_ROWS: usize = 96;
+
 /// Computes the outputs of `units` (panels, or pairs of panels for `SiluMul`) for all rows of `x`.
 #[inline(always)]
 pub(crate) fn gemm<I: Isa>(isa: I, w: &Packed, x: &Activations, units: Range<usize>, out: &Output<'_>) {
     let mut tiles: [Tile; 2] = [[[0.0; LANES]; MAX_TILE]; 2];
-    let fused = matches!(out.epilogue, Epilogue::SiluMul | Epilogue::BiasSiluMul(_));
     let large = if w.is_quantized() { isa.begin(w.ty, x.rows) } else { 0 };
-    for unit in units {
-        let mut m0 = 0;
-        while m0 < x.rows {
-            let left = x.rows - m0;
-            let rows = match large {
-                1.. if large <= left => large,
-                _ => I::TILES.iter().copied().find(|&t| t <= left).unwrap_or(1),
-            };
-            if fused {
-                tile(isa, w, 2 * unit, x, m0, rows, &mut tiles[0]);
-                tile(isa, w, 2 * unit + 1, x, m0, rows, &mut tiles[1]);
-                let cols = unit * LANES..(unit + 1) * LANES;
-                let biases = match out.epilogue {
-                    Epilogue::BiasSiluMul(b) => {
-                        [bias(isa, b, cols.start), bias(isa, b, w.rows / 2 + cols.start)]
-                    }
-                    _ => [isa.splat(0.0); 2],
-                };
-                for m in 0..rows {
-                    let gate = isa.add(isa.load(&tiles[0][m]), biases[0]);
-                    let up = isa.add(isa.load(&tiles[1][m]), biases[1]);
-                    let product = silu_mul::simd(isa, gate, up);
-                    // SAFETY: the units of a region are distinct, and so are their columns.
-                    put(isa, unsafe { out.row(m0 + m, cols.clone()) }, product);
-                }
-            } else {
-                tile(isa, w, unit, x, m0, rows, &mut tiles[0]);
-                let cols = unit * LANES..w.rows.min((unit + 1) * LANES);
-                for m in 0..rows {
-                    // SAFETY: as above.
-                    finish(isa, &tiles[0][m], out.epilogue, cols.clone(), unsafe {
-                        out.row(m0 + m, cols.clone())
-                    });
-                }
-            }
-            m0 += rows;
-        }
+    let row_bytes = w.cols * if w.is_quantized() { 2 } else { 4 };
+    let step = (PASS_BYTES / row_bytes.max(1) / PASS_ROWS).max(1) * PASS_ROWS;
+    let mut first = 0;
+    while first < x.rows {
+        let rows = first..x.rows.min(first + step);
+        first = rows.end;
+        pass(isa, w, x, rows, units.clone(), large, out, &mut tiles);
     }
     isa.end(large);
+}
+
+/// [`gemm`] for some of the rows.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn pass<I: Isa>(
+    isa: I,
+    w: &Packed,
+    x: &Activations,
+    rows: Range<usize>,
+    units: Range<usize>,
+    large: usize,
+    out: &Output<'_>,
+    tiles: &mut [Tile; 2],
+) {
+    let fused = matches!(out.epilogue, Epilogue::SiluMul | Epilogue::BiasSiluMul(_));
+    let pairs = !w.is_quantized() && !I::PAIR_TILES.is_empty();
+    let mut unit = units.start;
+    while unit < units.end {
+        let two = fused || pairs && unit + 1 < units.end;
+        let sizes = if pairs && two { I::PAIR_TILES } else { I::TILES };
+        let panel = if fused { 2 * unit } else { unit };
+        let mut m0 = rows.start;
+        while m0 < rows.end {
+            let left = rows.end - m0;
+            let n = match large {
+                1.. if large <= left => large,
+                _ => sizes.iter().copied().find(|&t| t <= left).unwrap_or(1),
+            };
+            if pairs && two {
+                pair(isa, w, panel, x, m0, n, tiles);
+            } else {
+                tile(isa, w, panel, x, m0, n, &mut tiles[0]);
+                if two {
+                    tile(isa, w, panel + 1, x, m0, n, &mut tiles[1]);
+                }
+            }
+            if fused {
+                multiplied(isa, tiles, w, unit, m0..m0 + n, out);
+            } else {
+                stored(isa, &tiles[0], w, unit, m0..m0 + n, out);
+                if two {
+                    stored(isa, &tiles[1], w, unit + 1, m0..m0 + n, out);
+                }
+            }
+            m0 += n;
+        }
+        unit += if two && !fused { 2 } else { 1 };
+    }
+}
+
+/// Puts a tile of gate and one of up, multiplied after SiLU, where they belong.
+#[inline(always)]
+fn multiplied<I: Isa>(
+    isa: I,
+    tiles: &[Tile; 2],
+    w: &Packed,
+    unit: usize,
+    rows: Range<usize>,
+    out: &Output<'_>,
+) {
+    let cols = unit * LANES..(unit + 1) * LANES;
+    let biases = match out.epilogue {
+        Epilogue::BiasSiluMul(b) => [bias(isa, b, cols.start), bias(isa, b, w.rows / 2 + cols.start)],
+        _ => [isa.splat(0.0); 2],
+    };
+    for ((gate, up), m) in tiles[0].iter().zip(&tiles[1]).zip(rows) {
+        let gate = isa.add(isa.load(gate), biases[0]);
+        let up = isa.add(isa.load(up), biases[1]);
+        let product = silu_mul::simd(isa, gate, up);
+        // SAFETY: the units of a region are distinct, and so are their columns.
+        put(isa, unsafe { out.row(m, cols.clone()) }, product);
+    }
+}
+
+/// Puts a tile of a panel where it belongs.
+#[inline(always)]
+fn stored<I: Isa>(isa: I, tile: &Tile, w: &Packed, unit: usize, rows: Range<usize>, out: &Output<'_>) {
+    let cols = unit * LANES..w.rows.min((unit + 1) * LANES);
+    for (acc, m) in tile.iter().zip(rows) {
+        // SAFETY: the units of a region are distinct, and so are their columns.
+        finish(isa, acc, out.epilogue, cols.clone(), unsafe { out.row(m, cols.clone()) });
+    }
 }
 
 #[inline(always)]
@@ -189,5 +246,73 @@ fn tile_float<I: Isa, E: Element, const M: usize>(isa: I, panel: &[E::Line], x: 
     }
     for (acc, out) in acc.iter().zip(out) {
         isa.store(out, *acc);
+    }
+}
+
+/// Two panels of floats, one behind the other.
+#[inline(always)]
+fn pair<I: Isa>(
+    isa: I,
+    w: &Packed,
+    panel: usize,
+    x: &Activations,
+    m0: usize,
+    rows: usize,
+    out: &mut [Tile; 2],
+) {
+    match w.ty {
+        PackedType::F32 => {
+            pair_rows::<I, Single>(isa, [w.panel_f32(panel), w.panel_f32(panel + 1)], x, m0, rows, out);
+        }
+        PackedType::F16 => {
+            pair_rows::<I, Half>(isa, [w.panel_half(panel), w.panel_half(panel + 1)], x, m0, rows, out);
+        }
+        _ => pair_rows::<I, Brain>(isa, [w.panel_half(panel), w.panel_half(panel + 1)], x, m0, rows, out),
+    }
+}
+
+#[inline(always)]
+fn pair_rows<I: Isa, E: Element>(
+    isa: I,
+    panels: [&[E::Line]; 2],
+    x: &Activations,
+    m0: usize,
+    rows: usize,
+    out: &mut [Tile; 2],
+) {
+    let x = &x.x[m0 * panels[0].len()..(m0 + rows) * panels[0].len()];
+    match rows {
+        12 => pair_float::<I, E, 12>(isa, panels, x, out),
+        8 => pair_float::<I, E, 8>(isa, panels, x, out),
+        4 => pair_float::<I, E, 4>(isa, panels, x, out),
+        2 => pair_float::<I, E, 2>(isa, panels, x, out),
+        _ => pair_float::<I, E, 1>(isa, panels, x, out),
+    }
+}
+
+/// As [`tile_float`], for two panels: each element of `x` that is loaded meets two vectors of weights.
+#[inline(always)]
+fn pair_float<I: Isa, E: Element, const M: usize>(
+    isa: I,
+    [first, second]: [&[E::Line]; 2],
+    x: &[f32],
+    out: &mut [Tile; 2],
+) {
+    let n = first.len();
+    assert!(second.len() == n && x.len() == M * n);
+    let mut acc = [[isa.splat(0.0); M]; 2];
+    for (k, (a, b)) in first.iter().zip(second).enumerate() {
+        let (a, b) = (E::load(isa, a), E::load(isa, b));
+        for m in 0..M {
+            // SAFETY: `m < M` and `k < n`, so the index is inside by the assertion.
+            let x = isa.splat(unsafe { *x.get_unchecked(m * n + k) });
+            acc[0][m] = isa.fma(a, x, acc[0][m]);
+            acc[1][m] = isa.fma(b, x, acc[1][m]);
+        }
+    }
+    for (acc, out) in acc.iter().zip(out) {
+        for (acc, out) in acc.iter().zip(out) {
+            isa.store(out, *acc);
+        }
     }
 }

@@ -28,6 +28,9 @@ pub(crate) trait Isa: Copy + 'static {
     type V: Copy;
     /// Activation rows of a tile, largest first, ending with 1.
     const TILES: &'static [usize];
+    /// Activation rows of a tile of two panels of floats, largest first, ending with 1; none if the registers are too
+    /// few for such a tile.
+    const PAIR_TILES: &'static [usize];
     /// Vectors of a head that attention accumulates together.
     const VALUE_VECTORS: usize;
 

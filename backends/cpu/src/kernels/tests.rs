@@ -193,6 +193,26 @@ proptest! {
     }
 }
 
+/// More rows than pass by a panel at once: each as if it came with few others.
+#[test]
+fn rows_of_several_passes() {
+    let pool = Pool::new(2).unwrap();
+    let (rows, cols, outputs) = (203, 1536, 40);
+    let x = activations(rows, cols, 5);
+    for ty in TYPES {
+        let w = [weight(ty, outputs, cols, 7)];
+        for kernels in fast() {
+            let all = product(&kernels, &pool, &w, Layout::Stacked, &x, Epilogue::Store);
+            for first in [0, 90, 96, 190] {
+                let mut few = activations(13, cols, 0);
+                few.x.copy_from_slice(&x.x[first * cols..(first + 13) * cols]);
+                let few = product(&kernels, &pool, &w, Layout::Stacked, &few, Epilogue::Store);
+                assert_eq!(few, all[first * outputs..(first + 13) * outputs], "{ty:?} {}", kernels.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn element_wise_operations() {
     let inputs: Vec<f32> = (-2000..2000).map(|i| i as f32 / 100.0).collect();

@@ -31,7 +31,18 @@ pub(crate) enum Epilogue<'a> {
     BiasSiluMul(&'a [f32]),
 }
 
-impl Epilogue<'_> {
+impl<'a> Epilogue<'a> {
+    /// The same for the outputs from `first` on: a part of a layer counts its own from 0.
+    fn from_output(self, first: usize) -> Self {
+        match self {
+            Self::Bias(bias) => Self::Bias(&bias[first..]),
+            Self::BiasAdd(bias) => Self::BiasAdd(&bias[first..]),
+            Self::BiasGelu(bias) => Self::BiasGelu(&bias[first..]),
+            // Gate and up are one part.
+            other => other,
+        }
+    }
+
     /// The same with another bias.
     pub(crate) fn with_bias<'b>(&self, bias: &'b [f32]) -> Epilogue<'b> {
         match self {
@@ -186,7 +197,7 @@ impl Linear {
         assert!(x.cols == self.cols && (x.rows == 0 || (x.rows - 1) * stride + self.outputs <= out.len()));
         let out = SharedMut::new(out);
         for part in &self.parts {
-            let out = Output { out, stride, first: part.first, epilogue };
+            let out = Output { out, stride, first: part.first, epilogue: epilogue.from_output(part.first) };
             match &part.store {
                 Store::Packed(w) => {
                     let units = if self.layout == Layout::GateUp { w.panels() / 2 } else { w.panels() };
@@ -207,9 +218,40 @@ impl Linear {
 
 /// Pieces of a product for each thread: few when a region takes microseconds, more when uneven progress costs more.
 fn pieces(rows: usize) -> usize {
-    if rows < 8 { 2 } else { 6 }
+    if rows < 8 { 4 } else { 6 }
 }
 
 fn is_quantized(ty: WeightType) -> bool {
     ty.block_elems() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::kernels::KernelChoice;
+
+    /// Files of mixed types (Q4_K_M) have v in another type than q and k: its outputs were given the biases of q, and every
+    /// answer of such a Qwen 2 was noise.
+    #[test]
+    fn outputs_of_every_type_have_their_own_biases() {
+        let pool = Pool::new(2).unwrap();
+        let bias: Vec<f32> = (0..56).map(|n| n as f32 + 0.5).collect();
+        for choice in [KernelChoice::Reference, KernelChoice::Avx2, KernelChoice::Avx512] {
+            let Ok(kernels) = Kernels::select(choice) else { continue };
+            let weights =
+                [(WeightType::F32, 16), (WeightType::Q8_0, 24), (WeightType::BF16, 16)].map(|(ty, rows)| {
+                    Weight::from_bytes("w", ty, [rows, 32], vec![0; rows * ty.row_bytes(32)]).unwrap()
+                });
+            let linear = Linear::new(&weights, Layout::Stacked, &kernels, &pool).unwrap();
+            let mut x = Activations::default();
+            x.resize(3, 32);
+            x.ready(&pool, &kernels, &linear);
+            let mut out = vec![1.0; 3 * 56];
+            linear.apply(&pool, &kernels, &x, &mut out, 56, Epilogue::Bias(&bias));
+            assert!(out.chunks(56).all(|row| row == bias), "{choice:?}: {out:?}");
+            linear.apply(&pool, &kernels, &x, &mut out, 56, Epilogue::BiasAdd(&bias));
+            assert!(out.iter().zip(bias.iter().cycle()).all(|(y, b)| *y == 2.0 * b), "{choice:?}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `trireme-plan CHECKPOINT -o 1/model.plan`: writes a plan of a checkpoint.
-#![allow(clippy::print_stderr, clippy::print_stdout)]
+#![allow(clippy::print_stderr)]
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     let (checkpoint, to, options) = match arguments(std::env::args().skip(1)) {
         Ok(Some(parsed)) => parsed,
         Ok(None) => {
-            println!("{USAGE}");
+            say(USAGE);
             return ExitCode::SUCCESS;
         }
         Err(error) => {
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     };
     match write(&checkpoint, &to, &options) {
         Ok(()) => {
-            println!("{}", to.display());
+            say(&to.display().to_string());
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -33,6 +34,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A reader who has seen enough (`| head`) is no failure.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 type Parsed = (PathBuf, PathBuf, PlanOptions);

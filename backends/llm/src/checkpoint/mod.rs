@@ -8,8 +8,10 @@
 mod bert;
 mod config;
 mod decoder;
+mod dummy;
 mod error;
 mod files;
+mod generation;
 pub(crate) mod gguf;
 mod hf;
 mod index;
@@ -20,14 +22,17 @@ mod open;
 mod registry;
 mod safetensors;
 mod text;
+mod vocabulary;
 mod weight;
 mod weight_type;
 
 pub use config::{Architecture, BertConfig, Pooling, RopeLayout};
 pub use decoder::{DecoderConfig, Rope, RopeScaling};
 pub use error::{CheckpointError, CheckpointErrorKind};
+pub use generation::GenerationDefaults;
 pub(crate) use mapping::Mapping;
 pub use open::Checkpoint;
 pub use text::ChatTemplateSource;
+pub use vocabulary::Vocabulary;
 pub use weight::Weight;
 pub use weight_type::{WeightType, q4_k_scales};

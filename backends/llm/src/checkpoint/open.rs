@@ -26,7 +26,7 @@ pub struct Checkpoint {
     pub rope_layout: RopeLayout,
     /// The folder or the `.gguf` file.
     pub source: PathBuf,
-    weights: WeightIndex,
+    pub(super) weights: WeightIndex,
     pub(super) text: TextFiles,
 }
 
@@ -111,7 +111,8 @@ impl Checkpoint {
         }
         check_weights(entry, &architecture, &weights).map_err(|k| k.at(path))?;
         let text = TextFiles::of_folder(&files)?;
-        Ok(Self { architecture, rope_layout: RopeLayout::Half, source: path.to_path_buf(), weights, text })
+        let (source, rope_layout) = (path.to_path_buf(), RopeLayout::Half);
+        Ok(Self { architecture, rope_layout, source, weights, text })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
@@ -132,7 +133,8 @@ impl Checkpoint {
         }
         check_weights(entry, &architecture, &weights)?;
         let text = TextFiles::of_gguf(file.metadata)?;
-        Ok(Self { architecture, rope_layout: gguf.rope_layout, source: path.to_path_buf(), weights, text })
+        let (source, rope_layout) = (path.to_path_buf(), gguf.rope_layout);
+        Ok(Self { architecture, rope_layout, source, weights, text })
     }
 
     /// The weight of this Hugging Face name (`model.layers.0.self_attn.q_proj.weight`,

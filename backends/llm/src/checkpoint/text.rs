@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
+use super::config::Architecture;
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
 use super::files::Files;
+use super::generation::GenerationDefaults;
 use super::gguf::Metadata;
 use super::json::Object;
 use super::open::Checkpoint;
@@ -19,14 +21,24 @@ pub struct ChatTemplateSource {
 }
 
 /// What is known about text: read at open, except for the tokenizer, which is large and not always wanted.
+#[derive(Default)]
 pub(super) struct TextFiles {
     origin: Origin,
     template: Option<ChatTemplateSource>,
+    generation: GenerationDefaults,
 }
 
 enum Origin {
+    /// There is no tokenizer: each byte is a token, among so many and besides those that end a text.
+    Bytes(usize, Vec<u32>),
     Folder(Files),
     Gguf(Box<Metadata>),
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self::Bytes(0, Vec::new())
+    }
 }
 
 impl TextFiles {
@@ -46,7 +58,21 @@ impl TextFiles {
             bos_token: token_text(config.get("bos_token")),
             eos_token: token_text(config.get("eos_token")),
         });
-        Ok(Self { origin: Origin::Folder(files.clone()), template })
+        let generation = GenerationDefaults::of_folder(files)?;
+        Ok(Self { origin: Origin::Folder(files.clone()), template, generation })
+    }
+
+    /// These, or a tokenizer of bytes where the folder has none.
+    pub(super) fn or_bytes(mut self, architecture: &Architecture) -> Result<Self, CheckpointError> {
+        let Origin::Folder(files) = &self.origin else { return Ok(self) };
+        if files.read("tokenizer.json")?.is_none() {
+            let (size, special) = match architecture {
+                Architecture::Decoder(config) => (config.vocab_size, config.eos_token_ids.clone()),
+                Architecture::Bert(config) => (config.vocab_size, Vec::new()),
+            };
+            self.origin = Origin::Bytes(size, special);
+        }
+        Ok(self)
     }
 
     pub(super) fn of_gguf(meta: Metadata) -> Result<Self, Kind> {
@@ -63,7 +89,8 @@ impl TextFiles {
                 Some(ChatTemplateSource { text: text.to_owned(), bos_token, eos_token })
             }
         };
-        Ok(Self { origin: Origin::Gguf(Box::new(meta)), template })
+        let generation = GenerationDefaults::default();
+        Ok(Self { origin: Origin::Gguf(Box::new(meta)), template, generation })
     }
 }
 
@@ -71,6 +98,8 @@ impl Checkpoint {
     /// The tokenizer: `tokenizer.json`, or built from the metadata of a GGUF file. Takes tens of milliseconds.
     pub fn tokenizer(&self) -> Result<Tokenizer, CheckpointError> {
         match &self.text.origin {
+            Origin::Bytes(size, special) => tokenizer::of_bytes(*size, special)
+                .map_err(|error| Kind::Tokenizer(error.to_string()).at(&self.source)),
             Origin::Gguf(meta) => {
                 tokenizer::from_gguf(meta).map_err(|e| Kind::Tokenizer(e.to_string()).at(&self.source))
             }
@@ -82,6 +111,11 @@ impl Checkpoint {
                 Tokenizer::from_json(&bytes).map_err(|e| Kind::Tokenizer(e.to_string()).at(&path))
             }
         }
+    }
+
+    /// How tokens are chosen where nobody says; from `generation_config.json`.
+    pub fn generation_defaults(&self) -> GenerationDefaults {
+        self.text.generation
     }
 
     /// The chat template, if the model has one.
@@ -104,7 +138,7 @@ fn default_template(value: Option<&Value>) -> Result<Option<String>, Kind> {
 }
 
 /// A token is a text, or an object with its text in `content`.
-fn token_text(value: Option<&Value>) -> Option<String> {
+pub(super) fn token_text(value: Option<&Value>) -> Option<String> {
     let value = value?;
     value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned)
 }

@@ -190,7 +190,7 @@ mod tests {
             packed[usize::from(j) + 4] = min(j) | top(min(j + 4)) << 6;
             packed[usize::from(j) + 8] = scale(j + 4) & 15 | min(j + 4) << 4;
         }
-        let q: Vec<u8> = (0..128u32).map(|i| (i % 13 | (i % 7) << 4) as u8).collect();
+        let q: Vec<u8> = (0..128u32).map(|i| ((i % 13) | ((i % 7) << 4)) as u8).collect();
         let q4_k = [&f16_bytes(0.5)[..], &f16_bytes(0.25), &packed, &q].concat();
         WeightType::Q4K.dequantize(&q4_k, &mut out);
         for (i, w) in out.iter().enumerate() {

@@ -6,7 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Clock, Core, CoreStats, Event, Flow, Request, RequestError, RequestHandle, Sink};
+use super::handle::State;
+use super::{Clock, Core, Event, Flow, Request, RequestError, RequestHandle, Sink};
 use crate::executor::{Executor, ExecutorError};
 
 /// How often receivers are asked whether they still wait while nothing can run.
@@ -27,7 +28,7 @@ pub(super) struct Driver {
     clock: Clock,
     messages: Receiver<Message>,
     inbox: Sender<Message>,
-    stats: Arc<Mutex<CoreStats>>,
+    state: Arc<Mutex<State>>,
     sinks: BTreeMap<u64, Box<dyn Sink>>,
     drains: Vec<Sender<()>>,
     /// Why nothing is computed any more.
@@ -44,7 +45,7 @@ impl Driver {
         clock: Clock,
         messages: Receiver<Message>,
         inbox: Sender<Message>,
-        stats: Arc<Mutex<CoreStats>>,
+        state: Arc<Mutex<State>>,
     ) -> Self {
         Self {
             core,
@@ -52,7 +53,7 @@ impl Driver {
             clock,
             messages,
             inbox,
-            stats,
+            state,
             sinks: BTreeMap::new(),
             drains: Vec::new(),
             failed: None,
@@ -75,6 +76,7 @@ impl Driver {
                 };
                 if let Some(error) = error {
                     self.core.end_all(&RequestError::Stopped(error.clone()));
+                    // Told before the requests are: who asks again meets no engine that has failed.
                     self.failed = Some(error);
                 }
             }
@@ -154,7 +156,13 @@ impl Driver {
 
     /// Brings events to their receivers, and what these say back.
     fn deliver(&mut self) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.core.stats();
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.stats = self.core.stats();
+            if state.failed.is_none() {
+                state.failed.clone_from(&self.failed);
+            }
+        }
         loop {
             let events = self.core.take_events();
             if events.is_empty() {

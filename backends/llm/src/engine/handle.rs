@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use super::core::capacity;
 use super::driver::{Driver, Message};
 use super::{Core, CoreStats, EngineOptions, Event, Flow, Request};
 use crate::executor::{Executor, ExecutorInfo};
@@ -41,8 +42,16 @@ pub struct Engine {
     info: ExecutorInfo,
     inbox: Sender<Message>,
     next: AtomicU64,
-    stats: Arc<Mutex<CoreStats>>,
+    state: Arc<Mutex<State>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread tells of itself.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) stats: CoreStats,
+    /// Why nothing is computed any more.
+    pub(super) failed: Option<String>,
 }
 
 /// A request on its way; cheap to clone. To drop it changes nothing.
@@ -61,11 +70,11 @@ impl Engine {
         let info = executor.info().clone();
         let clock = Arc::clone(&options.clock);
         let core = Core::new(info.clone(), options)?;
-        let stats = Arc::new(Mutex::new(core.stats()));
+        let state = Arc::new(Mutex::new(State { stats: core.stats(), failed: None }));
         let (inbox, messages) = mpsc::channel();
-        let driver = Driver::new(core, executor, clock, messages, inbox.clone(), Arc::clone(&stats));
+        let driver = Driver::new(core, executor, clock, messages, inbox.clone(), Arc::clone(&state));
         let thread = std::thread::Builder::new().name("llm-engine".to_owned()).spawn(|| driver.run())?;
-        Ok(Self { info, inbox, next: AtomicU64::new(0), stats, thread: Some(thread) })
+        Ok(Self { info, inbox, next: AtomicU64::new(0), state, thread: Some(thread) })
     }
 
     pub fn info(&self) -> &ExecutorInfo {
@@ -80,9 +89,19 @@ impl Engine {
         handle
     }
 
+    /// Positions that a sequence may have, prompt included.
+    pub fn capacity(&self) -> usize {
+        capacity(&self.info)
+    }
+
     /// Counts as of the last step.
     pub fn stats(&self) -> CoreStats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).stats
+    }
+
+    /// Why nothing is computed any more; `None` while the engine runs.
+    pub fn failure(&self) -> Option<String> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
     }
 
     /// Returns when no request is left.

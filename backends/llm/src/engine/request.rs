@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::executor::SlotSampling;
+use crate::grammar::Grammar;
 use crate::stop::StopRules;
 
 /// One prompt to continue.
@@ -17,6 +18,10 @@ pub struct Request {
     pub stop: StopRules,
     /// Whether the model's own end-of-text tokens are tokens like others.
     pub ignore_eos: bool,
+    /// Sequences of tokens that no answer has, whether they begin in it or in the prompt.
+    pub bad_words: Vec<Vec<u32>>,
+    /// The form that each answer has. It decides when an answer may end: `min_tokens` then has no meaning.
+    pub grammar: Option<Grammar>,
     /// Answers to give; they share the prompt. Answer `i` has a seed of its own, made of the request's seed and `i`.
     pub n: u32,
     /// 0 for none given; else the smaller, the more urgent.
@@ -43,6 +48,8 @@ impl Request {
             sampling: SlotSampling::default(),
             stop,
             ignore_eos: false,
+            bad_words: Vec::new(),
+            grammar: None,
             n: 1,
             priority: 0,
             deadline_ns: None,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Finish, Output, Request, TokenLogprobs, Usage};
 use crate::executor::{BlockId, Sampled, Slot, SlotSampling};
+use crate::grammar::Grammar;
 use crate::kv::{BlockHash, block_hash};
 use crate::stop::{FinishReason, StopFilter};
 use crate::tokenizer::Detokenizer;
@@ -31,6 +32,9 @@ pub(super) struct Sequence {
     pub(super) prompt: Arc<[u32]>,
     pub(super) generated: Vec<u32>,
     pub(super) sampling: Arc<SlotSampling>,
+    pub(super) grammar: Option<Grammar>,
+    /// Bad words of more than one token; the others are forbidden by `sampling`.
+    pub(super) bad_words: Arc<[Vec<u32>]>,
     /// Most tokens to generate, and the reason to end there.
     pub(super) limit: usize,
     pub(super) at_limit: FinishReason,
@@ -70,9 +74,26 @@ impl Sequence {
         }
     }
 
+    /// Whether its next token depends on the values of those before, so that no step may run ahead of them.
+    pub(super) fn is_held(&self) -> bool {
+        self.grammar.is_some() || !self.bad_words.is_empty()
+    }
+
+    /// Tokens that may not come next, as the ends of bad words.
+    pub(super) fn forbidden(&self) -> impl Iterator<Item = u32> + '_ {
+        let ends_with = |begin: &[u32]| {
+            let known = self.known();
+            known >= begin.len()
+                && begin.iter().rev().enumerate().all(|(back, token)| self.token(known - 1 - back) == *token)
+        };
+        let completed = self.bad_words.iter().filter_map(|word| word.split_last());
+        completed.filter(move |(_, begin)| ends_with(begin)).map(|(last, _)| *last)
+    }
+
     /// Runs, and only its newest token is not read yet.
     pub(super) fn decodes(&self) -> bool {
         self.slot.is_some()
+            && (self.pending == 0 || !self.is_held())
             && self.computed + 1 == self.known() + self.pending
             && self.computed >= self.prompt.len()
             && self.generated.len() + self.pending < self.limit

@@ -112,8 +112,20 @@ fn word(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
     }
 }
 
-/// The state of one answer.
+/// The state of one answer; a clone goes its own way.
 pub struct Grammar(Matcher);
+
+impl Clone for Grammar {
+    fn clone(&self) -> Self {
+        Self(self.0.deep_clone())
+    }
+}
+
+impl std::fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Grammar")
+    }
+}
 
 impl Grammar {
     /// Which tokens may come next: bit `i % 32` of word `i / 32` for token `i`.

@@ -10,6 +10,8 @@ pub struct Ask {
     pub sampling: Sampling,
     pub stop: StopRules,
     pub ignore_eos: bool,
+    /// Sequences of tokens that no answer has.
+    pub bad_words: Vec<Vec<u32>>,
     pub guide: Option<GuideSpec>,
     /// Answers to give.
     pub n: u32,
@@ -19,6 +21,8 @@ pub struct Ask {
     pub deadline_ns: Option<u64>,
     /// Whether each token is to be told at once; otherwise one output at the end will do.
     pub stream: bool,
+    /// Whether outputs have text.
+    pub text: bool,
 }
 
 /// How tokens are chosen. All numbers are in their ranges.

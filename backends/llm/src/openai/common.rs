@@ -8,11 +8,13 @@ use trireme_sdk::OpenAiError;
 use super::ask::{Abilities, Sampling};
 use super::fields::{Fields, wrong_type};
 use super::{Result, unsupported};
+use crate::tokenizer::Tokenizer;
 
 /// Most answers to one prompt.
 const MAX_N: u64 = 128;
 /// Most stop strings; OpenAI takes 4.
 const MAX_STOPS: usize = 64;
+const MAX_BAD_WORDS: usize = 256;
 const MAX_BIASES: usize = 4096;
 
 /// What the two have in common, checked.
@@ -23,6 +25,7 @@ pub(super) struct Common {
     pub(super) stop: Vec<String>,
     pub(super) stop_ids: Vec<u32>,
     pub(super) ignore_eos: bool,
+    bad_words: Vec<String>,
     pub(super) stream: bool,
     pub(super) include_usage: bool,
 }
@@ -68,6 +71,7 @@ pub(super) fn take(
         stop: stop(fields)?,
         stop_ids: token_ids(fields, "stop_token_ids", vocab_size)?,
         ignore_eos: fields.boolean("ignore_eos")?.unwrap_or(false),
+        bad_words: bad_words(fields)?,
         stream,
         include_usage,
         sampling,
@@ -79,6 +83,14 @@ pub(super) fn take(
     )?;
     check_abilities(&common, can)?;
     Ok(common)
+}
+
+impl Common {
+    /// What the answers must not have, as tokens.
+    pub(super) fn bad_words(&self, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
+        let words = tokenizer.words(&self.bad_words);
+        words.map_err(|e| OpenAiError::invalid("bad_words", format!("Invalid 'bad_words': {e}.")))
+    }
 }
 
 /// -1 and 0 are all tokens.
@@ -105,6 +117,7 @@ fn check_abilities(common: &Common, can: Abilities) -> Result<()> {
         ("min_tokens", asked.min_tokens > 0),
         ("logit_bias", !asked.logit_bias.is_empty()),
         ("ignore_eos", common.ignore_eos),
+        ("bad_words", !common.bad_words.is_empty()),
     ];
     match rules.into_iter().find(|(_, wanted)| *wanted && !can.rules) {
         Some((name, _)) => Err(cannot(name)),
@@ -128,6 +141,19 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool> {
     options.only("include_obfuscation", &[json!(false)], "chunks are sent as they are")?;
     options.finish()?;
     Ok(usage)
+}
+
+fn bad_words(fields: &mut Fields) -> Result<Vec<String>> {
+    let list = fields.list("bad_words")?.unwrap_or_default();
+    if list.len() > MAX_BAD_WORDS {
+        let is = format!("a list of {}", list.len());
+        return Err(fields.out_of_range("bad_words", &is, "a list of at most 256 strings"));
+    }
+    let word = |(at, value): (usize, Value)| match value {
+        Value::String(text) if !text.is_empty() => Ok(text),
+        other => Err(wrong_type(&format!("bad_words[{at}]"), "a string that is not empty", &other)),
+    };
+    list.into_iter().enumerate().map(word).collect()
 }
 
 fn stop(fields: &mut Fields) -> Result<Vec<String>> {

@@ -15,7 +15,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Something that continues texts.
 pub trait Generator {
-    /// Takes an ask; its events go to `receiver`, before this returns or later.
+    /// Takes an ask; its events go to `receiver`, most of them after this has returned.
     fn run(&mut self, ask: Ask, receiver: Box<dyn Receiver>);
 }
 
@@ -157,11 +157,13 @@ impl TextDoor {
             sampling: common.sampling.clone(),
             stop,
             ignore_eos: common.ignore_eos,
+            bad_words: common.bad_words(&self.tokenizer)?,
             guide: None,
             n: common.n,
             priority: 0,
             deadline_ns: None,
             stream: common.stream,
+            text: true,
         })
     }
 }

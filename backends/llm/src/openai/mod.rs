@@ -17,7 +17,6 @@ mod fields;
 mod format;
 mod logprobs;
 mod messages;
-mod one_by_one;
 mod tool_calls;
 mod tools;
 
@@ -26,7 +25,6 @@ pub use ask::{
 };
 pub use door::{GENERATE_ENDPOINTS, Generator, TextDoor};
 pub use embedding::{EMBED_ENDPOINTS, EmbedAsk, EmbedDoor};
-pub use one_by_one::OneByOne;
 
 pub(crate) type Result<T> = std::result::Result<T, trireme_sdk::OpenAiError>;
 

@@ -113,11 +113,14 @@ fn content(section: &Section, plan: &Path, map: &Mapping) -> Result<Mapping, Pla
         }
         Place::Beside(path) => {
             let fail = |problem: String| PlanError::Reference { path: path.clone(), problem };
-            let inside = |c| matches!(c, Component::Normal(_) | Component::CurDir | Component::ParentDir);
-            if path.is_empty() || !Path::new(path).components().all(inside) {
-                return Err(fail("is no relative path".into()));
+            if let Some(problem) = too_far(path) {
+                return Err(fail(problem));
             }
             let file = plan.parent().unwrap_or(Path::new("")).join(path);
+            // What is no file (a pipe, a device) might never end, or never begin.
+            if !std::fs::metadata(&file).map_err(|e| fail(format!("cannot be read: {e}")))?.is_file() {
+                return Err(fail("is no file".into()));
+            }
             let map = Mapping::open(&file).map_err(|e| fail(format!("cannot be read: {e}")))?;
             let have = map.bytes().len() as u64;
             if have != section.bytes {
@@ -130,6 +133,25 @@ fn content(section: &Section, plan: &Path, map: &Mapping) -> Result<Mapping, Pla
         return Err(PlanError::Checksum { what });
     }
     Ok(content)
+}
+
+/// Folders that a reference may climb: from a version to its model, and to the repository.
+const MAX_CLIMB: usize = 2;
+
+/// Why a plan must not refer to a path. A plan may come from anywhere, so that it does not choose freely what is opened: only
+/// what lies beside it, in its model, or in another model of the repository.
+pub(super) fn too_far(path: &str) -> Option<String> {
+    let mut components = Path::new(path).components().filter(|c| *c != Component::CurDir).peekable();
+    let mut climbed = 0;
+    while components.next_if_eq(&Component::ParentDir).is_some() {
+        climbed += 1;
+    }
+    if components.peek().is_none() || !components.all(|c| matches!(c, Component::Normal(_))) {
+        return Some("is no relative path with '..' at its front only".into());
+    }
+    (climbed > MAX_CLIMB).then(|| {
+        format!("leaves the model repository: at most {MAX_CLIMB} folders up, to the model and to the repository, are allowed")
+    })
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

@@ -117,10 +117,63 @@ fn every_cut_is_refused() {
     }
 }
 
+/// What of a plan means something: header and table, and each section.
+fn used(file: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let table = read_table(file).unwrap();
+    let end = HEADER_BYTES + u64::from_le_bytes(file[16..24].try_into().unwrap()) as usize;
+    let sections = table.sections.iter().map(|section| match section.place {
+        table::Place::Inline(begin) => begin as usize..begin as usize + section.bytes as usize,
+        table::Place::Beside(_) => 0..0,
+    });
+    std::iter::once(0..end).chain(sections).collect()
+}
+
+/// The same at every place where one could be missed: the zeros of the header, and each end of each section.
+#[test]
+fn every_end_of_every_part_is_guarded() {
+    let whole = sample();
+    let ranges = used(&whole);
+    assert!(ranges.len() >= 4, "{ranges:?}");
+    for range in ranges {
+        let edges = [range.start, range.start + 12, range.end - 1, (range.start + range.end) / 2];
+        for at in edges.into_iter().chain(56..HEADER_BYTES) {
+            let at = at.min(range.end - 1);
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            assert!(open(&bytes).is_err(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn references_stay_in_the_repository() {
+    for path in ["weights.gguf", "./w.gguf", "../w.gguf", "../../other/1/w.gguf", "sub/w.gguf"] {
+        assert_eq!(read::too_far(path), None, "{path}");
+    }
+    for path in
+        ["", "..", "../..", "/etc/hosts", "../../../w.gguf", "sub/../../../../w.gguf", "sub/../w.gguf"]
+    {
+        assert!(read::too_far(path).is_some(), "{path}");
+    }
+    let dir = folder();
+    let to = dir.path().join("a/b/c");
+    std::fs::create_dir_all(&to).unwrap();
+    let options = PlanOptions { by_reference: true, ..PlanOptions::default() };
+    let error = write(dir.path(), &to.join("model.plan"), &options).unwrap_err().to_string();
+    assert!(error.contains("'../../../model.safetensors', which leaves the model repository"), "{error}");
+    // What is found there must be a file.
+    let plan = dir.path().join("a/model.plan");
+    write(dir.path(), &plan, &options).unwrap();
+    std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    std::fs::create_dir(dir.path().join("model.safetensors")).unwrap();
+    let error = Checkpoint::open(&plan).unwrap_err().to_string();
+    assert!(error.contains("'../model.safetensors', which is no file"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// A flipped bit is noticed wherever it is read; in the padding between sections it changes nothing.
+    /// A flipped bit is noticed wherever it is read; only the padding between sections is not.
     #[test]
     fn flipped_bits_are_noticed(at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let whole = sample();
@@ -129,7 +182,7 @@ proptest! {
         bytes[at] ^= 1 << bit;
         match open(&bytes) {
             Err(_) => {}
-            Ok(_) => prop_assert!(whole[at] == 0, "byte {at}"),
+            Ok(_) => prop_assert!(!used(&whole).iter().any(|range| range.contains(&at)), "byte {at}"),
         }
     }
 

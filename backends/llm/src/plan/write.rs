@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::read::hex;
+use super::read::{hex, too_far};
 use super::table::{Kind, Place, Profile, Section, Table};
 use super::{ALIGNMENT, HEADER_BYTES, MAGIC, PlanError, VERSION};
 use crate::checkpoint::{Checkpoint, Mapping};
@@ -58,8 +58,15 @@ pub fn write(checkpoint: &Path, to: &Path, options: &PlanOptions) -> Result<(), 
         let kind =
             if path.extension().is_some_and(|e| e == "safetensors") { Kind::Safetensors } else { Kind::Gguf };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let place =
-            if options.by_reference { Place::Beside(relative(&path, folder)?) } else { Place::Inline(0) };
+        let place = if options.by_reference {
+            let path = relative(&path, folder)?;
+            if let Some(problem) = too_far(&path) {
+                return Err(PlanError::Reference { path, problem });
+            }
+            Place::Beside(path)
+        } else {
+            Place::Inline(0)
+        };
         add(kind, name, place, Mapping::open(&path)?);
     }
     let mut table = Table { sections, profiles: options.profiles.clone() };

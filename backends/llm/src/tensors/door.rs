@@ -2,9 +2,10 @@
 
 use trireme_sdk::{Config, Error, Request, Result, TensorConfig};
 
-use super::inputs::{self, Defaults, Row};
+use super::inputs::{self, Defaults};
 use super::outputs::{Answers, RowReceiver, Wanted};
 use crate::openai::{Abilities, Generator};
+use crate::tokenizer::Tokenizer;
 
 /// The input that makes a model one of token ids.
 const INPUT_IDS: &str = "input_ids";
@@ -19,6 +20,7 @@ pub struct TokenDoor {
     outputs: Vec<TensorConfig>,
     batches: bool,
     decoupled: bool,
+    tokenizer: Option<Tokenizer>,
 }
 
 impl TokenDoor {
@@ -38,7 +40,7 @@ impl TokenDoor {
         max_tokens: usize,
         can: Abilities,
     ) -> Result<Self> {
-        inputs::check(&config.inputs()?)?;
+        inputs::CONTRACT.check(config)?;
         let outputs = config.outputs()?;
         Wanted::check(&outputs)?;
         let exclude = config.parameter::<String>("exclude_input_in_output")?;
@@ -52,7 +54,16 @@ impl TokenDoor {
             outputs,
             batches: config.max_batch_size() > 0,
             decoupled: config.is_decoupled(),
+            tokenizer: None,
         })
+    }
+
+    /// Streams in whole characters: tokens that end within one wait for the rest of it, so that whoever turns one answer
+    /// after the other into text loses nothing.
+    #[must_use]
+    pub fn in_whole_characters(mut self, tokenizer: &Tokenizer) -> Self {
+        self.tokenizer = Some(tokenizer.clone());
+        self
     }
 
     /// Answers a request.
@@ -80,10 +91,10 @@ impl TokenDoor {
         let (priority, deadline_ns) = (request.priority(), request.deadline_ns());
         let mut responder = request.into_responder();
         responder.computing();
-        let prompts = rows.iter().map(|row| row.ask.prompt.clone()).collect();
-        let answers = Answers::new(prompts, options, wanted, responder);
-        for (number, Row { ask, stop_words }) in rows.into_iter().enumerate() {
-            let receiver = RowReceiver::new(answers.clone(), number, ask.n, stop_words);
+        let prompts = rows.iter().map(|ask| ask.prompt.clone()).collect();
+        let answers = Answers::new(prompts, options, wanted, responder, self.tokenizer.clone());
+        for (row, ask) in rows.into_iter().enumerate() {
+            let receiver = RowReceiver { answers: answers.clone(), row };
             engine.run(crate::openai::Ask { priority, deadline_ns, ..ask }, Box::new(receiver));
         }
     }

@@ -1,7 +1,8 @@
 //! The inputs of the contract, checked. Errors name the input.
 
-use trireme_sdk::{DataType, Element, Error, Request, Result, TensorConfig};
+use trireme_sdk::{DataType, Element, Error, Request, Result};
 
+use super::contract::{Contract, is_idle};
 use crate::openai::{Abilities, Ask, GuideSpec, Sampling};
 use crate::stop::StopRules;
 
@@ -26,21 +27,23 @@ pub(super) struct Options {
     pub(super) pad_id: i32,
 }
 
-/// One prompt of a batch.
-pub(super) struct Row {
-    pub(super) ask: Ask,
-    /// Token sequences of more than one token that end an answer.
-    pub(super) stop_words: Vec<Vec<u32>>,
-}
+/// The tensors of TensorRT-LLM's Triton backend.
+pub(super) const CONTRACT: Contract = Contract {
+    what: "a model of token ids",
+    inputs: INPUTS,
+    refused: REFUSED,
+    outputs: super::outputs::KNOWN,
+    absent: super::outputs::ABSENT,
+};
 
-/// Inputs that work, or whose values are held against what does.
-const KNOWN: &[(&str, DataType)] = &[
+const INPUTS: &[(&str, DataType)] = &[
     ("input_ids", DataType::Int32),
     ("input_lengths", DataType::Int32),
     ("request_output_len", DataType::Int32),
     ("num_return_sequences", DataType::Int32),
     ("end_id", DataType::Int32),
     ("pad_id", DataType::Int32),
+    ("bad_words_list", DataType::Int32),
     ("stop_words_list", DataType::Int32),
     ("embedding_bias", DataType::Fp32),
     ("beam_width", DataType::Int32),
@@ -67,9 +70,7 @@ const KNOWN: &[(&str, DataType)] = &[
     ("guided_decoding_guide", DataType::Bytes),
 ];
 
-/// Inputs that a configuration may have, and a request must not use: what they ask for is not there.
 const REFUSED: &[&str] = &[
-    "bad_words_list",
     "context_phase_params",
     "cross_attention_mask",
     "decoder_input_ids",
@@ -106,30 +107,6 @@ const REFUSED: &[&str] = &[
     "skip_cross_attn_blocks",
 ];
 
-/// Holds the inputs of a configuration against the contract.
-pub(super) fn check(inputs: &[TensorConfig]) -> Result<()> {
-    for input in inputs {
-        let name = input.name.as_str();
-        if let Some((_, data_type)) = KNOWN.iter().find(|(known, _)| *known == name) {
-            if *data_type != input.data_type {
-                let (is, must) = (input.data_type.config_name(), data_type.config_name());
-                return Err(Error::invalid(format!("input '{name}' is {is}, it must be {must}")));
-            }
-        } else if REFUSED.contains(&name) {
-            if !input.optional {
-                let text = format!("input '{name}' is not supported, so it must be 'optional: true'");
-                return Err(Error::invalid(text));
-            }
-        } else {
-            let near = KNOWN.iter().map(|(known, _)| (strsim::jaro_winkler(known, name), *known));
-            let near = near.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0));
-            let hint = near.map(|(_, known)| format!(", did you mean '{known}'?")).unwrap_or_default();
-            return Err(Error::invalid(format!("a model of token ids has no input '{name}'{hint}")));
-        }
-    }
-    Ok(())
-}
-
 /// Reads all rows of a request.
 pub(super) fn read(
     request: &Request,
@@ -137,7 +114,7 @@ pub(super) fn read(
     (vocab_size, max_context): (usize, usize),
     can: Abilities,
     defaults: Defaults,
-) -> Result<(Vec<Row>, Options)> {
+) -> Result<(Vec<Ask>, Options)> {
     refuse(request)?;
     let reader = Reader { request, vocab_size };
     let ids = request.input("input_ids")?;
@@ -188,7 +165,11 @@ pub(super) fn read(
             )));
         }
         let max_tokens = wanted.unwrap_or(defaults.max_tokens.min(room));
-        let (stop, stop_words) = reader.stop(row, rows, eos_ids, max_tokens)?;
+        let stop = reader.stop(row, rows, eos_ids, max_tokens)?;
+        let bad_words = reader.words("bad_words_list", row, rows)?;
+        if !bad_words.is_empty() && !can.rules {
+            return Err(cannot("bad_words_list"));
+        }
         let sampling = reader.sampling(row, rows, options.logprobs)?;
         check_abilities(&sampling, can)?;
         let guide = reader.guide(row)?;
@@ -200,33 +181,27 @@ pub(super) fn read(
             sampling,
             stop,
             ignore_eos: false,
+            bad_words,
             guide,
             n: options.sequences,
             priority: 0,
             deadline_ns: None,
             stream: options.streaming,
+            text: false,
         };
-        out.push(Row { ask, stop_words });
+        out.push(ask);
     }
     Ok((out, options))
 }
 
-/// A flag that is false asks for nothing.
 fn refuse(request: &Request) -> Result<()> {
-    for input in request.inputs() {
-        let name = input.name();
-        let idle = input.element_count() == 0
-            || (input.data_type() == DataType::Bool && input.data()?.iter().all(|byte| *byte == 0));
-        if REFUSED.contains(&name) && !idle {
-            return Err(Error::unsupported(format!("input '{name}' is not supported: leave it out")));
+    CONTRACT.refuse(request)?;
+    match request.optional_input("stop") {
+        Some(stop) if !is_idle(&stop)? => {
+            Err(Error::unsupported("input 'stop' is not supported: cancel the request, or close its stream"))
         }
-        if name == "stop" && !idle {
-            return Err(Error::unsupported(
-                "input 'stop' is not supported: cancel the request, or close its stream",
-            ));
-        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn cannot(name: &str) -> Error {
@@ -327,7 +302,8 @@ impl Reader<'_> {
         if width == 0 {
             return Ok(Vec::new());
         }
-        if width != self.vocab_size {
+        // A tokenizer may know fewer tokens than the model has rows for.
+        if width > self.vocab_size {
             let text =
                 format!("input 'embedding_bias' has {width} numbers, the vocabulary {}", self.vocab_size);
             return Err(Error::invalid(text));
@@ -337,13 +313,7 @@ impl Reader<'_> {
     }
 
     /// The end-of-text tokens with `end_id` in their place, and the stop words.
-    fn stop(
-        &self,
-        row: usize,
-        rows: usize,
-        eos_ids: &[u32],
-        max_tokens: usize,
-    ) -> Result<(StopRules, Vec<Vec<u32>>)> {
+    fn stop(&self, row: usize, rows: usize, eos_ids: &[u32], max_tokens: usize) -> Result<StopRules> {
         let own = self.one::<i32>("end_id", row)?;
         // -1 is how clients say that nothing ends an answer.
         let eos_ids = match own {
@@ -353,7 +323,9 @@ impl Reader<'_> {
         };
         let rules = StopRules::new(&eos_ids, max_tokens)
             .map_err(|error| Error::invalid(format!("input 'request_output_len': {error}")))?;
-        Ok((rules, self.words("stop_words_list", row, rows)?))
+        rules
+            .with_words(&self.words("stop_words_list", row, rows)?)
+            .map_err(|error| Error::invalid(format!("input 'stop_words_list': {error}")))
     }
 
     /// Two lines for each row: ids, one word after the other, and behind which id each word ends, filled up with -1.

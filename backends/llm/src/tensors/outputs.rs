@@ -6,9 +6,10 @@ use trireme_sdk::{DataType, Error, Responder, Response, Result, TensorConfig, Ve
 
 use super::inputs::Options;
 use crate::openai::{AskError, Event, Flow, Output, Receiver, Usage};
+use crate::tokenizer::Tokenizer;
 
 /// Outputs that can be given.
-const KNOWN: &[(&str, DataType)] = &[
+pub(super) const KNOWN: &[(&str, DataType)] = &[
     ("output_ids", DataType::Int32),
     ("sequence_length", DataType::Int32),
     ("cum_log_probs", DataType::Fp32),
@@ -20,7 +21,7 @@ const KNOWN: &[(&str, DataType)] = &[
 ];
 
 /// Outputs of the contract that are only there if a request asks for them, which is refused.
-const ABSENT: &[&str] = &[
+pub(super) const ABSENT: &[&str] = &[
     "context_logits",
     "generation_logits",
     "context_phase_params",
@@ -44,21 +45,8 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Holds the outputs of a configuration against the contract.
+    /// There is an output to answer with.
     pub(super) fn check(outputs: &[TensorConfig]) -> Result<()> {
-        for output in outputs {
-            let name = output.name.as_str();
-            match KNOWN.iter().find(|(known, _)| *known == name) {
-                Some((_, data_type)) if *data_type != output.data_type => {
-                    let (is, must) = (output.data_type.config_name(), data_type.config_name());
-                    return Err(Error::invalid(format!("output '{name}' is {is}, it must be {must}")));
-                }
-                None if !ABSENT.contains(&name) => {
-                    return Err(Error::invalid(format!("a model of token ids has no output '{name}'")));
-                }
-                _ => {}
-            }
-        }
         if !outputs.iter().any(|output| output.name == "output_ids") {
             return Err(Error::invalid("a model of token ids needs the output 'output_ids'"));
         }
@@ -80,6 +68,8 @@ pub(super) struct Answers {
     answers: Vec<Answer>,
     open: usize,
     responder: Option<Responder>,
+    /// Of a model that streams in whole characters.
+    tokenizer: Option<Tokenizer>,
 }
 
 /// One answer: what is not sent yet, or all of it.
@@ -98,11 +88,13 @@ impl Answers {
         options: Options,
         wanted: Wanted,
         responder: Responder,
+        tokenizer: Option<Tokenizer>,
     ) -> Arc<Mutex<Self>> {
         let count = prompts.len() * options.sequences as usize;
         let answers = (0..count).map(|_| Answer::default()).collect();
         let open = prompts.len();
-        Arc::new(Mutex::new(Self { prompts, options, wanted, answers, open, responder: Some(responder) }))
+        let responder = Some(responder);
+        Arc::new(Mutex::new(Self { prompts, options, wanted, answers, open, responder, tokenizer }))
     }
 
     fn output(&mut self, row: usize, output: Output) -> Flow {
@@ -114,7 +106,9 @@ impl Answers {
             answer.cumulative += logprobs.logprob;
             answer.logprobs.push(logprobs.logprob);
         }
-        if !self.options.streaming || (answer.tokens.is_empty() && output.finish.is_none()) {
+        let waits = |tokenizer: &Tokenizer| !tokenizer.ends_whole(&answer.tokens);
+        let unfinished = answer.tokens.is_empty() || self.tokenizer.as_ref().is_some_and(waits);
+        if !self.options.streaming || (unfinished && output.finish.is_none()) {
             return if self.responder.is_some() { Flow::Continue } else { Flow::Stop };
         }
         let response = self.response(number..number + 1);
@@ -257,65 +251,21 @@ impl Answers {
 
 /// The receiver of one prompt's answers.
 pub(super) struct RowReceiver {
-    answers: Arc<Mutex<Answers>>,
-    row: usize,
-    stop_words: Vec<Vec<u32>>,
-    /// The last tokens of each answer, as long as the longest stop word; `None` once one has ended it.
-    tails: Vec<Option<Vec<u32>>>,
+    pub(super) answers: Arc<Mutex<Answers>>,
+    pub(super) row: usize,
 }
 
 impl RowReceiver {
-    pub(super) fn new(
-        answers: Arc<Mutex<Answers>>,
-        row: usize,
-        sequences: u32,
-        stop_words: Vec<Vec<u32>>,
-    ) -> Self {
-        Self { answers, row, stop_words, tails: vec![Some(Vec::new()); sequences as usize] }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Cuts an output behind the first stop word; true if there is nothing in it any more.
-    fn cut(&mut self, output: &mut Output) -> bool {
-        let Some(slot) = self.tails.get_mut(output.index as usize) else { return true };
-        let Some(tail) = slot else { return true };
-        for at in 0..output.tokens.len() {
-            tail.push(output.tokens[at]);
-            if self.stop_words.iter().any(|word| tail.ends_with(word)) {
-                output.tokens.truncate(at + 1);
-                output.logprobs.truncate(at + 1);
-                output.finish = Some(crate::stop::FinishReason::StopToken);
-                *slot = None;
-                return false;
-            }
-        }
-        let longest = self.stop_words.iter().map(Vec::len).max().unwrap_or(0);
-        let surplus = tail.len().saturating_sub(longest);
-        tail.drain(..surplus);
-        false
-    }
-
-    fn is_stopped(&self) -> bool {
-        !self.stop_words.is_empty() && self.tails.iter().all(Option::is_none)
     }
 }
 
 impl Receiver for RowReceiver {
     fn event(&mut self, event: Event) -> Flow {
         match event {
-            Event::Output(mut output) => {
-                if !self.stop_words.is_empty() && self.cut(&mut output) {
-                    return if self.is_stopped() { Flow::Stop } else { Flow::Continue };
-                }
-                let flow = self.lock().output(self.row, output);
-                if self.is_stopped() { Flow::Stop } else { flow }
-            }
+            Event::Output(output) => self.lock().output(self.row, output),
             Event::End(outcome) => {
-                // An engine that was told to stop calls that a cancellation.
-                let outcome = if self.is_stopped() { Ok(Usage::default()) } else { outcome };
                 self.lock().end(outcome);
                 Flow::Continue
             }
@@ -323,7 +273,7 @@ impl Receiver for RowReceiver {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.is_stopped() || self.lock().responder.as_ref().is_none_or(Responder::is_cancelled)
+        self.lock().responder.as_ref().is_none_or(Responder::is_cancelled)
     }
 
     fn on_writable(&mut self, call: Box<dyn FnOnce() + Send>) {

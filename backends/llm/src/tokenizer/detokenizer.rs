@@ -90,7 +90,7 @@ pub(super) fn append_bytes(token: &str, out: &mut Vec<u8>) {
 
 /// The byte behind a letter of a byte-level vocabulary. Printable bytes are their own Latin-1 letter; the 68 others
 /// follow one another from U+0100.
-fn byte_of(c: char) -> Option<u8> {
+pub(super) fn byte_of(c: char) -> Option<u8> {
     match u32::from(c) {
         n @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(n).ok(),
         n @ 0x100..=0x120 => u8::try_from(n - 0x100).ok(),

@@ -3,6 +3,7 @@
 mod detokenizer;
 mod gguf;
 mod pre_tokenizer;
+mod stand_in;
 
 pub use detokenizer::Detokenizer;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use tokenizers::DecoderWrapper;
 
 pub(crate) use gguf::from_gguf;
+pub(crate) use stand_in::of_bytes;
 
 use crate::checkpoint::CheckpointErrorKind;
 
@@ -72,9 +74,43 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The tokens of each text, as it stands at the beginning of a text and behind a blank.
+    pub fn words(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TokenizerError> {
+        let mut words: Vec<Vec<u32>> = Vec::with_capacity(2 * texts.len());
+        for text in texts {
+            for form in [text.clone(), format!(" {text}")] {
+                let word = self.encode(&form, false)?;
+                if !word.is_empty() && !words.contains(&word) {
+                    words.push(word);
+                }
+            }
+        }
+        Ok(words)
+    }
+
     /// The text of `ids`. Bytes that are no UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
         Ok(self.inner.decode(ids, skip_special)?)
+    }
+
+    /// The text of `ids` as a part of a longer text: a blank at its front stays, where [`Self::decode`] may take it for
+    /// the tokenizer's own. Bytes that are no UTF-8 become U+FFFD, ids without a token have no text.
+    pub fn decode_part(&self, ids: &[u32], skip_special: bool) -> String {
+        let kept = ids.iter().filter(|id| !skip_special || !self.is_special_id(**id));
+        let bytes: Vec<u8> = kept.flat_map(|id| self.token_bytes(*id)).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether the text of `ids` does not end within a character. Bytes that begin none are whole by themselves, so at
+    /// most three bytes ever wait.
+    pub fn ends_whole(&self, ids: &[u32]) -> bool {
+        let bytes: Vec<u8> = ids.iter().flat_map(|id| self.token_bytes(*id)).collect();
+        let mut rest = bytes.as_slice();
+        while let Err(error) = std::str::from_utf8(rest) {
+            let Some(bad) = error.error_len() else { return false };
+            rest = &rest[error.valid_up_to() + bad..];
+        }
+        true
     }
 
     /// Number of tokens, added ones included. A model's vocabulary may be padded beyond it.

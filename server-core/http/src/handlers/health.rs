@@ -7,12 +7,12 @@ use crate::answer::{Answer, empty};
 
 /// `GET /v2/health/live`.
 pub(crate) fn live(core: &Core) -> Answer {
-    empty(status(core.is_live(), core.is_draining()))
+    empty(status(core.is_live(), false))
 }
 
 /// `GET /v2/health/ready`.
 pub(crate) fn ready(core: &Core) -> Answer {
-    empty(status(core.is_ready(), core.is_draining()))
+    empty(status(core.is_ready(), core.is_leaving()))
 }
 
 /// `GET /health`, which some load generators ask: the same as ready with the usual number for no.
@@ -21,8 +21,8 @@ pub(crate) fn health(core: &Core) -> Answer {
 }
 
 /// No is 400 as upstream says it, and 503 only on the way out.
-fn status(yes: bool, draining: bool) -> StatusCode {
-    match (yes, draining) {
+fn status(yes: bool, leaving: bool) -> StatusCode {
+    match (yes, leaving) {
         (_, true) => StatusCode::SERVICE_UNAVAILABLE,
         (true, false) => StatusCode::OK,
         (false, false) => StatusCode::BAD_REQUEST,
@@ -34,7 +34,7 @@ mod tests {
     use super::status;
 
     #[test]
-    fn no_is_400_and_503_only_while_draining() {
+    fn no_is_400_and_503_only_on_the_way_out() {
         assert_eq!(status(true, false), 200);
         assert_eq!(status(false, false), 400);
         assert_eq!(status(true, true), 503);

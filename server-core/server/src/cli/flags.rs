@@ -20,6 +20,23 @@ pub struct Check {
     pub allow_model_backends: bool,
 }
 
+/// The flags of `trireme healthcheck`.
+#[derive(Debug, Args)]
+pub struct HealthCheck {
+    /// The server.
+    #[arg(long, value_name = "URL", default_value = "http://localhost:8000")]
+    pub url: String,
+    /// Ask whether it lives, not whether it is ready.
+    #[arg(long)]
+    pub live: bool,
+    /// Ask whether this model is ready.
+    #[arg(long, value_name = "MODEL", conflicts_with = "live")]
+    pub model: Option<String>,
+    /// How many seconds the answer may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub timeout: u32,
+}
+
 /// The arguments of `trireme plan`: those of `trireme-plan`.
 #[derive(Debug, Args)]
 pub struct Plan {
@@ -86,6 +103,7 @@ pub struct Serve {
     pub checkpoint: Option<PathBuf>,
     pub model_repository: Vec<PathBuf>,
     pub model_name: Option<String>,
+    pub load_format: String,
     pub print_config: bool,
     pub model_control_mode: ControlModeFlag,
     pub repository_poll_secs: u32,
@@ -98,6 +116,7 @@ pub struct Serve {
     pub strict_readiness: bool,
     pub exit_on_error: bool,
     pub exit_timeout_secs: u64,
+    pub drain_delay: u64,
     pub id: String,
     pub endpoint_file: Option<PathBuf>,
 
@@ -165,6 +184,7 @@ impl Serve {
             checkpoint: values.path(CHECKPOINT),
             model_repository: values.paths("model-repository"),
             model_name: values.text("model-name"),
+            load_format: values.word("load-format").to_ascii_lowercase(),
             print_config: values.truth("print-config"),
             model_control_mode: match values.word("model-control-mode").to_ascii_lowercase().as_str() {
                 "poll" => ControlModeFlag::Poll,
@@ -181,6 +201,7 @@ impl Serve {
             strict_readiness: values.truth("strict-readiness"),
             exit_on_error: values.truth("exit-on-error"),
             exit_timeout_secs: values.number("exit-timeout-secs").unwrap_or(30),
+            drain_delay: values.number("drain-delay").unwrap_or(0),
             id: values.word("id"),
             endpoint_file: values.path("endpoint-file"),
             backend_directory: values.path("backend-directory"),

@@ -1,5 +1,5 @@
-//! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat` and
-//! `trireme plan`.
+//! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat`,
+//! `trireme healthcheck` and `trireme plan`.
 //!
 //! The flags of `serve` are rows of one [`table`]: parsing, help and `docs/flags.md` come from it.
 
@@ -19,7 +19,7 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Chat, Check, ControlModeFlag, LogFormatFlag, Plan, Serve};
+pub use flags::{Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Plan, Serve};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;
@@ -33,6 +33,8 @@ pub enum Command {
     Check(Check),
     /// Hold a conversation.
     Chat(Chat),
+    /// Ask a running server how it is.
+    HealthCheck(HealthCheck),
     /// Write a plan of a checkpoint.
     Plan(Plan),
 }
@@ -46,6 +48,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     match matches.subcommand() {
         Some(("check", matches)) => Check::from_arg_matches(matches).map(Command::Check),
         Some(("chat", matches)) => Chat::from_arg_matches(matches).map(Command::Chat),
+        Some(("healthcheck", matches)) => HealthCheck::from_arg_matches(matches).map(Command::HealthCheck),
         Some(("plan", matches)) => Plan::from_arg_matches(matches).map(Command::Plan),
         Some((_, matches)) => Ok(Command::Serve(Box::new(Serve::new(matches)))),
         None => Err(clap::Error::new(clap::error::ErrorKind::MissingSubcommand)),

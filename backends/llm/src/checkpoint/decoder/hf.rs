@@ -14,18 +14,22 @@ use crate::checkpoint::limits::{positive, positive_f32};
 pub(super) fn llama(folder: &HfFolder) -> Result<Architecture, Kind> {
     let attention = folder.config().bool("attention_bias")?.unwrap_or(false);
     let mlp = folder.config().bool("mlp_bias")?.unwrap_or(false);
-    check(common(folder, DecoderBiases { qkv: attention, output: attention, mlp })?)
+    let mut c = common(folder, DecoderBiases { qkv: attention, output: attention, mlp })?;
+    layer_types(folder.config(), &mut c)?;
+    check(c)
 }
 
 pub(super) fn mistral(folder: &HfFolder) -> Result<Architecture, Kind> {
     let mut c = common(folder, DecoderBiases::default())?;
     c.sliding_window = folder.config().optional_size("sliding_window")?;
+    layer_types(folder.config(), &mut c)?;
     check(c)
 }
 
 pub(super) fn qwen2(folder: &HfFolder) -> Result<Architecture, Kind> {
     let mut c = common(folder, DecoderBiases { qkv: true, ..DecoderBiases::default() })?;
     qwen_window(folder.config(), &mut c)?;
+    layer_types(folder.config(), &mut c)?;
     check(c)
 }
 
@@ -34,6 +38,7 @@ pub(super) fn qwen3(folder: &HfFolder) -> Result<Architecture, Kind> {
     let mut c = common(folder, DecoderBiases { qkv: attention, output: attention, mlp: false })?;
     c.qk_norm = true;
     qwen_window(folder.config(), &mut c)?;
+    layer_types(folder.config(), &mut c)?;
     check(c)
 }
 
@@ -49,11 +54,44 @@ fn qwen_window(config: &Object, c: &mut DecoderConfig) -> Result<(), Kind> {
             .and_then(|n| usize::try_from(n).ok())
             .ok_or_else(|| Kind::malformed("'max_window_layers' in config.json is no whole number"))?,
     };
-    if first < c.num_layers {
+    // `layer_types` says it layer by layer, and goes before this number.
+    if first < c.num_layers || config.get("layer_types").is_some() {
         c.sliding_window = config.optional_size("sliding_window")?;
         c.first_window_layer = first;
     }
     Ok(())
+}
+
+/// `layer_types`, of newer files: which layers have the window. It must agree with what the other keys say.
+fn layer_types(config: &Object, c: &mut DecoderConfig) -> Result<(), Kind> {
+    const SLIDING: &str = "sliding_attention";
+    let Some(value) = config.get("layer_types") else { return Ok(()) };
+    let types: Option<Vec<&str>> = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+    let types = types.filter(|types| types.len() == c.num_layers).ok_or_else(|| {
+        Kind::Malformed(format!(
+            "'layer_types' in config.json is no list of {} words, one a layer",
+            c.num_layers
+        ))
+    })?;
+    if let Some(other) = types.iter().find(|word| !["full_attention", SLIDING].contains(word)) {
+        return Err(Kind::Unsupported(format!("layer type '{other}' of config.json")));
+    }
+    let first = types.iter().position(|word| *word == SLIDING).unwrap_or(c.num_layers);
+    if types[first..].iter().any(|word| *word != SLIDING) {
+        return Err(Kind::Unsupported("'layer_types' with full attention behind a sliding window".into()));
+    }
+    match c.sliding_window {
+        None if first < c.num_layers => {
+            Err(Kind::malformed("'layer_types' has sliding windows, but no 'sliding_window' is in force"))
+        }
+        Some(_) if first == c.num_layers && c.window(c.num_layers - 1).is_some() => {
+            Err(Kind::malformed("'sliding_window' is in force, but 'layer_types' has none"))
+        }
+        _ => {
+            c.first_window_layer = first;
+            Ok(())
+        }
+    }
 }
 
 /// What all members of the family share.
@@ -70,6 +108,11 @@ fn common(folder: &HfFolder, biases: DecoderBiases) -> Result<DecoderConfig, Kin
         Some(theta) => theta,
         None => config.rope_parameter("rope_theta")?.unwrap_or(10_000.0),
     };
+    for factor in [config.number("partial_rotary_factor")?, config.rope_parameter("partial_rotary_factor")?] {
+        if factor.is_some_and(|factor| factor != 1.0) {
+            return Err(Kind::Unsupported("a 'partial_rotary_factor' other than 1".into()));
+        }
+    }
     let stated = config.optional_size("max_position_embeddings")?.unwrap_or(2048);
     let (rope_scaling, max_position_embeddings) = rope(config, stated)?;
     Ok(DecoderConfig {

@@ -2,6 +2,7 @@
 //! number. It has no thread, no clock and no lock.
 
 mod admit;
+mod masks;
 mod outputs;
 mod plan;
 
@@ -19,6 +20,9 @@ use crate::tokenizer::Detokenizer;
 /// Most answers of one request.
 const MAX_ANSWERS: u32 = 128;
 
+/// Most bad words of one request; each is looked for before each token.
+const MAX_BAD_WORDS: usize = 1024;
+
 /// Counts of an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoreStats {
@@ -29,6 +33,11 @@ pub struct CoreStats {
     pub step_tokens: usize,
     pub steps: u64,
     pub preemptions: u64,
+}
+
+/// Positions that a sequence of an executor may have.
+pub(crate) fn capacity(info: &ExecutorInfo) -> usize {
+    info.max_context.min(info.kv.num_blocks.saturating_mul(info.kv.block_tokens))
 }
 
 /// Decides what runs.
@@ -111,6 +120,8 @@ impl Core {
             None => String::new(),
         };
         let urgency = if request.priority == 0 { u64::MAX } else { request.priority };
+        let bad_words: Arc<[Vec<u32>]> =
+            request.bad_words.iter().filter(|word| word.len() > 1).cloned().collect();
         let mut ids = Vec::new();
         for index in 0..request.n {
             let mut sampling = request.sampling.clone();
@@ -118,6 +129,12 @@ impl Core {
             sampling.seed = sampling.seed.wrapping_add(u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             sampling.end_ids = request.stop.stop_ids.clone();
             sampling.end_ids.extend(request.stop.eos_ids.iter().filter(|_| !request.ignore_eos));
+            let words = request.bad_words.iter();
+            let single = words.filter(|word| word.len() == 1).flatten();
+            sampling.logit_bias.extend(single.map(|token| (*token, f32::NEG_INFINITY)));
+            if request.grammar.is_some() {
+                sampling.min_tokens = 0;
+            }
             let sequence = self.next_sequence;
             self.next_sequence += 1;
             let text = self.options.tokenizer.as_ref().filter(|_| request.text);
@@ -131,6 +148,8 @@ impl Core {
                     prompt: Arc::clone(&prompt),
                     generated: Vec::new(),
                     sampling: Arc::new(sampling),
+                    grammar: request.grammar.clone(),
+                    bad_words: Arc::clone(&bad_words),
                     limit,
                     at_limit,
                     max_blocks,
@@ -215,7 +234,7 @@ impl Core {
 
     /// Positions that a sequence may have.
     fn capacity(&self) -> usize {
-        self.info.max_context.min(self.info.kv.num_blocks.saturating_mul(self.info.kv.block_tokens))
+        capacity(&self.info)
     }
 
     fn check(&self, request: &Request) -> Result<(), RequestError> {
@@ -243,6 +262,15 @@ impl Core {
         }
         if !request.text && request.stop.has_strings() {
             return invalid("stop strings need text output".to_owned());
+        }
+        let words = request.bad_words.len();
+        if words > MAX_BAD_WORDS {
+            return invalid(format!("there are {words} bad words, at most {MAX_BAD_WORDS} are allowed"));
+        }
+        if let Some(id) = request.bad_words.iter().flatten().find(|&&id| id as usize >= vocab) {
+            return invalid(format!(
+                "a bad word has token id {id}, which is outside the vocabulary of {vocab}"
+            ));
         }
         request.sampling.check(vocab).map_err(|error| RequestError::Invalid(error.to_string()))?;
         let (waiting, limit) = (self.waiting.len(), self.options.max_waiting);

@@ -58,8 +58,22 @@ impl Core {
                 }
             }
         }
+        let mut whole = false;
+        if let Some(grammar) = &mut s.grammar {
+            if let Err(error) = grammar.consume(token) {
+                let request = s.request;
+                return self.end(request, RequestError::Internal(error.to_string()));
+            }
+            whole = grammar.is_over();
+        }
         if stopped {
             return self.finish(id, FinishReason::StopString, None);
+        }
+        if whole {
+            return self.finish(id, FinishReason::EndOfText, None);
+        }
+        if rules.at_word(&s.generated) {
+            return self.finish(id, FinishReason::StopToken, None);
         }
         if s.generated.len() == s.limit {
             let reason = s.at_limit;

@@ -12,6 +12,8 @@ pub(super) struct Packing {
     pub(super) packed: BTreeSet<u64>,
     pub(super) prompts_wait: bool,
     pub(super) prompts_ran: bool,
+    /// Requests that cannot go on. They end when the step is packed, since it may have rows of theirs.
+    pub(super) failed: Vec<(u64, RequestError)>,
 }
 
 impl Core {
@@ -27,6 +29,7 @@ impl Core {
             packed: BTreeSet::new(),
             prompts_wait: false,
             prompts_ran: false,
+            failed: Vec::new(),
         };
         if self.prompts_held {
             self.pack_prompts(&mut packing, now);
@@ -36,10 +39,13 @@ impl Core {
             self.pack_prompts(&mut packing, now);
         }
         self.prompts_held = packing.prompts_wait && !packing.prompts_ran;
-        if packing.tokens == 0 {
+        let Packing { mut step, packed, tokens, failed, .. } = packing;
+        if tokens == 0 {
+            failed.into_iter().for_each(|(id, error)| self.end(id, error));
+            // The executor never hears of those who were admitted and failed at once.
+            self.freed.retain(|slot| !step.admitted.iter().any(|admission| admission.slot == *slot));
             return None;
         }
-        let Packing { mut step, packed, tokens, .. } = packing;
         self.steps += 1;
         self.step_tokens = tokens;
         step.freed = std::mem::take(&mut self.freed);
@@ -55,6 +61,7 @@ impl Core {
                 }
             }
         }
+        failed.into_iter().for_each(|(id, error)| self.end(id, error));
         Some(step)
     }
 
@@ -107,6 +114,9 @@ impl Core {
                 break;
             }
             if !self.make_room(id, packing) {
+                continue;
+            }
+            if !self.pack_mask(id, packing) {
                 continue;
             }
             let Some(s) = self.sequences.get_mut(&id) else { continue };
@@ -173,6 +183,10 @@ impl Core {
             return;
         }
         let n = left.min(room);
+        if n == left && !self.pack_mask(id, packing) {
+            return;
+        }
+        let Some(s) = self.sequences.get_mut(&id) else { return };
         let tokens: Vec<u32> = (s.computed..s.computed + n).map(|position| s.token(position)).collect();
         let sample = (n == left).then_some(s.generated.len() as u32);
         let start = s.computed as u32;

@@ -16,6 +16,13 @@ pub(super) const MODELS: &[Flag] = &[
          directory. Not a flag of tritonserver.",
     ),
     Flag::works(
+        "load-format",
+        Grammar::Word(&["auto", "dummy"]),
+        "How a checkpoint given in the place of a repository is read: auto looks at its files, dummy makes random weights of \
+         the shapes in its config.json, for measuring. Not a flag of tritonserver.",
+    )
+    .or("auto"),
+    Flag::works(
         "print-config",
         Grammar::Truth,
         "Write the config.pbtxt that a checkpoint given in the place of a repository is served with, and end. Not a flag \
@@ -72,9 +79,16 @@ pub(super) const MODELS: &[Flag] = &[
     Flag::works(
         "exit-timeout-secs",
         Grammar::Whole(0, i32::MAX as i64),
-        "How many seconds running requests may go on after SIGTERM.",
+        "How many seconds running requests may go on after SIGTERM and --drain-delay.",
     )
     .or("30"),
+    Flag::works(
+        "drain-delay",
+        Grammar::Whole(0, i32::MAX as i64),
+        "For how many seconds after SIGTERM the server still takes requests while it says that it is not ready: as long as \
+         balancers need to look elsewhere. Ctrl-C does not wait. Not a flag of tritonserver.",
+    )
+    .or("0"),
     Flag::works("id", Grammar::Text("NAME"), "The server's name in its metadata.").or("triton"),
     Flag::works(
         "endpoint-file",

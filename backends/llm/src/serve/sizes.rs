@@ -1,0 +1,47 @@
+//! What a configuration says of sizes.
+
+use trireme_sdk::{Config, Error, Result};
+
+use crate::params::Parameters;
+use crate::profile::ProfileSet;
+
+/// What an executor is to be made for. What is `None` is left to the executor.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes {
+    /// Sequences at a time: `max_batch_size` of the configuration.
+    pub max_batch_size: Option<usize>,
+    /// Rows of a step: parameter `max_num_tokens`.
+    pub max_num_tokens: Option<usize>,
+    /// Positions of a sequence: parameter `max_context`, at most what the model was trained for.
+    pub max_context: Option<usize>,
+    /// Positions of all sequences together, at most: parameter `max_tokens_in_paged_kv_cache`.
+    pub kv_tokens: Option<usize>,
+    /// Share of the memory that is free after loading which keys and values may take at most: parameter
+    /// `kv_cache_free_gpu_mem_fraction`. Over 0 and at most 1.
+    pub kv_fraction: Option<f64>,
+    /// The shapes that steps may have: parameters `profile.<n>.…`.
+    pub profiles: ProfileSet,
+}
+
+impl Sizes {
+    /// Reads them for a model that was trained for `trained` positions.
+    ///
+    /// # Errors
+    /// INVALID_ARG that names the parameter.
+    pub fn read(config: &Config, params: &Parameters, trained: usize) -> Result<Self> {
+        let max_context = params.count("max_context");
+        if let Some(n) = max_context.filter(|n| *n > trained) {
+            return Err(Error::invalid(format!(
+                "parameter 'max_context' is {n}, the model was trained for at most {trained}"
+            )));
+        }
+        Ok(Self {
+            max_batch_size: Some(config.max_batch_size() as usize).filter(|n| *n > 0),
+            max_num_tokens: params.count("max_num_tokens"),
+            max_context,
+            kv_tokens: params.count("max_tokens_in_paged_kv_cache"),
+            kv_fraction: params.fraction("kv_cache_free_gpu_mem_fraction"),
+            profiles: params.profiles().map_err(|error| Error::invalid(error.to_string()))?,
+        })
+    }
+}

@@ -1,0 +1,158 @@
+"""SIGTERM with --drain-delay: what balancers and clients see from the signal to the end."""
+import contextlib
+import http.client
+import json
+import signal
+import subprocess
+import threading
+import time
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc as grpcclient
+from trireme_server import BINARY, Server, identity, write_model
+
+BODY = json.dumps({"inputs": [{"name": "INPUT0", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]})
+
+
+@pytest.fixture
+def repository(tmp_path):
+    write_model(tmp_path, "m", identity("m"))
+    write_model(tmp_path, "slow", identity("slow", parameters={"execute_delay_ms": 1500}))
+    return tmp_path
+
+
+def ask(connection, model="m"):
+    connection.request("POST", f"/v2/models/{model}/infer", BODY)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())["outputs"][0]["data"], answer.getheader("Connection")
+
+
+def ready(server):
+    return server.raw("GET", "/v2/health/ready")[0]
+
+
+def check(*arguments):
+    return subprocess.run([BINARY, "healthcheck", *arguments], capture_output=True, text=True, timeout=20)
+
+
+def test_requests_are_taken_until_the_delay_is_over(repository):
+    with Server(repository, "--drain-delay=4") as server:
+        assert ready(server) == 200
+        kept = http.client.HTTPConnection("127.0.0.1", server.http)
+        assert ask(kept) == (200, [1.0], None)
+        told = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        # Not ready, alive, and answering over old and new connections.
+        assert (ready(server), server.raw("GET", "/v2/health/live")[0]) == (503, 200)
+        assert server.raw("GET", "/v2/models/m/ready")[0] == 400
+        assert ask(kept) == (200, [1.0], None)
+        assert ask(http.client.HTTPConnection("127.0.0.1", server.http)) == (200, [1.0], None)
+        with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
+            assert client.is_server_live() and not client.is_server_ready()
+            tensor = grpcclient.InferInput("INPUT0", [1, 1], "FP32")
+            tensor.set_data_from_numpy(np.ones((1, 1), np.float32))
+            assert client.infer("m", [tensor]).as_numpy("OUTPUT0") == 1
+        # In the second half, answers end their connections.
+        time.sleep(max(0, told + 2.3 - time.monotonic()))
+        assert ask(kept) == (200, [1.0], "close")
+        assert ask(http.client.HTTPConnection("127.0.0.1", server.http)) == (200, [1.0], "close")
+        assert server.process.wait(20) == 0, server.output()
+        assert 3.9 < time.monotonic() - told < 6
+
+
+def test_what_runs_when_the_delay_is_over_is_finished(repository):
+    with Server(repository, "--drain-delay=1") as server:
+        answers = []
+
+        def late(seconds):
+            time.sleep(seconds)
+            answers.append(ask(http.client.HTTPConnection("127.0.0.1", server.http), "slow")[:2])
+
+        threads = [threading.Thread(target=late, args=(seconds,)) for seconds in (0, 0.4, 0.8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        told = time.monotonic()
+        assert server.stop() == 0, server.output()
+        for thread in threads:
+            thread.join()
+        assert answers == [(200, [1.0])] * 3
+        # One after the other on the one instance: at most 4.5 s, and no longer than they take.
+        assert time.monotonic() - told < 6
+
+
+def test_an_idle_connection_is_served_once_more_when_the_server_ends(repository):
+    """What is on its way when the end begins is answered, over HTTP/1 and HTTP/2."""
+    with Server(repository) as server, httpx.Client(http1=False, http2=True, timeout=20) as two:
+        one = http.client.HTTPConnection("127.0.0.1", server.http)
+        assert ask(one)[0] == 200 and two.get(server.url("/v2")).status_code == 200
+        holding = threading.Thread(target=lambda: ask(http.client.HTTPConnection("127.0.0.1", server.http), "slow"))
+        holding.start()
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        assert ask(one) == (200, [1.0], "close")
+        assert server.process.wait(20) == 0, server.output()
+        holding.join()
+
+
+def test_a_second_signal_ends_now(repository):
+    with Server(repository, "--drain-delay=60") as server:
+        server.process.send_signal(signal.SIGTERM)
+        # What comes twice at once is one signal that a wrapper has passed on.
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert server.process.poll() is None and ready(server) == 503
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 4, server.output()
+        assert "a second signal" in server.output()
+
+
+def test_a_person_at_the_terminal_does_not_wait(repository):
+    with Server(repository, "--drain-delay=60") as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(5) == 0, server.output()
+
+
+def test_a_signal_while_models_load(tmp_path):
+    write_model(tmp_path, "m", identity("m", parameters={"creation_delay_sec": 30}))
+    with Server(tmp_path, wait=False) as server:
+        time.sleep(1)
+        assert server.stop(5) == 0, server.output()
+
+
+def test_the_health_check(repository):
+    with Server(repository, "--drain-delay=2") as server:
+        url = ["--url", server.url()]
+        assert check(*url).returncode == 0
+        assert check(*url, "--live").returncode == 0
+        assert check(*url, "--model", "m").returncode == 0
+        unknown = check(*url, "--model", "nobody")
+        assert unknown.returncode == 1 and "'nobody' is not ready (status 4" in unknown.stderr
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        no = check(*url)
+        assert no.returncode == 1 and "the server is not ready (status 503" in no.stderr
+        assert check(*url, "--live").returncode == 0
+        assert server.process.wait(10) == 0
+        gone = check(*url)
+        assert gone.returncode == 1 and "cannot be reached" in gone.stderr
+    assert check("--url", "https://x").returncode == 1
+    assert check("--urll", "http://x").returncode == 2
+
+
+def test_a_stream_of_grpc_that_is_open(repository):
+    """What was asked on it is answered; it is then ended by the end of the server and holds nothing up."""
+    with Server(repository) as server, contextlib.ExitStack() as held:
+        client = held.enter_context(grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}"))
+        answers = []
+        client.start_stream(lambda result, error: answers.append((result, error)))
+        tensor = grpcclient.InferInput("INPUT0", [1, 1], "FP32")
+        tensor.set_data_from_numpy(np.ones((1, 1), np.float32))
+        client.async_stream_infer("slow", [tensor])
+        time.sleep(0.3)
+        assert server.stop() == 0, server.output()
+        assert answers and answers[0][1] is None and answers[0][0].as_numpy("OUTPUT0") == 1
