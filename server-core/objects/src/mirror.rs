@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -71,7 +72,8 @@ impl Mirror {
         let runtime = runtime.map_err(|error| client(&error))?;
         let room = |error| ObjectsError::Room { address: address.clone(), error };
         let mut place = tempfile::Builder::new();
-        place.prefix("trireme-s3-");
+        // Models are read by this server alone.
+        place.prefix("trireme-s3-").permissions(fs::Permissions::from_mode(0o700));
         let root = match std::env::var_os("TRITON_AWS_MOUNT_DIRECTORY").filter(|path| !path.is_empty()) {
             Some(directory) => place.tempdir_in(directory),
             None => place.tempdir(),
