@@ -16,8 +16,10 @@ pub(crate) fn of_bytes(vocab_size: usize, special: &[u32]) -> Result<Tokenizer, 
             *name = letter.to_string();
         }
     }
-    for name in special.iter().filter_map(|id| Some((id, names.get_mut(*id as usize)?))) {
-        *name.1 = format!("<|special {}|>", name.0);
+    for id in special {
+        if let Some(name) = names.get_mut(*id as usize) {
+            *name = format!("<|special {id}|>");
+        }
     }
     let control = special.iter().filter_map(|id| names.get(*id as usize));
     let control: Vec<_> =
