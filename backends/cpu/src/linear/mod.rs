@@ -33,7 +33,7 @@ pub(crate) enum Epilogue<'a> {
 
 impl<'a> Epilogue<'a> {
     /// The same for the outputs from `first` on: a part of a layer counts its own from 0.
-    fn from_output(self, first: usize) -> Self {
+    fn beginning_at(self, first: usize) -> Self {
         match self {
             Self::Bias(bias) => Self::Bias(&bias[first..]),
             Self::BiasAdd(bias) => Self::BiasAdd(&bias[first..]),
@@ -197,7 +197,7 @@ impl Linear {
         assert!(x.cols == self.cols && (x.rows == 0 || (x.rows - 1) * stride + self.outputs <= out.len()));
         let out = SharedMut::new(out);
         for part in &self.parts {
-            let out = Output { out, stride, first: part.first, epilogue: epilogue.from_output(part.first) };
+            let out = Output { out, stride, first: part.first, epilogue: epilogue.beginning_at(part.first) };
             match &part.store {
                 Store::Packed(w) => {
                     let units = if self.layout == Layout::GateUp { w.panels() / 2 } else { w.panels() };
