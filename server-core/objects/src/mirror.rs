@@ -1,3 +1,4 @@
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
@@ -123,10 +124,11 @@ impl Mirror {
             if wanted.contains(&name) {
                 let files = self.list(Some(&name)).await?.remove(&name).unwrap_or_default();
                 self.refresh_one(models, &name, files, true).await?;
-            } else if !models.contains_key(&name) {
+            } else if let Entry::Vacant(place) = models.entry(name) {
                 // Somebody may want to know that it is there; it is copied when it is to be loaded.
-                fs::create_dir_all(self.view.join(&name)).map_err(|error| self.away(error.to_string()))?;
-                models.insert(name, Model::default());
+                let shown = self.view.join(place.key());
+                fs::create_dir_all(shown).map_err(|error| self.away(error.to_string()))?;
+                place.insert(Model::default());
             }
         }
         Ok(())
