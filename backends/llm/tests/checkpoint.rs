@@ -169,9 +169,9 @@ fn what_is_not_supported_is_said() {
             "architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
         ],
     );
-    let partial = expect!["a 'partial_rotary_factor' other than 1 is not supported yet"];
-    refused(open(&with("partial_rotary_factor", json!(0.5)), &shapes), partial.clone());
-    refused(open(&with("rope_parameters", json!({"partial_rotary_factor": 0.5})), &shapes), partial);
+    let partial = || expect!["a 'partial_rotary_factor' other than 1 is not supported yet"];
+    refused(open(&with("partial_rotary_factor", json!(0.5)), &shapes), partial());
+    refused(open(&with("rope_parameters", json!({"partial_rotary_factor": 0.5})), &shapes), partial());
     open(&with("partial_rotary_factor", json!(1.0)), &shapes).unwrap();
     let parameters = json!({"rope_type": "default", "rope_theta": 7000.0});
     let mut config = with("rope_parameters", parameters);
