@@ -7,6 +7,7 @@
 //! All times in the image are 0: the same sources and the same Debian packages give the same digest.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -164,7 +165,7 @@ impl Image {
         }
         copy(&workspace.root.join("LICENSE"), &dist.join("LICENSE"))?;
         let base = self.base()?;
-        let bill = sbom::write(workspace, &base, &backends(&built.backends)?)?;
+        let bill = sbom::write(workspace, &self.debs(), &backends(&built.backends)?)?;
         fs::write(self.folder.join("sbom.cdx.json"), &bill)?;
         fs::write(dist.join("sbom.cdx.json"), &bill)?;
         copy(&base, &context.join("base.tar"))?;
@@ -177,7 +178,16 @@ impl Image {
         symlink("/opt/trireme/bin/trireme", links.join("bin/tritonserver"))?;
         symlink("/opt/trireme/bin/backends", links.join("backends"))?;
         fs::create_dir_all(context.join("links/models"))?;
+        // What the package's script would have made.
+        let certificates = context.join("links/etc/ssl/certs");
+        fs::create_dir_all(&certificates)?;
+        fs::write(certificates.join("ca-certificates.crt"), bundle(&base)?)?;
         Ok(())
+    }
+
+    /// The packages of the base with their checksums, as `sha256sum` writes them.
+    fn debs(&self) -> PathBuf {
+        self.folder.join("base.debs")
     }
 
     /// A small Debian: libraries, certificates and time zones, no shell and no package manager.
@@ -190,6 +200,9 @@ impl Image {
         println!("  making the base of {SUITE}: {PACKAGES}");
         let mut make = Command::new("mmdebstrap");
         make.env("SOURCE_DATE_EPOCH", "0").args(["--quiet", "--variant=extract"]);
+        // Nothing is configured in it, so that dpkg's own list stays empty.
+        make.env("TRIREME_DEBS", self.debs());
+        make.arg("--extract-hook=cd \"$1/var/cache/apt/archives\" && sha256sum *.deb > \"$TRIREME_DEBS\"");
         make.arg(format!("--include={PACKAGES}")).arg(SUITE).arg(&base).args(mirror());
         process::run(&mut make, "mmdebstrap")?;
         fs::write(stamp, PACKAGES)?;
@@ -271,6 +284,25 @@ fn backends(folder: &Path) -> Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// The certificates of the authorities in a base, one behind the other.
+fn bundle(base: &Path) -> Result<Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in tar::Archive::new(fs::File::open(base)?).entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let is_one = path.extension().is_some_and(|end| end == "crt") && path.to_string_lossy().contains("/mozilla/");
+        if is_one {
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text)?;
+            found.insert(path, text);
+        }
+    }
+    if found.is_empty() {
+        bail!("{} has no certificates", base.display());
+    }
+    Ok(found.into_values().flatten().collect())
 }
 
 /// Where this machine gets its Debian packages from, if it says so in a form that mmdebstrap does not find itself.

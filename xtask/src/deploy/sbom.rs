@@ -1,8 +1,6 @@
 //! The bill of materials of an image, in CycloneDX 1.5: crates that are linked into what is shipped, and Debian packages.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -49,10 +47,10 @@ struct EdgeKind {
     kind: Option<String>,
 }
 
-/// The bill of the server and of `backends` on the Debian of `base`.
-pub(super) fn write(workspace: &Workspace, base: &Path, backends: &[String]) -> Result<String> {
+/// The bill of the server and of `backends` on the packages that `debs` lists.
+pub(super) fn write(workspace: &Workspace, debs: &Path, backends: &[String]) -> Result<String> {
     let mut components = crates(workspace, backends)?;
-    components.extend(packages(base)?);
+    components.extend(packages(debs)?);
     let own = workspace.packages.iter().find(|package| package.name == "trireme");
     let version = own.map_or("0", |package| package.version.as_str());
     let bill = json!({
@@ -131,29 +129,43 @@ fn checksums(workspace: &Workspace) -> Result<BTreeMap<(String, String), String>
     Ok(lock.package.into_iter().filter_map(sum).collect())
 }
 
-/// The Debian packages of a base, from dpkg's own list in it.
-fn packages(base: &Path) -> Result<Vec<Value>> {
-    let mut archive = tar::Archive::new(File::open(base)?);
-    let mut status = String::new();
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        if entry.path()?.ends_with("var/lib/dpkg/status") {
-            entry.read_to_string(&mut status)?;
-        }
-    }
+/// Debian packages, from a list of their archives and checksums: `SUM  NAME_VERSION_ARCHITECTURE.deb`.
+fn packages(debs: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(debs).with_context(|| format!("cannot read {}", debs.display()))?;
     let mut found = Vec::new();
-    for package in status.split("\n\n") {
-        let field = |name: &str| package.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        if let (Some(name), Some(version)) = (field("Package"), field("Version")) {
-            let architecture = field("Architecture").unwrap_or("all");
-            let purl = format!("pkg:deb/debian/{name}@{}?arch={architecture}", version.replace('+', "%2B"));
-            found.push(json!({
-                "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl,
-            }));
-        }
+    for line in text.lines() {
+        let parts = line.split_once("  ").and_then(|(sum, file)| {
+            let mut parts = file.strip_suffix(".deb")?.split('_');
+            Some((sum, parts.next()?, parts.next()?, parts.next()?))
+        });
+        let (sum, name, version, architecture) =
+            parts.with_context(|| format!("{}: no package in '{line}'", debs.display()))?;
+        let version = version.replace("%3a", ":");
+        let encoded = version.replace('+', "%2B").replace(':', "%3A");
+        let purl = format!("pkg:deb/debian/{name}@{encoded}?arch={architecture}");
+        found.push(json!({
+            "type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl,
+            "hashes": [{ "alg": "SHA-256", "content": sum }],
+        }));
     }
     if found.is_empty() {
-        anyhow::bail!("{} names no packages", base.display());
+        anyhow::bail!("{} names no packages", debs.display());
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_read_from_the_names_of_their_archives() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "00ff  libcap2_1%3a2.66-4+b1_amd64.deb\n").unwrap();
+        let found = packages(file.path()).unwrap();
+        assert_eq!(found[0]["version"], "1:2.66-4+b1");
+        assert_eq!(found[0]["purl"], "pkg:deb/debian/libcap2@1%3A2.66-4%2Bb1?arch=amd64");
+        std::fs::write(file.path(), "00ff  libcap2.deb\n").unwrap();
+        assert!(packages(file.path()).unwrap_err().to_string().contains("no package in"));
+    }
 }
