@@ -18,6 +18,7 @@ use crate::load::Loader;
 use crate::options::{ControlMode, CoreOptions};
 use crate::served::Served;
 use crate::services::Services;
+use crate::share::Limiter;
 use crate::shared_memory::SharedMemory;
 use crate::state::IndexEntry;
 use crate::statistics::lock;
@@ -56,6 +57,7 @@ pub struct Core {
     shared_memory: Arc<SharedMemory>,
     services: &'static Services,
     cache: Option<Arc<ResponseCache>>,
+    limiter: Option<Arc<Limiter>>,
 }
 
 impl Core {
@@ -83,6 +85,7 @@ impl Core {
             shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
             services,
             cache: options.cache_bytes.map(ResponseCache::new),
+            limiter: options.rate_limit.clone().map(Limiter::new),
             options,
         });
         // Without repositories nobody could say which models there should be, but somebody may want to ask why.
@@ -103,6 +106,7 @@ impl Core {
             registry: self.registry,
             index: &self.index,
             cache: self.cache.as_ref(),
+            limiter: self.limiter.as_ref(),
         }
     }
 

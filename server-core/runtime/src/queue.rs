@@ -1,6 +1,7 @@
 //! The place where requests wait and where a free instance asks for work: the pure scheduler under one lock, with
 //! threads and a clock around it.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -21,6 +22,7 @@ use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
 use crate::sequence::StateSlot;
+use crate::share::Share;
 use crate::statistics::lock;
 
 /// The queue of one model version.
@@ -30,6 +32,8 @@ pub(crate) struct Queue {
     work: Condvar,
     /// Told once, when the queue closes. Not `work`: who waits for this must not take an instance's wake-up.
     closed: Condvar,
+    /// Told when an instance has ended.
+    ended: Condvar,
     /// Only some of the instances may be able to take a request.
     bounded: bool,
     /// Requests are for one particular instance.
@@ -42,6 +46,8 @@ struct State {
     idle_instances: usize,
     /// By instance: whether it is neither given up nor taken out.
     alive: Vec<bool>,
+    /// Those that have ended.
+    gone: BTreeSet<InstanceId>,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
     /// When an alarm is set for this queue.
@@ -89,6 +95,7 @@ impl Queue {
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
             alive: vec![true; dispatcher.instances().len()],
+            gone: BTreeSet::new(),
             lost: None,
             alarm: None,
             dispatcher,
@@ -102,6 +109,7 @@ impl Queue {
             state: Mutex::new(state),
             work: Condvar::new(),
             closed: Condvar::new(),
+            ended: Condvar::new(),
             bounded: bounded || bound,
             bound,
         }
@@ -217,11 +225,28 @@ impl Queue {
         }
     }
 
-    /// Waits until instance `instance` has something to do. The requests of a batch are put into `batch`.
-    /// With sequences, `rows` tells the rows of the batch.
-    pub(crate) fn next(&self, instance: InstanceId, batch: &mut Vec<Item>, rows: &mut Vec<Row>) -> Work {
+    /// Waits until instance `instance` has something to do, and the right to its resources if it has a `share` in such.
+    /// The requests of a batch are put into `batch`. With sequences, `rows` tells the rows of the batch.
+    pub(crate) fn next(
+        &self,
+        instance: InstanceId,
+        share: Option<&Share>,
+        batch: &mut Vec<Item>,
+        rows: &mut Vec<Row>,
+    ) -> Work {
         let mut state = lock(&self.state);
+        if let Some(share) = share {
+            share.give_back(true, state.dispatcher.pending() > 0);
+        }
         loop {
+            // Only with the right to run a batch is formed, so that it is as large as it can be by then.
+            if let Some(share) = share.filter(|_| state.dispatcher.pending() > 0)
+                && !share.is_held()
+            {
+                drop(state);
+                share.acquire();
+                state = lock(&self.state);
+            }
             let State { dispatcher, waiting, ids, expired, .. } = &mut *state;
             let ask = dispatcher.take_batch(instance, Time(now_ns()), ids, expired);
             let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
@@ -247,6 +272,9 @@ impl Queue {
                 Ask::Closed => Some(Work::End),
                 Ask::Idle | Ask::WakeAt(_) => None,
             };
+            if let Some(share) = share.filter(|_| !matches!(work, Some(Work::Run))) {
+                share.give_back(false, false);
+            }
             let dropped = state.take_dropped();
             if work.is_some() || !late.is_empty() || !dropped.is_empty() {
                 // An arrival wakes one instance; what that one leaves behind is for the next.
@@ -351,6 +379,22 @@ impl Queue {
         }
         drop(state);
         self.work.notify_all();
+    }
+
+    /// An instance has ended.
+    pub(crate) fn instance_ended(&self, instance: InstanceId) {
+        lock(&self.state).gone.insert(instance);
+        self.ended.notify_all();
+    }
+
+    /// Waits until each of these instances, which were taken out, has ended or is left to its sequences; at most `pause`.
+    pub(crate) fn wait_ended(&self, retired: &[InstanceId], pause: Duration) {
+        let runs = |state: &mut State| {
+            retired.iter().any(|one| !state.gone.contains(one) && !state.dispatcher.holds_sequences(*one))
+        };
+        let state = lock(&self.state);
+        let waited = self.ended.wait_timeout_while(state, pause, runs);
+        drop(waited.unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 
     /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails; `true`

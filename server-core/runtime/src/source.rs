@@ -257,9 +257,14 @@ pub(crate) fn complete(draft: &mut Draft, patch: &str, model: &FoundModel) -> Re
 }
 
 /// Holds the configuration against every rule; warnings are logged.
-pub(crate) fn check(draft: &Draft, model: &FoundModel) -> Result<CheckedConfig, ServeError> {
+pub(crate) fn check(
+    options: &CoreOptions,
+    draft: &Draft,
+    model: &FoundModel,
+) -> Result<CheckedConfig, ServeError> {
+    let capabilities = Capabilities { rate_limiter: options.rate_limit.is_some(), ..CAPABILITIES };
     let (config, warnings) =
-        draft.check_for(&model.name, &CAPABILITIES).map_err(|findings| all(&findings))?;
+        draft.check_for(&model.name, &capabilities).map_err(|findings| all(&findings))?;
     for warning in warnings {
         tracing::warn!(model = model.name, "{warning}");
     }

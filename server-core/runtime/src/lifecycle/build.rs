@@ -13,6 +13,7 @@ use crate::error::ServeError;
 use crate::fleet::FleetChange;
 use crate::load::{LoadFailure, LoadedModel};
 use crate::model::ModelVersion;
+use crate::options::ControlMode;
 use crate::served::Served;
 use crate::source;
 use crate::statistics::lock;
@@ -42,6 +43,11 @@ impl Core {
         }
         if let Some(problem) = &target.found.problem {
             let failure: LoadFailure = ServeError::invalid(problem.clone()).into();
+            if self.options.control_mode == ControlMode::Explicit {
+                // Nobody has asked for the one that serves to go.
+                let _ = self.load_failed(name, failure);
+                return Err(not_polled(name, problem));
+            }
             if problem != trireme_repository::IN_TWO {
                 return Err(self.load_failed(name, failure));
             }
@@ -78,7 +84,7 @@ impl Core {
         let started = trireme_telemetry::clock::now_ns();
         match self.build(target, &fingerprint, &serving) {
             Ok(built) => {
-                self.commit(name, target, fingerprint, built, started)?;
+                self.commit(name, target, fingerprint, built, started);
                 Ok(Outcome::Changed)
             }
             Err(failure) if target.again => {
@@ -172,7 +178,7 @@ impl Core {
         revised.proto = old.clone();
         revised.proto.instance_group.clone_from(&draft.proto.instance_group);
         revised.proto.version_policy.clone_from(&draft.proto.version_policy);
-        let config = source::check(&revised, &target.found)?;
+        let config = source::check(&self.options, &revised, &target.found)?;
         let record = self.life.records.get(&target.found.name);
         let fleet = record
             .origin
@@ -235,6 +241,11 @@ fn at_once<T: Sync, R: Send, E: Send>(
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// What a caller is told of a model that could not be found as it should be.
+pub(crate) fn not_polled(name: &str, why: &str) -> ServeError {
+    ServeError::invalid(format!("failed to load '{name}', failed to poll from model repository: {why}"))
 }
 
 /// What a caller is told of a load that failed.

@@ -14,17 +14,8 @@ use crate::source;
 use crate::state::ModelState;
 
 impl Core {
-    /// READY => UNLOADING => UNAVAILABLE. Returns when the model takes no more requests and its ensembles know.
+    /// READY => UNLOADING => UNAVAILABLE, after the loads that came before. Returns when the model takes no more requests and its ensembles know.
     pub(crate) fn unload_now(self: &Arc<Self>, name: &str, with_steps: bool) -> Result<(), ServeError> {
-        if !self.index.load().models.contains_key(name) {
-            // What is not there is not loaded either: as asked. Scripts of upstream's rely on that.
-            if source::find(&self.options, name)?.is_none() {
-                tracing::warn!("unload of '{}': no such model in the repositories", name.escape_debug());
-            }
-            return Ok(());
-        }
-        // From here on a load that is under way is out-dated.
-        self.life.records.begin_epoch(name);
         let involved = || {
             let needs = self.life.records.needs();
             let mut names = BTreeSet::from([name.to_owned()]);
@@ -44,6 +35,14 @@ impl Core {
             drop(turn);
             names.extend(now);
         };
+        // After the turn has come: a load that came before is done by then.
+        if !self.index.load().models.contains_key(name) {
+            // What is not there is not loaded either: as asked. Scripts of upstream's rely on that.
+            if source::find(&self.options, name)?.is_none() {
+                tracing::warn!("unload of '{}': no such model in the repositories", name.escape_debug());
+            }
+            return Ok(());
+        }
         let mut leaving = BTreeSet::from([name.to_owned()]);
         if with_steps {
             let needs = self.life.records.needs();
