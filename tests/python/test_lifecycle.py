@@ -158,7 +158,7 @@ def test_a_model_in_two_repositories_is_served_by_neither(tmp_path):
         write_model(two, "m", identity("m"))
         eventually(lambda: index(server).get(("m", None), {}).get("reason") == reason)
         assert index(server)[("m", None)]["state"] == "UNAVAILABLE" and infer(server, "m")[0] != 200
-        assert not ready(server) and infer(server, "a")[0] == 200
+        assert ready(server) and infer(server, "a")[0] == 200, "as upstream: what cannot be read does not count"
         shutil.rmtree(one / "m")
         eventually(lambda: state(server, "m") == "READY")
         server.alive()
@@ -232,7 +232,9 @@ def test_a_config_in_the_load_call(tmp_path):
         assert load(server, "m", config=json_config()) == (200, "") and batch(server) == 8
         status, error = load(server, "m", config=json_config(max_batch_sise=1))
         assert status == 400 and "max_batch_sise" in error and batch(server) == 8
-        assert load(server, "m") == (200, "") and batch(server) == 64, "read from the disk again"
+        assert load(server, "m") == (200, "") and batch(server) == 8, "it stays, as nothing has changed"
+        write_model(tmp_path, "m", identity("m"))
+        assert load(server, "m") == (200, "") and batch(server) == 64, "what is newer on the disk wins"
         with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
             client.load_model("m", config=json_config(max_batch_size=5))
             assert batch(server) == 5

@@ -55,6 +55,9 @@ impl StandIn {
     fn load(context: ModelContext) -> Result<Self> {
         let operation = Operation::of(&context)?;
         operation::find_file(&context)?;
+        if operation::logs_its_load(&context) {
+            context.host.info(format!("[PB model] Loading version {}", context.version));
+        }
         if operation == Operation::FailFirst {
             let indicator = context.version_dir.join("indicator");
             if !indicator.exists() {

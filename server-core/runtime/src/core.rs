@@ -22,6 +22,7 @@ use crate::share::Limiter;
 use crate::shared_memory::SharedMemory;
 use crate::state::IndexEntry;
 use crate::statistics::lock;
+use crate::stopping::Stopping;
 use crate::threads::Threads;
 
 /// The extensions of the protocol that the server speaks, in the order in which Triton lists them.
@@ -52,6 +53,8 @@ pub struct Core {
     /// Not ready any more, though requests are still taken.
     leaving: AtomicBool,
     draining: AtomicBool,
+    /// What was there when the end began.
+    stopping: Mutex<Stopping>,
     /// Its repositories could not be read: it answers, but is neither live nor ready.
     failed: AtomicBool,
     shared_memory: Arc<SharedMemory>,
@@ -81,6 +84,7 @@ impl Core {
             threads: Arc::default(),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            stopping: Mutex::default(),
             failed: AtomicBool::new(false),
             shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
             services,
@@ -219,7 +223,7 @@ impl Core {
     /// NOT_FOUND or UNAVAILABLE with the texts that Triton uses.
     pub fn model(&self, name: &str, version: Option<i64>) -> Result<Arc<Served>, ServeError> {
         if self.is_draining() {
-            return Err(ServeError::unavailable("the server is shutting down and takes no new requests"));
+            return lock(&self.stopping).find(name, version);
         }
         self.index.load().find(name, version).cloned()
     }
@@ -315,7 +319,7 @@ impl Core {
 
     /// Whether every model that was to be loaded at start is ready.
     pub fn startup_ok(&self) -> bool {
-        self.index.load().all_ready()
+        self.index.load().all_loaded()
     }
 
     /// Is not ready from now on, so that balancers look elsewhere; requests are still taken.
@@ -325,6 +329,9 @@ impl Core {
 
     /// Refuses new requests from now on.
     pub fn begin_drain(&self) {
+        if !self.is_draining() {
+            *lock(&self.stopping) = Stopping::of(&self.index.load());
+        }
         self.draining.store(true, SeqCst);
         self.life.stop.stop();
     }

@@ -21,6 +21,8 @@ pub(crate) struct ModelEntry {
     pub(crate) reason: Option<String>,
     /// Whether somebody wants it served: strict readiness counts only those.
     pub(crate) requested: bool,
+    /// It could not even be read, or is in two repositories. As in the field, such models do not make a server unready.
+    pub(crate) unreadable: bool,
     /// The newest READY version; what a request without a version gets.
     pub(crate) latest: Option<Arc<Served>>,
 }
@@ -122,8 +124,13 @@ impl Index {
         lines
     }
 
-    /// Whether every requested model is ready.
+    /// Whether every requested model that could be read is ready.
     pub(crate) fn all_ready(&self) -> bool {
+        self.models.values().filter(|entry| entry.requested && !entry.unreadable).all(ModelEntry::is_ready)
+    }
+
+    /// Whether every requested model is ready.
+    pub(crate) fn all_loaded(&self) -> bool {
         self.models.values().filter(|entry| entry.requested).all(ModelEntry::is_ready)
     }
 }

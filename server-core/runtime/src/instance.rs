@@ -84,7 +84,7 @@ impl Prepared {
                 if let Ok((version, guard)) = go.recv() {
                     let lost = LostByPanic(&version, InstanceId(plan.index));
                     run(&version, &model, &plan, share.as_ref(), instance);
-                    drop(lost);
+                    drop((lost, share));
                     version.queue().instance_ended(InstanceId(plan.index));
                     // The guard goes last: who waits for it wants instance and model gone.
                     drop((version, model));
@@ -157,7 +157,9 @@ fn run(
             tracing::error!(model = version.name(), instance = %plan.name, "instance failed: {}", status.message);
             drop(instance);
             // Others can use it while this one is made anew.
-            share.inspect(|share| share.give_back(true, false));
+            if let Some(share) = share {
+                share.give_back(true, false);
+            }
             version.queue().instance_failed(number);
             if !pause.is_zero() {
                 version.queue().wait_closed(pause);

@@ -39,6 +39,7 @@ mod shared_memory;
 mod source;
 mod state;
 mod statistics;
+mod stopping;
 mod stream;
 mod table;
 mod text;

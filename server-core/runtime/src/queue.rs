@@ -24,6 +24,7 @@ use crate::journey::Journey;
 use crate::sequence::StateSlot;
 use crate::share::Share;
 use crate::statistics::lock;
+use crate::stopping::STOPPING;
 
 /// The queue of one model version.
 pub(crate) struct Queue {
@@ -50,6 +51,8 @@ struct State {
     gone: BTreeSet<InstanceId>,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
+    /// The server ends.
+    stopping: bool,
     /// When an alarm is set for this queue.
     alarm: Option<Time>,
     /// Reused from batch to batch.
@@ -97,6 +100,7 @@ impl Queue {
             alive: vec![true; dispatcher.instances().len()],
             gone: BTreeSet::new(),
             lost: None,
+            stopping: false,
             alarm: None,
             dispatcher,
             waiting: SlotMap::new(),
@@ -138,12 +142,15 @@ impl Queue {
         };
         if let Err(refusal) = taken {
             let request = state.waiting.remove(key);
-            let lost = state.lost.clone();
+            let (lost, stopping) = (state.lost.clone(), state.stopping);
             let dropped = state.take_dropped();
             drop(state);
             drop(request);
             refuse_dropped(dropped);
             journey.model.metrics.count_failure(FailureReason::Rejected);
+            if refusal == Refusal::Closed && stopping {
+                return Err(ServeError::unavailable(STOPPING));
+            }
             return Err(lost.unwrap_or_else(|| refused(journey, &refusal, correlation.as_ref())));
         }
         journey.ticket.store(id.0, SeqCst);
@@ -326,6 +333,11 @@ impl Queue {
         let state = lock(&self.state);
         let waited = self.closed.wait_timeout_while(state, pause, |state| !state.dispatcher.is_closed());
         waited.unwrap_or_else(std::sync::PoisonError::into_inner).0.dispatcher.is_closed()
+    }
+
+    /// The server ends, and this queue will be closed.
+    pub(crate) fn begin_stop(&self) {
+        lock(&self.state).stopping = true;
     }
 
     /// Takes nothing new; what waits is still run.

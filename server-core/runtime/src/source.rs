@@ -151,6 +151,20 @@ pub(crate) fn read(model: &FoundModel, given: Option<&str>) -> Result<Draft, Ser
     Ok(draft)
 }
 
+/// Why a model cannot even be read.
+pub(crate) fn problem(options: &CoreOptions, model: &FoundModel, given: bool) -> Option<String> {
+    let missing = || {
+        let path = model.dir.join("config.pbtxt");
+        format!(
+            "failed to open text file for read {}: No such file or directory; without --disable-auto-complete-config a \
+             model may do without",
+            path.display()
+        )
+    };
+    let wanted = !options.auto_complete && !given && model.config.is_none();
+    model.problem.clone().or_else(|| wanted.then(missing))
+}
+
 /// The versions that the policy wants, of those that are there.
 pub(crate) fn versions(draft: &Draft, model: &FoundModel) -> Result<Vec<FoundVersion>, ServeError> {
     let selection = model

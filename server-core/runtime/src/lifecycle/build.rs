@@ -41,14 +41,16 @@ impl Core {
         if self.is_draining() {
             return Err(ServeError::unavailable("the server is shutting down"));
         }
-        if let Some(problem) = &target.found.problem {
+        if let Some(problem) = source::problem(&self.options, &target.found, target.given.is_some()) {
             let failure: LoadFailure = ServeError::invalid(problem.clone()).into();
+            self.mark_unreadable(name);
             if self.options.control_mode == ControlMode::Explicit {
                 // Nobody has asked for the one that serves to go.
                 let _ = self.load_failed(name, failure);
-                return Err(not_polled(name, problem));
+                return Err(not_polled(name, &problem));
             }
             if problem != trireme_repository::IN_TWO {
+                // It serves on as it was.
                 return Err(self.load_failed(name, failure));
             }
             // Nobody knows which of the two is meant, so that the one that serves has to go, too.

@@ -65,6 +65,7 @@ impl Core {
             record.origin = Some(Arc::new(Origin { found, fingerprint, draft, given, versions: origins }));
         });
         self.swap_in(name, served);
+        tracing::info!("successfully loaded '{name}'");
         // Who asks for fewer instances wants their memory back when the call returns.
         for (model, retired) in ending {
             model.queue().wait_ended(&retired, LAST_EXECUTION);
@@ -80,7 +81,7 @@ impl Core {
         self.change(|index| {
             let entry = index.models.entry(name.to_owned()).or_default();
             entry.reason = None;
-            entry.requested = true;
+            (entry.requested, entry.unreadable) = (true, false);
             let previous = std::mem::replace(&mut entry.versions, fresh.clone());
             // The old versions end when nobody who has looked them up holds them.
             for number in previous.into_keys() {
@@ -106,7 +107,7 @@ impl Core {
     pub(crate) fn mark_loading(&self, name: &str, versions: &[i64]) {
         self.change(|index| {
             let entry = index.models.entry(name.to_owned()).or_default();
-            entry.requested = true;
+            (entry.requested, entry.unreadable) = (true, false);
             if entry.latest.is_some() {
                 return;
             }
@@ -116,6 +117,14 @@ impl Core {
                 let loading = VersionEntry { state: ModelState::Loading, reason: String::new(), model: None };
                 entry.versions.insert(*number, loading);
             }
+        });
+    }
+
+    /// The model could not be read; if nothing of it serves, that is no reason for the server not to be ready.
+    pub(crate) fn mark_unreadable(&self, name: &str) {
+        self.change(|index| {
+            let entry = index.models.entry(name.to_owned()).or_default();
+            entry.unreadable = true;
         });
     }
 

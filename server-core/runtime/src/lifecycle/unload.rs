@@ -65,7 +65,7 @@ impl Core {
         self.change(|index| {
             for name in names {
                 let Some(entry) = index.models.get_mut(name) else { continue };
-                entry.requested = false;
+                (entry.requested, entry.unreadable) = (false, false);
                 entry.reason = None;
                 for version in entry.versions.values_mut() {
                     match version.model.take() {
