@@ -171,6 +171,16 @@ def test_a_model_in_two_repositories_is_served_by_neither(tmp_path):
         assert status == 400 and reason in error
 
 
+def test_without_completion_a_model_needs_a_configuration(tmp_path):
+    write_model(tmp_path, "m", identity("m"))
+    (write_model(tmp_path, "bare", identity("bare")) / "config.pbtxt").unlink()
+    with Server(tmp_path, "--disable-auto-complete-config", "--exit-on-error=false") as server:
+        assert "failed to open text file for read" in index(server)[("bare", None)]["reason"]
+        status, answer = infer(server, "bare", "1")
+        assert (status, answer["error"]) == (404, "Request for unknown model: 'bare' is not found")
+        assert ready(server) and infer(server, "m")[0] == 200
+
+
 def test_another_configuration_by_name(tmp_path):
     for name in ("with", "without"):
         directory = write_model(tmp_path, name, identity(name, batch=2))

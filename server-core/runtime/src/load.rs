@@ -173,7 +173,8 @@ impl Loader<'_> {
         let model = backend.load(&args)?;
         let endpoints = model.openai_endpoints()?;
         let label = format!("{}:{number}", found.name);
-        let terms = Terms { max_in_flight: bounded, warmup: Arc::new(warmup), limiter: self.limiter.cloned() };
+        let terms =
+            Terms { max_in_flight: bounded, warmup: Arc::new(warmup), limiter: self.limiter.cloned() };
         let (fleet, instances) = Fleet::create(&model, plans, terms, &label)?;
         let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
@@ -276,9 +277,9 @@ fn instance_plans(config: &CheckedConfig, backend: &Backend) -> Result<Vec<Insta
         }
         let kind = match group.kind {
             Asked::Gpu if !info.gpu => {
-                return Err(ServeError::invalid(format!(
-                    "instance group '{}' of model '{}' has kind KIND_GPU, but the backend '{}' has no GPU support: \
-                     use KIND_CPU or KIND_AUTO",
+                return Err(ServeError::internal(format!(
+                    "GPU instances not supported: instance group '{}' of model '{}' has kind KIND_GPU, but the \
+                     backend '{}' has no GPU support; use KIND_CPU or KIND_AUTO",
                     group.name,
                     config.name,
                     backend.library().name()

@@ -480,3 +480,27 @@ fn refuse_late(late: Vec<Waiting>) {
         journey.fail(ServeError::unavailable("Request timeout expired"), FailureReason::Rejected);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trireme_scheduling::{Direct, InstanceSlots};
+
+    #[test]
+    fn who_takes_an_instance_out_can_wait_for_its_end() {
+        let queue = Queue::new(Dispatcher::new(Direct::new(), InstanceSlots::new(2, None)), false);
+        let retired = [InstanceId(1)];
+        queue.change_instances(0, None, &retired);
+        queue.wait_ended(&retired, Duration::from_millis(1));
+        assert!(lock(&queue.state).gone.is_empty(), "only the time was over");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let work = queue.next(InstanceId(1), None, &mut Vec::new(), &mut Vec::new());
+                assert!(matches!(work, Work::End));
+                queue.instance_ended(InstanceId(1));
+            });
+            queue.wait_ended(&retired, Duration::from_secs(60));
+            assert!(lock(&queue.state).gone.contains(&InstanceId(1)));
+        });
+    }
+}

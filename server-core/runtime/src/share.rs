@@ -46,7 +46,8 @@ impl State {
         let now = self.limiter.pools().map(|(place, total, _)| (place.clone(), total)).collect();
         let before = std::mem::replace(&mut self.totals, now);
         for (place, total) in self.totals.iter().filter(|(place, total)| before.get(place) != Some(total)) {
-            let of = place.device.map_or_else(|| "all devices".to_owned(), |device| format!("device {device}"));
+            let of =
+                place.device.map_or_else(|| "all devices".to_owned(), |device| format!("device {device}"));
             // In the words of upstream's log, for who looks for them.
             tracing::debug!("rate limiter, {of}: Resource: {}\t Count: {total}", place.name);
         }

@@ -320,12 +320,7 @@ async fn serve_until_signal(
     if let Some(listener) = listeners.metrics {
         lines.push_str(&format!("metrics  http://{}/metrics\n", listener.local_addr()?));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_http::serve_metrics(
-            Arc::clone(core),
-            listener,
-            debts.clone(),
-            told.clone(),
-        ));
+        tasks.spawn(trireme_http::serve_metrics(Arc::clone(core), listener, debts.clone(), told.clone()));
     }
     if let Some(base) = base
         && let openai = core.openai_models()

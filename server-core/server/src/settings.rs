@@ -68,7 +68,9 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
 fn rate_limit(flags: &Serve) -> anyhow::Result<Option<Supplies>> {
     if !flags.rate_limit {
         if !flags.rate_limit_resource.is_empty() {
-            tracing::warn!("--rate-limit-resource has no effect: it only has a meaning with --rate-limit=execution_count");
+            tracing::warn!(
+                "--rate-limit-resource has no effect: it only has a meaning with --rate-limit=execution_count"
+            );
         }
         return Ok(None);
     }

@@ -55,7 +55,10 @@ impl Checker<'_> {
             .help("`count` says how many instances each GPU has");
         }
         if group.rate_limiter.is_some() && !has.rate_limiter {
-            self.warn(&format!("{path}.rate_limiter"), "the rate limiter is off (--rate-limit): this has no effect");
+            self.warn(
+                &format!("{path}.rate_limiter"),
+                "the rate limiter is off (--rate-limit): this has no effect",
+            );
         }
         if !group.host_policy.is_empty() && !has.host_policies {
             self.warn(

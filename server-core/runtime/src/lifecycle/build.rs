@@ -252,7 +252,9 @@ pub(crate) fn not_polled(name: &str, why: &str) -> ServeError {
 
 /// What a caller is told of a load that failed.
 pub(crate) fn load_error(name: &str, failure: &LoadFailure) -> ServeError {
-    let version = failure.version.map(|version| format!("version {version} is at UNAVAILABLE state: "));
+    let code = failure.error.status.label();
+    let version =
+        failure.version.map(|version| format!("version {version} is at UNAVAILABLE state: {code}: "));
     let (version, reason) = (version.unwrap_or_default(), &failure.error.message);
     ServeError::invalid(format!("load failed for model '{name}': {version}{reason};"))
 }

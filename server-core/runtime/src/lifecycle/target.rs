@@ -58,10 +58,9 @@ impl Override {
                 Ok(Some(Self { config, files }))
             }
             None if request.files.is_empty() => Ok(None),
-            None => Err(not_polled(
-                model,
-                "Load parameter 'config' must be specified for model file override",
-            )),
+            None => {
+                Err(not_polled(model, "Load parameter 'config' must be specified for model file override"))
+            }
         }
     }
 }

@@ -182,8 +182,9 @@ enum Step {
 }
 
 fn demands() -> impl Strategy<Value = Demand> {
-    let resource = (0..3usize, 1..5u32)
-        .prop_map(|(name, count)| if name == 0 { global("G", count) } else { local(["R", "S"][name - 1], count) });
+    let resource = (0..3usize, 1..5u32).prop_map(|(name, count)| {
+        if name == 0 { global("G", count) } else { local(["R", "S"][name - 1], count) }
+    });
     (0..2i32, prop::collection::vec(resource, 1..3), 0..4u32)
         .prop_map(|(device, resources, priority)| Demand { device, resources, priority })
 }
@@ -232,7 +233,8 @@ impl World {
         }
         for (place, total, taken) in self.limiter.pools() {
             assert_eq!(used.get(place).copied().unwrap_or(0), taken, "{place:?}");
-            let most = self.members.iter().filter_map(|(_, demand)| demand.places().get(place).copied()).max();
+            let most =
+                self.members.iter().filter_map(|(_, demand)| demand.places().get(place).copied()).max();
             assert_eq!(Some(total), most, "{place:?}");
         }
         // With nobody running, whoever is first in its pools runs.
