@@ -60,6 +60,7 @@ impl StandIn {
     fn load(context: ModelContext) -> Result<Self> {
         let operation = Operation::of(&context)?;
         operation::find_file(&context)?;
+        operation::find_outputs(&context)?;
         if operation::logs_its_load(&context) {
             context.host.info(format!("[PB model] Loading version {}", context.version));
         }

@@ -34,6 +34,15 @@ pub(crate) fn find_file(context: &ModelContext) -> Result<()> {
     Err(Error::unavailable(format!("unable to find '{path}' for model '{name}'")))
 }
 
+/// Nor does a framework find an output in its file that a suite has renamed in the configuration.
+pub(crate) fn find_outputs(context: &ModelContext) -> Result<()> {
+    let outputs = context.config.outputs()?;
+    match outputs.iter().find(|output| model_file(context).is_some() && output.name.starts_with('_')) {
+        Some(output) => Err(Error::internal(format!("unexpected inference output '{}'", output.name))),
+        None => Ok(()),
+    }
+}
+
 fn model_file(context: &ModelContext) -> Option<std::path::PathBuf> {
     let platform = context.config.json()["platform"].as_str().unwrap_or_default();
     let own = context.config.json()["default_model_filename"].as_str().filter(|name| !name.is_empty());

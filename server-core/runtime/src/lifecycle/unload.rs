@@ -114,7 +114,8 @@ impl Core {
                         version.reason = UNLOADED.to_owned();
                     }
                     if gone && !entry.requested {
-                        index.models.remove(name);
+                        entry.gone = true;
+                        entry.versions.clear();
                     }
                 }
             });
