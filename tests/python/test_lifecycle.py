@@ -579,7 +579,8 @@ def test_an_ensemble_follows_its_steps(tmp_path):
         assert all_states(server) == everything and ready(server)
         unload(server, "a")
         eventually(lambda: all_states(server) == dict.fromkeys(("b", "c"), "READY"))
-        assert "ensemble 'e' depends on 'a' (step 0)" in reason(server, "e") and not ready(server)
+        assert "ensemble 'e' depends on 'a' (step 0)" in reason(server, "e")
+        assert ready(server), "what goes with a model that was unloaded on purpose does not count"
         assert "ensemble 'top' depends on 'e' (step 0)" in reason(server, "top")
         assert load(server, "a") == (200, "")
         assert all_states(server) == everything and ready(server)

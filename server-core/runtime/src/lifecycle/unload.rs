@@ -51,6 +51,14 @@ impl Core {
         let above = self.dependents(&leaving);
         self.take_away(&leaving, false)?;
         self.run_again(&above);
+        // They went with what was unloaded on purpose, which does not make the server unready.
+        self.change(|index| {
+            for name in &above {
+                if let Some(entry) = index.models.get_mut(name).filter(|entry| entry.latest.is_none()) {
+                    entry.requested = false;
+                }
+            }
+        });
         Ok(())
     }
 
