@@ -184,7 +184,7 @@ def test_a_shape_without_weights_or_tokenizer_serves(tmp_path):
     assert refused.returncode == 1 and ("larger than the memory" in refused.stderr or "more than 65536" in refused.stderr)
     without = subprocess.run([BINARY, "serve", tmp_path / "shape", "--print-config", "--backend-directory", BACKENDS],
                              text=True, timeout=60, capture_output=True)
-    assert without.returncode == 1 and "has no tensor" in without.stderr
+    assert without.returncode == 1 and "has a config.json but no *.safetensors" in without.stderr
 
 
 def test_index_and_start_table_say_who_runs_the_model(server):
