@@ -83,7 +83,10 @@ pub(crate) fn write(workspace: &Workspace, cases_file: &Path) -> Result<()> {
     }
     let _ = writeln!(text, "| **all** | **{all}** | **{all_passed}** | **{}** |", share(all_passed, all));
     if !others.is_empty() {
-        let _ = write!(text, "\n## Run, but not in the list\nThese count neither as cases nor as passed.\n\n{others}");
+        let _ = write!(
+            text,
+            "\n## Run, but not in the list\nThese count neither as cases nor as passed.\n\n{others}"
+        );
     }
     if !misses.is_empty() {
         let _ = write!(text, "\n## Misses\n{misses}");
