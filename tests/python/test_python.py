@@ -25,10 +25,10 @@ COUNT = io("input", "IN", "INT32", "1") + io("output", "OUT", "INT32", "1")
 DECOUPLED = "model_transaction_policy { decoupled: true }\n"
 
 
-def method(body, before="def execute(self, requests):"):
-    """A script whose class has one method with this body."""
+def method(body, before="def execute(self, requests):", more=""):
+    """A script whose class has one method with this body, and perhaps a line `more`."""
     lines = "\n".join("        " + line for line in body.strip().splitlines())
-    return f"{HEAD}\nclass TritonPythonModel:\n    {before}\n{lines}\n"
+    return f"{HEAD}\nclass TritonPythonModel:\n    {before}\n{lines}\n    {more}\n"
 
 
 def put(repository, name, script, config, batch=0, extra=""):
@@ -152,10 +152,7 @@ said = {"id": request.request_id(), "correlation": request.correlation_id(), "pa
         "outputs": request.requested_output_names(), "dir": pb_utils.get_model_dir(), "cpu": request.inputs()[0].is_cpu(),
         "trace": request.trace().get_context(), "init": sorted(self.args)}
 return [pb_utils.InferenceResponse([pb_utils.Tensor("SAID", np.array([json.dumps(said)], dtype=object))], parameters={"a": 1, "b": "two", "c": True})]
-
-def initialize(self, args):
-    self.args = args
-""").replace("        def initialize(self, args):\n        ", "    def initialize(self, args):\n"), io("input", "IN", "INT32", "1") + io("output", "SAID", "STRING", "1"))
+""", more="def initialize(self, args): self.args = args"), io("input", "IN", "INT32", "1") + io("output", "SAID", "STRING", "1"))
     put(repository, "measures", method("""
 if not hasattr(self, "count"):
     self.count = pb_utils.MetricFamily("py_count", "Counted", pb_utils.MetricFamily.COUNTER).Metric({"model": "measures"})
@@ -519,10 +516,7 @@ def runs(pid):
 def test_the_processes_end_with_the_server(tmp_path):
     put(tmp_path, "dies", method("""
 return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([os.getpid()], np.int32))])]
-
-def finalize(self):
-    print("finalized", flush=True)
-""").replace("        def finalize(self):\n        ", "    def finalize(self):\n"), COUNT)
+""", more='def finalize(self): print("finalized", flush=True)'), COUNT)
     for end in (signal.SIGTERM, signal.SIGKILL):
         with Server(tmp_path, PYTHON) as server:
             pid = count(server, "dies", 1)

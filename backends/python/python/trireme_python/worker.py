@@ -32,7 +32,7 @@ def _explained(error):
     entry = error.__traceback__
     while entry is not None and entry.tb_frame.f_code.co_filename.startswith(ours):
         entry = entry.tb_next
-    lines = traceback.format_exception(type(error), error, entry or error.__traceback__)
+    lines = traceback.format_exception(type(error), error, entry)
     head = "".join(traceback.format_exception_only(type(error), error)).strip()
     return head, "".join(lines).strip()
 
