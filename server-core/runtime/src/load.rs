@@ -123,13 +123,21 @@ impl Loader<'_> {
     fn try_version(
         &self,
         found: &FoundModel,
-        mut draft: Draft,
+        draft: Draft,
         number: i64,
         dir: &Path,
         numbers: &[i64],
     ) -> Result<LoadedModel, ServeError> {
         if source::is_ensemble(&draft) {
             return self.ensemble(found, &draft, number, numbers);
+        }
+        if let Some((library, name)) = source::asked_first(self.options, &draft, found, dir) {
+            match self.backends.get(&library, &name).and_then(|backend| {
+                self.with_backend(found, draft.clone(), (number, dir), numbers, (library, name), backend)
+            }) {
+                Ok(loaded) => return Ok(loaded),
+                Err(error) => tracing::info!(model = found.name, "its own backend is used: {}", error.message),
+            }
         }
         let (mut library, mut backend_name) = source::backend(self.options, &draft, found, dir)?;
         let backend = match self.backends.get(&library, &backend_name) {
@@ -150,6 +158,23 @@ impl Loader<'_> {
             }
             Err(error) => return Err(error),
         };
+        let hint = source::hint(self.options, &draft, found, dir);
+        self.with_backend(found, draft, (number, dir), numbers, (library, backend_name), backend).map_err(|mut error| {
+            error.message += hint;
+            error
+        })
+    }
+
+    /// A version that this backend runs.
+    fn with_backend(
+        &self,
+        found: &FoundModel,
+        mut draft: Draft,
+        (number, dir): (i64, &Path),
+        numbers: &[i64],
+        (library, backend_name): (PathBuf, String),
+        backend: Arc<Backend>,
+    ) -> Result<LoadedModel, ServeError> {
         if self.options.auto_complete {
             let json = source::json(&draft);
             let args = model_args(&found.name, number, &found.dir, dir, &json);
