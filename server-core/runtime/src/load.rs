@@ -136,7 +136,9 @@ impl Loader<'_> {
                 self.with_backend(found, draft.clone(), (number, dir), numbers, (library, name), backend)
             }) {
                 Ok(loaded) => return Ok(loaded),
-                Err(error) => tracing::info!(model = found.name, "its own backend is used: {}", error.message),
+                Err(error) => {
+                    tracing::info!(model = found.name, "its own backend is used: {}", error.message)
+                }
             }
         }
         let (mut library, mut backend_name) = source::backend(self.options, &draft, found, dir)?;
@@ -159,10 +161,12 @@ impl Loader<'_> {
             Err(error) => return Err(error),
         };
         let hint = source::hint(self.options, &draft, found, dir);
-        self.with_backend(found, draft, (number, dir), numbers, (library, backend_name), backend).map_err(|mut error| {
-            error.message += hint;
-            error
-        })
+        self.with_backend(found, draft, (number, dir), numbers, (library, backend_name), backend).map_err(
+            |mut error| {
+                error.message += hint;
+                error
+            },
+        )
     }
 
     /// A version that this backend runs.
