@@ -110,6 +110,8 @@ pub struct ConfigPatch {
     model_transaction_policy: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic_batching: Option<Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    extends: bool,
 }
 
 impl ConfigPatch {
@@ -145,6 +147,14 @@ impl ConfigPatch {
     #[must_use]
     pub fn decoupled(mut self, decoupled: bool) -> Self {
         self.model_transaction_policy = Some(json!({ "decoupled": decoupled }));
+        self
+    }
+
+    /// Proposes tensors beside those of the configuration, and completes those of which it says less than type and
+    /// dimensions. Without it, tensors are proposed only where the configuration has none.
+    #[must_use]
+    pub fn extending(mut self) -> Self {
+        self.extends = true;
         self
     }
 
