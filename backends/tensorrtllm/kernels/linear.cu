@@ -43,7 +43,7 @@ __device__ __forceinline__ u32 scale_pair(u32 x, u32 w, float& squares) {
 template <int TILES, int OUT, bool NORM>
 __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16* __restrict__ x,
                                        const u16* __restrict__ norm, float eps, void* __restrict__ out, int n, int k,
-                                       int rows, int stride) {
+                                       int rows, int stride, int mode) {
     __shared__ float4 partial[WARPS][TILES][32];
     __shared__ float squares_of[WARPS][TILES * 8];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
@@ -59,8 +59,15 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
     Weights now, next;
     int group = warp;
     load_group(now, row0, row1, group * GROUP, group < groups ? k : 0);
+    if ((mode & 2) && threadIdx.x == 0) {
+        // The block's weights are called into the second-level cache while the kernel in front ends.
+        constexpr int OWN = OUT == SILU_MUL ? 8 : 16;
+        const int first = blockIdx.x * OWN, own = min(OWN, n - first);
+        prefetch_l2(weight + (size_t)first * k, own * k * 2);
+        if (OUT == SILU_MUL) prefetch_l2(weight + (size_t)(n + first) * k, own * k * 2);
+    }
     wait_for_inputs();
-    let_dependents_start();
+    if (!(mode & 1)) let_dependents_start();
 
     float acc[TILES][4] = {};
     float squares[TILES] = {};
@@ -92,6 +99,7 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
         now = next;
     }
 
+    if (mode & 1) let_dependents_start();
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
         partial[warp][t][lane] = make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
@@ -143,8 +151,8 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
 #define SKINNY(NAME, TILES, OUT, NORM)                                                                                \
     extern "C" __global__ void __launch_bounds__(WARPS * 32, 2)                                                       \
         NAME(const u16* weight, const u16* x, const u16* norm, float eps, void* out, int n, int k, int rows,          \
-             int stride) {                                                                                            \
-        skinny<TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride);                                      \
+             int stride, int mode) {                                                                                  \
+        skinny<TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride, mode);                                      \
     }
 
 SKINNY(skinny8_norm, 1, STORE, true)

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use trireme_host::abi::InstanceKind;
 use trireme_host::{Backend, ModelArgs};
 use trireme_model_config::{CheckedConfig, Draft, InstanceGroup};
+use trireme_protocol::StatusCode;
 use trireme_repository::{FoundModel, FoundVersion};
 use trireme_scheduling::StartAfter;
 use trireme_telemetry::Registry;
@@ -121,7 +122,7 @@ impl Loader<'_> {
     fn try_version(
         &self,
         found: &FoundModel,
-        mut draft: Draft,
+        draft: Draft,
         number: i64,
         dir: &Path,
         numbers: &[i64],
@@ -129,12 +130,18 @@ impl Loader<'_> {
         if source::is_ensemble(&draft) {
             return self.ensemble(found, &draft, number, numbers);
         }
-        let (mut library, mut backend_name) = source::backend(self.options, &draft, found, dir)?;
-        let backend = match self.backends.get(&library, &backend_name) {
-            Ok(backend) => backend,
-            // It is there, but cannot run on this machine.
-            Err(mut error) if backend_name == draft.proto.backend => {
-                let Some(other) = source::stand_in(self.options, &draft, found, dir) else {
+        let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
+        let own = backend_name == draft.proto.backend;
+        let with = |library: PathBuf, backend_name: String| {
+            let backend = self.backends.get(&library, &backend_name).map_err(|error| (true, error))?;
+            self.load_with(found, draft.clone(), (number, dir), numbers, library, (backend, backend_name))
+                .map_err(|error| (error.status == StatusCode::Unsupported, error))
+        };
+        match with(library, backend_name.clone()) {
+            Ok(loaded) => Ok(loaded),
+            // It is there, but cannot run on this machine, or not this model.
+            Err((true, mut error)) if own => {
+                let Some((library, other)) = source::stand_in(self.options, &draft, found, dir) else {
                     error.message += source::hint(self.options, &draft, found, dir);
                     return Err(error);
                 };
@@ -143,11 +150,21 @@ impl Loader<'_> {
                     "backend '{backend_name}' cannot be used: {}",
                     error.message
                 );
-                (library, backend_name) = other;
-                self.backends.get(&library, &backend_name)?
+                with(library, other).map_err(|(_, error)| error)
             }
-            Err(error) => return Err(error),
-        };
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    fn load_with(
+        &self,
+        found: &FoundModel,
+        mut draft: Draft,
+        (number, dir): (i64, &Path),
+        numbers: &[i64],
+        library: PathBuf,
+        (backend, backend_name): (Arc<Backend>, String),
+    ) -> Result<LoadedModel, ServeError> {
         if self.options.auto_complete {
             let json = source::json(&draft);
             let args = model_args(&found.name, number, &found.dir, dir, &json);
@@ -284,14 +301,17 @@ fn instance_plans(config: &CheckedConfig, backend: &Backend) -> Result<Vec<Insta
             Asked::Gpu => InstanceKind::GPU,
             Asked::Model => InstanceKind::MODEL,
             Asked::Cpu => InstanceKind::CPU,
-            // No backend of this build reports a device, so there is never a GPU to prefer.
+            Asked::Auto if info.gpu && (!info.cpu || !group.gpus.is_empty()) => InstanceKind::GPU,
             Asked::Auto => InstanceKind::CPU,
         };
-        for number in 0..group.count {
+        // As many on each GPU.
+        let devices = if kind == InstanceKind::GPU && !group.gpus.is_empty() { &group.gpus[..] } else { &[0] };
+        let places = devices.iter().flat_map(|device| (0..group.count).map(move |_| *device));
+        for (number, device) in places.enumerate() {
             let index = u32::try_from(plans.len()).unwrap_or(u32::MAX);
             let name = format!("{}_{number}", group.name);
             let alike = InstanceGroup { name: String::new(), count: 0, ..group.clone() };
-            plans.push(InstancePlan { name, group: alike, index, kind, device: 0 });
+            plans.push(InstancePlan { name, group: alike, index, kind, device });
         }
     }
     if plans.is_empty() {

@@ -9,7 +9,7 @@ use trireme_llm::executor::{Executor, SlotSampling};
 use trireme_tensorrtllm::device::{Buffer, Device, Event, Stream, args};
 use trireme_tensorrtllm::gemm::{Gemm, Kind, Product};
 use trireme_tensorrtllm::kernels::Kernels;
-use trireme_tensorrtllm::{CudaExecutor, Options, Source};
+use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options, Source};
 
 use crate::Outcome;
 use crate::driver::Driver;
@@ -22,7 +22,7 @@ fn models() -> [(&'static str, DecoderConfig, usize); 2] {
     [("Llama-3.1-8B", llama_8b(), 420_000), ("Llama-3.2-1B", llama_1b(), 420_000)]
 }
 
-fn load(
+pub(crate) fn load(
     config: &DecoderConfig,
     tokens: usize,
     options: Options,
@@ -196,18 +196,18 @@ pub(crate) fn prefill() -> Outcome {
     Ok(())
 }
 
-/// Graphs against none, early launches against none.
+/// Graphs against none.
 pub(crate) fn modes() -> Outcome {
-    println!("| model | streams | graphs | early launches | ms a step |\n|---|---|---|---|---|");
+    println!("| model | streams | graphs | ms a step |\n|---|---|---|---|");
     for (name, config, _) in models() {
-        for (graphs, early_launch) in [(true, true), (true, false), (false, true), (false, false)] {
-            let options = Options { graphs, early_launch, tune: false, ..Options::default() };
+        for graphs in [true, false] {
+            let options = Options { graphs, tune: false, ..Options::default() };
             let mut driver = Driver::new(load(&config, 20_000, options)?);
             for streams in [1u32, 8] {
                 read(&mut driver, 0..streams, CONTEXT, &mut Random(6));
                 let slots: Vec<u32> = (0..streams).collect();
                 let ms = decode_steps(&mut driver, &slots, 100);
-                println!("| {name} | {streams} | {graphs} | {early_launch} | {ms:.3} |");
+                println!("| {name} | {streams} | {graphs} | {ms:.3} |");
                 slots.iter().for_each(|s| driver.free(*s));
             }
         }
@@ -215,7 +215,39 @@ pub(crate) fn modes() -> Outcome {
     Ok(())
 }
 
-/// Where a decode step's time goes.
+/// Early launches in all their forms.
+pub(crate) fn early() -> Outcome {
+    let forms = [
+        ("none", EarlyLaunch::OFF),
+        ("rows", EarlyLaunch { rows: true, ..EarlyLaunch::OFF }),
+        ("products", EarlyLaunch { products: true, ..EarlyLaunch::OFF }),
+        ("all", EarlyLaunch::ALL),
+        ("all, late", EarlyLaunch { late: true, ..EarlyLaunch::ALL }),
+        ("products, prefetch", EarlyLaunch { products: true, prefetch: true, ..EarlyLaunch::OFF }),
+        ("all, prefetch", EarlyLaunch { prefetch: true, ..EarlyLaunch::ALL }),
+        ("all, late, prefetch", EarlyLaunch { late: true, prefetch: true, ..EarlyLaunch::ALL }),
+    ];
+    println!("| model | early | ms, 1 stream | ms, 8 | ms, 16 |\n|---|---|---|---|---|");
+    for (name, config, _) in models() {
+        let mut driver = Driver::new(load(&config, 40_000, Options { tune: false, ..Options::default() })?);
+        for round in 0..2 {
+            for (form, early) in forms {
+                driver.executor.set_early(early);
+                let mut cells = Vec::new();
+                for streams in [1u32, 8, 16] {
+                    read(&mut driver, 0..streams, CONTEXT, &mut Random(6));
+                    let slots: Vec<u32> = (0..streams).collect();
+                    cells.push(format!("{:.3}", decode_steps(&mut driver, &slots, 64)));
+                    slots.iter().for_each(|s| driver.free(*s));
+                }
+                println!("| {name}, {round} | {form} | {} |", cells.join(" | "));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a step's time goes.
 pub(crate) fn profile() -> Outcome {
     for (name, config, tokens) in models() {
         let mut executor = load(&config, tokens, Options::default())?;
@@ -234,6 +266,19 @@ pub(crate) fn profile() -> Outcome {
                     row.bytes as f64 / 1e6,
                     row.bytes as f64 / row.microseconds / 1e3,
                     row.fused
+                );
+            }
+        }
+        for (prompts, length) in [(1, 1024), (2, 4096), (1, 8192)] {
+            println!("{name}, {prompts} prompts of {length}");
+            for row in executor.profile_prefill(prompts, length)? {
+                println!(
+                    "  {:<10} {:>4} launches {:>9.1} us {:>8.2} us each {:>6.0} TFLOP/s",
+                    row.name,
+                    row.launches,
+                    row.microseconds,
+                    row.microseconds / row.launches as f64,
+                    row.operations as f64 / row.microseconds / 1e6,
                 );
             }
         }

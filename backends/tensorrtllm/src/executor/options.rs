@@ -17,12 +17,42 @@ pub struct Options {
     pub max_kv_tokens: Option<usize>,
     /// Whether decode steps run as CUDA graphs.
     pub graphs: bool,
-    /// Whether kernels may start before the one in front has ended.
-    pub early_launch: bool,
+    /// Graphs that are kept at most; steps of further sizes are launched kernel by kernel.
+    pub max_graphs: Option<usize>,
+    /// Sizes that are recorded at load beside the usual ones.
+    pub first_graphs: Vec<usize>,
+    /// The sizes that decode steps are padded to; empty for the usual ladder.
+    pub decode_sizes: Vec<usize>,
+    /// Which kernels may start before the one in front has ended.
+    pub early: EarlyLaunch,
+    /// Whether products of few rows use Hopper's copy engine where they can.
+    pub stream: bool,
+    /// Whether prefill attention uses Hopper's own instructions where it can.
+    pub sm90_prefill: bool,
     /// Most rows for which the kernels for few rows are taken instead of cuBLASLt, at most 16.
     pub skinny_rows: usize,
+    /// Whether a row's result is the same to the last bit in any company.
+    pub deterministic: bool,
     /// Whether cuBLASLt's algorithms are chosen by the clock at load.
     pub tune: bool,
+}
+
+/// Kernels that start before the one in front of them has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlyLaunch {
+    /// Those that are no products of few rows.
+    pub rows: bool,
+    /// The products of few rows.
+    pub products: bool,
+    /// A product calls its weights into the cache while it waits.
+    pub prefetch: bool,
+    /// A product lets the next kernel start when it has read its weights, not at its own start.
+    pub late: bool,
+}
+
+impl EarlyLaunch {
+    pub const OFF: Self = Self { rows: false, products: false, prefetch: false, late: false };
+    pub const ALL: Self = Self { rows: true, products: true, prefetch: false, late: false };
 }
 
 impl Default for Options {
@@ -35,8 +65,14 @@ impl Default for Options {
             kv_fraction: 0.9,
             max_kv_tokens: None,
             graphs: true,
-            early_launch: true,
+            max_graphs: None,
+            first_graphs: Vec::new(),
+            decode_sizes: Vec::new(),
+            early: EarlyLaunch::ALL,
+            stream: true,
+            sm90_prefill: true,
             skinny_rows: 16,
+            deterministic: false,
             tune: true,
         }
     }

@@ -20,17 +20,19 @@ macro_rules! module {
     };
 }
 
-pub const MODULES: [Module; 6] = [
+pub const MODULES: [Module; 8] = [
     module!("linear"),
+    module!("linear_sm90"),
     module!("rows"),
     module!("attention_decode"),
     module!("attention_prefill"),
+    module!("attention_prefill_sm90"),
     module!("state"),
     module!("sample"),
 ];
 
 /// Kernels that each step spends its time in: none may spill registers.
-pub const HOT: [&str; 16] = [
+pub const HOT: [&str; 26] = [
     "skinny8_norm",
     "skinny16_norm",
     "skinny8_norm_f32",
@@ -39,6 +41,14 @@ pub const HOT: [&str; 16] = [
     "skinny16_norm_silu_mul",
     "skinny8_add",
     "skinny16_add",
+    "stream8_norm",
+    "stream16_norm",
+    "stream8_norm_f32",
+    "stream16_norm_f32",
+    "stream8_norm_silu_mul",
+    "stream16_norm_silu_mul",
+    "stream8_add",
+    "stream16_add",
     "rms_norm",
     "silu_mul",
     "rope_write",
@@ -46,5 +56,7 @@ pub const HOT: [&str; 16] = [
     "attention_decode_128",
     "attention_prefill_64",
     "attention_prefill_128",
+    "attention_prefill_sm90_64",
+    "attention_prefill_sm90_128",
     "scan_logits",
 ];
