@@ -7,7 +7,7 @@ use super::profile::Part;
 use crate::device::{Grid, Stream, args};
 use crate::error::Result;
 use crate::gemm::{Gemm, Kind, Product};
-use crate::kernels::{FewRows, Kernels, prefill_shared_bytes, prefill_sm90_shared_bytes, stream_shared_bytes};
+use crate::kernels::{Kernels, prefill_shared_bytes, prefill_sm90_shared_bytes};
 use crate::model::Weights;
 use crate::state::{DeviceState, DeviceStateArgs};
 
@@ -271,32 +271,22 @@ impl Net {
         (x, out): (u64, u64),
         stride: usize,
     ) -> Result<()> {
-        let wide = rows > 8;
-        let pick = |k: &FewRows| {
-            let pair = match l.out {
-                Out::Store => k.norm,
-                Out::StoreF32 => k.norm_f32,
-                Out::SiluMul => k.norm_silu_mul,
-                Out::Add => k.add,
-            };
-            pair[usize::from(wide)]
+        let few = &self.kernels.few;
+        let pair = match l.out {
+            Out::Store => few.norm,
+            Out::StoreF32 => few.norm_f32,
+            Out::SiluMul => few.norm_silu_mul,
+            Out::Add => few.add,
         };
+        let function = pair[usize::from(rows > 8)];
         let outputs = if l.out == Out::SiluMul { 8 } else { 16 };
         let tiles = l.n.div_ceil(outputs);
         let eps = self.weights.config.rms_norm_eps;
         let (n, k, rows, stride) = (l.n as i32, l.k as i32, rows as i32, stride as i32);
-        let mode = i32::from(self.early.late) | i32::from(self.early.prefetch) << 1;
-        let early = self.early.products;
-        if let Some(kernels) = &self.kernels.stream {
-            let blocks = (tiles.min(self.multiprocessors), 1, 1);
-            let grid = Grid { blocks, threads: 288, shared: stream_shared_bytes(wide), early };
-            let arguments = args![l.weight, x, l.norm, eps, out, n, k, rows, stride];
-            // SAFETY: the arguments are those of the `stream` kernels; matrices have the sizes of the model.
-            return unsafe { pick(kernels).launch(stream, grid, arguments) };
-        }
-        let grid = Grid { early, ..self.grid((tiles, 1, 1), 256) };
+        let late = i32::from(self.early.late);
+        let grid = Grid { early: self.early.products, ..self.grid((tiles, 1, 1), 256) };
         // SAFETY: the arguments are those of the `skinny` kernels; matrices have the sizes of the model.
-        unsafe { pick(&self.kernels.few).launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, mode]) }
+        unsafe { function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, late]) }
     }
 
     /// Norm of all rows, or of those at `rows`.
