@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::executor::{
-    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, Sampled, Slot, StepDiff, StepId, StepOutput,
+    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, MemoryUse, Sampled, Slot, StepDiff, StepId, StepOutput,
     TokenMask,
 };
 
@@ -173,6 +173,11 @@ impl Draw<'_> {
 impl Executor for CpuExecutor {
     fn info(&self) -> &ExecutorInfo {
         &self.info
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let kv = &self.info.kv;
+        MemoryUse { cpu: kv.num_blocks as u64 * kv.block_bytes as u64, ..MemoryUse::default() }
     }
 
     fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
