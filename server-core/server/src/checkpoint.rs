@@ -115,6 +115,9 @@ fn kind(path: &Path) -> anyhow::Result<Kind> {
         [] => {}
         several => bail!("it holds {} GGUF files: give one of them", several.len()),
     }
+    if path.join("adapter_config.json").is_file() {
+        bail!("it is an adapter (adapter_config.json), not a model: merge it into its model first");
+    }
     if path.join("config.pbtxt").is_file() {
         bail!("it is a model of a repository: give --model-repository {}", parent(path).display());
     }
@@ -173,8 +176,15 @@ mod tests {
 
     #[test]
     fn what_is_no_checkpoint_is_told_what_it_is() {
-        let place =
-            place(&["repo/m/config.pbtxt", "two/a.gguf", "two/b.gguf", "one/a.gguf", "a.bin", "empty/x"]);
+        let place = place(&[
+            "repo/m/config.pbtxt",
+            "two/a.gguf",
+            "two/b.gguf",
+            "one/a.gguf",
+            "a.bin",
+            "empty/x",
+            "lora/adapter_config.json",
+        ]);
         for (path, why) in [
             ("nowhere", "cannot be read"),
             ("repo", "--model-repository"),
@@ -183,6 +193,7 @@ mod tests {
             ("one", "give that"),
             ("a.bin", ".gguf"),
             ("empty", "config.json"),
+            ("lora", "it is an adapter"),
         ] {
             let error = CheckpointRepository::of(&place.path().join(path), None, "cpu").unwrap_err();
             assert!(format!("{error:#}").contains(why), "{path}: {error:#}");

@@ -105,9 +105,16 @@ impl Checkpoint {
             }
             Origin::Folder(files) => {
                 let path = files.path("tokenizer.json");
-                let bytes = files.read("tokenizer.json")?.ok_or_else(|| {
-                    Kind::Tokenizer("is missing; the folder has no tokenizer".into()).at(&path)
-                })?;
+                let missing = || {
+                    let text = match files.path("tokenizer.model").is_file() {
+                        true => {
+                            "is missing; tokenizer.model alone is not read: write tokenizer.json with save_pretrained of transformers' AutoTokenizer"
+                        }
+                        false => "is missing; the folder has no tokenizer",
+                    };
+                    Kind::Tokenizer(text.into()).at(&path)
+                };
+                let bytes = files.read("tokenizer.json")?.ok_or_else(missing)?;
                 Tokenizer::from_json(&bytes).map_err(|e| Kind::Tokenizer(e.to_string()).at(&path))
             }
         }

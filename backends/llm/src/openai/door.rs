@@ -22,6 +22,9 @@ pub trait Generator {
 /// The endpoints of a model that generates text, the one for conversations first.
 pub const GENERATE_ENDPOINTS: &[&str] = &["chat/completions", "completions"];
 
+/// Most answers of one call.
+const MAX_ANSWERS: usize = 2048;
+
 /// What is needed to read calls for a model that generates text, and to write their answers.
 pub struct TextDoor {
     /// The model's name.
@@ -86,16 +89,26 @@ impl TextDoor {
         let mut ask = self.ask("messages", ids, call.max_tokens, &call.common)?;
         ask.guide = if call.tools.forced() { call.tools.guide() } else { call.format };
         let tools = match call.tools.usable() {
-            true => call.tools.list.iter().map(|tool| tool.name.clone()).collect(),
+            true => call.tools.callable().map(|tool| tool.name.clone()).collect(),
             false => Vec::new(),
         };
-        let style = self.style(Kind::Chat, &call.common, tools, !call.tools.parallel);
+        let mut style = self.style(Kind::Chat, &call.common, tools, !call.tools.parallel);
+        if call.tools.forced() {
+            style.form = "tools";
+        }
         let echoes = vec![String::new(); call.common.n as usize];
         Ok(Prepared { style, asks: vec![ask], echoes })
     }
 
     fn completion(&self, body: Value) -> Result<Prepared> {
         let call = CompletionCall::read(body, self.vocab_size, self.can, &self.defaults)?;
+        let answers = call.prompts.len() * call.common.n as usize;
+        if answers > MAX_ANSWERS {
+            let text = format!(
+                "Invalid 'n': the prompts have {answers} answers together, at most {MAX_ANSWERS} are given to one call."
+            );
+            return Err(OpenAiError::invalid("n", text).with_code("invalid_value"));
+        }
         let mut asks = Vec::with_capacity(call.prompts.len());
         let mut echoes = Vec::new();
         for prompt in call.prompts {
@@ -131,6 +144,7 @@ impl TextDoor {
             logprobs: common.sampling.logprobs.is_some(),
             tools,
             single_call,
+            form: "response_format",
         }
     }
 
