@@ -21,7 +21,7 @@ const SHORT: [&[&str]; 2] = [
 /// A configuration as JSON: protobuf's field names, all defaults, 64-bit numbers as numbers.
 pub fn config_json(config: &ModelConfig) -> String {
     let Some(descriptor) = descriptor() else { return "{}".to_owned() };
-    let Ok(message) = DynamicMessage::decode(descriptor, config.encode_to_vec().as_slice()) else {
+    let Ok(message) = DynamicMessage::decode(descriptor.clone(), config.encode_to_vec().as_slice()) else {
         return "{}".to_owned();
     };
     let options = SerializeOptions::new()
@@ -36,7 +36,7 @@ pub fn config_json(config: &ModelConfig) -> String {
         (Ok(mut plain), Some(short), Ok(strings)) => {
             SHORT.iter().for_each(|path| take_over(&mut plain, &short, path));
             STRINGS.iter().for_each(|path| take_over(&mut plain, &strings, path));
-            sort_maps(&mut plain, &message.descriptor());
+            sort_maps(&mut plain, &descriptor);
             plain.to_string()
         }
         _ => "{}".to_owned(),
