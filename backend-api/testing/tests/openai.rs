@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, Instant};
+
 use trireme_sdk::export::probe;
 use trireme_sdk::{
     InstanceContext, LoadModel, ModelContext, OpenAiError, Request, Response, Result, Stateless, Verdict,
@@ -73,8 +75,14 @@ fn a_call_reaches_the_model_and_its_object_comes_back() {
 #[test]
 fn chunks_come_one_by_one_and_a_slow_reader_pauses_the_model() {
     let model = Model::load(&PROBE, CONFIG).unwrap();
-    let answers = model.request().capacity(2).openai("completions", "chunks").send().answers();
-    let bodies: Vec<String> = answers.into_iter().map(|answer| answer.document.unwrap().1).collect();
+    let pending = model.request().capacity(2).openai("completions", "chunks").send();
+    // The slowest reader: it begins when all has been sent.
+    let end = Instant::now() + Duration::from_secs(30);
+    while pending.unread() < 4 {
+        assert!(Instant::now() < end, "{} of four chunks", pending.unread());
+        std::thread::yield_now();
+    }
+    let bodies: Vec<String> = pending.answers().into_iter().map(|answer| answer.document.unwrap().1).collect();
     assert_eq!(bodies, ["[0]", "[1]", "[2]", "[3]"]);
 }
 
