@@ -9,7 +9,7 @@ from trireme_server import BACKENDS, BINARY, ROOT, TARGET, Server, identity, wri
 
 
 def test_without_its_repository_a_server_that_is_not_to_exit_is_neither_live_nor_ready(tmp_path):
-    with Server(tmp_path / "gone", "--exit-on-error=false", ready=False) as server:
+    with Server(tmp_path / "gone", "--exit-on-error=false") as server:
         with httpclient.InferenceServerClient(f"127.0.0.1:{server.http}") as client:
             assert not client.is_server_live() and not client.is_server_ready()
             assert client.get_server_metadata()["name"] == "triton"

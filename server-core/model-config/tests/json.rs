@@ -22,6 +22,18 @@ fn names_numbers_and_enums_in_every_form() {
     assert_eq!(config_from_json(&config_json(&config)).unwrap(), config);
 }
 
+#[test]
+fn a_list_of_one_may_lack_its_brackets() {
+    let config = config_from_json(
+        r#"{"instance_group": {"count": 2, "kind": "kind_cpu"}, "input": {"name": "A", "dims": 4},
+            "dynamic_batching": {"preferred_batch_size": 3}}"#,
+    )
+    .unwrap();
+    assert_eq!((config.instance_group[0].count, config.instance_group[0].kind().as_str_name()), (2, "KIND_CPU"));
+    assert_eq!(config.input[0].dims, [4]);
+    config_from_json(r#"{"name": ["m"]}"#).unwrap_err();
+}
+
 fn refused(text: &str, expected: Expect) {
     let finding = Draft::from_json(text).unwrap_err();
     assert_eq!(finding.severity, Severity::Error);

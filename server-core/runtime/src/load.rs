@@ -18,7 +18,7 @@ use crate::batch_io::BatchIo;
 use crate::cache::ResponseCache;
 use crate::ensemble::Ensemble;
 use crate::error::ServeError;
-use crate::fleet::{Fleet, FleetChange};
+use crate::fleet::{Fleet, FleetChange, Terms};
 use crate::index::Index;
 use crate::instance::{InstancePlan, Prepared};
 use crate::labels::Labels;
@@ -27,6 +27,7 @@ use crate::options::CoreOptions;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
 use crate::sequence::Sequences;
+use crate::share::Limiter;
 use crate::source;
 use crate::table::{TensorSpec, TensorTable};
 use crate::threads::Threads;
@@ -39,6 +40,7 @@ pub(crate) struct Loader<'a> {
     pub(crate) registry: &'static Registry,
     pub(crate) index: &'a Arc<ArcSwap<Index>>,
     pub(crate) cache: Option<&'a Arc<ResponseCache>>,
+    pub(crate) limiter: Option<&'a Arc<Limiter>>,
 }
 
 /// A version that is ready; its instances wait for the word.
@@ -172,7 +174,7 @@ impl Loader<'_> {
                 source::complete(&mut draft, &patch, found)?;
             }
         }
-        let config = source::check(&draft, found)?;
+        let config = source::check(self.options, &draft, found)?;
         let config_json = trireme_model_config::config_json(&config.proto);
         let plans = instance_plans(&config, &backend)?;
         let args = model_args(&found.name, number, &found.dir, dir, &config_json);
@@ -183,12 +185,14 @@ impl Loader<'_> {
         let bounded = std::num::NonZeroU32::new(backend.library().info().max_in_flight);
         let queue = Queue::new(
             source::dispatcher(&config, plans.len(), bounded, self.options.start_after)?,
-            bounded.is_some(),
+            bounded.is_some() || self.limiter.is_some(),
         );
         let model = backend.load(&args)?;
         let endpoints = model.openai_endpoints()?;
         let label = format!("{}:{number}", found.name);
-        let (fleet, instances) = Fleet::create(&model, plans, bounded, warmup, &label)?;
+        let terms =
+            Terms { max_in_flight: bounded, warmup: Arc::new(warmup), limiter: self.limiter.cloned() };
+        let (fleet, instances) = Fleet::create(&model, plans, terms, &label)?;
         let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
         version.batch_io = Arc::new(batch_io);
@@ -241,7 +245,7 @@ impl Loader<'_> {
         number: i64,
         numbers: &[i64],
     ) -> Result<LoadedModel, ServeError> {
-        let mut config = source::check(draft, found)?;
+        let mut config = source::check(self.options, draft, found)?;
         let labels = Labels::read(&config, &found.dir)?;
         let ensemble = Ensemble::load(draft, &config, self.index)?;
         source::set_decoupled(&mut config, draft, ensemble.is_decoupled())?;
@@ -290,9 +294,9 @@ fn instance_plans(config: &CheckedConfig, backend: &Backend) -> Result<Vec<Insta
         }
         let kind = match group.kind {
             Asked::Gpu if !info.gpu => {
-                return Err(ServeError::invalid(format!(
-                    "instance group '{}' of model '{}' has kind KIND_GPU, but the backend '{}' has no GPU support: \
-                     use KIND_CPU or KIND_AUTO",
+                return Err(ServeError::internal(format!(
+                    "GPU instances not supported: instance group '{}' of model '{}' has kind KIND_GPU, but the \
+                     backend '{}' has no GPU support; use KIND_CPU or KIND_AUTO",
                     group.name,
                     config.name,
                     backend.library().name()

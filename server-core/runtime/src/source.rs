@@ -151,6 +151,20 @@ pub(crate) fn read(model: &FoundModel, given: Option<&str>) -> Result<Draft, Ser
     Ok(draft)
 }
 
+/// Why a model cannot even be read.
+pub(crate) fn problem(options: &CoreOptions, model: &FoundModel, given: bool) -> Option<String> {
+    let missing = || {
+        let path = model.dir.join("config.pbtxt");
+        format!(
+            "failed to open text file for read {}: No such file or directory; without --disable-auto-complete-config a \
+             model may do without",
+            path.display()
+        )
+    };
+    let wanted = !options.auto_complete && !given && model.config.is_none();
+    model.problem.clone().or_else(|| wanted.then(missing))
+}
+
 /// The versions that the policy wants, of those that are there.
 pub(crate) fn versions(draft: &Draft, model: &FoundModel) -> Result<Vec<FoundVersion>, ServeError> {
     let selection = model
@@ -257,9 +271,14 @@ pub(crate) fn complete(draft: &mut Draft, patch: &str, model: &FoundModel) -> Re
 }
 
 /// Holds the configuration against every rule; warnings are logged.
-pub(crate) fn check(draft: &Draft, model: &FoundModel) -> Result<CheckedConfig, ServeError> {
+pub(crate) fn check(
+    options: &CoreOptions,
+    draft: &Draft,
+    model: &FoundModel,
+) -> Result<CheckedConfig, ServeError> {
+    let capabilities = Capabilities { rate_limiter: options.rate_limit.is_some(), ..CAPABILITIES };
     let (config, warnings) =
-        draft.check_for(&model.name, &CAPABILITIES).map_err(|findings| all(&findings))?;
+        draft.check_for(&model.name, &capabilities).map_err(|findings| all(&findings))?;
     for warning in warnings {
         tracing::warn!(model = model.name, "{warning}");
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
+use trireme_drain::Stage;
 use trireme_http::{Client, HttpOptions, Reply};
 use trireme_runtime::{Core, LogLevel};
 use trireme_telemetry::{LogOptions, MetricOptions, Registry};
@@ -99,14 +100,11 @@ impl Own {
         let listener =
             tokio::net::TcpListener::bind("127.0.0.1:0").await.context("no port for the conversation")?;
         let url = format!("http://{}", listener.local_addr()?);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let told = async move {
-            let _ = stopped.await;
-        };
+        let (stop, told) = watch::channel(Stage::default());
         let server =
             tokio::spawn(trireme_http::serve(Arc::clone(&self.core), listener, HttpOptions::default(), told));
         let result = talk(&Client::new(&url, None)?, &self.repository.name, flags).await;
-        let _ = stop.send(());
+        let _ = stop.send(Stage::Closed);
         server.abort();
         result
     }

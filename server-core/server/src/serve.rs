@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
-use trireme_drain::Debts;
+use trireme_drain::{Debts, Stage};
 use trireme_grpc::GrpcOptions;
 use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
@@ -301,11 +301,8 @@ async fn serve_until_signal(
 ) -> anyhow::Result<ExitCode> {
     let FrontEnds { http, grpc, threads } = front_ends;
     let io = crate::io_threads::IoThreads::start(threads)?;
-    let (stop, stopped) = watch::channel(false);
+    let (stop, told) = watch::channel(Stage::default());
     let mut tasks = tokio::task::JoinSet::new();
-    let told = |mut stopped: watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
     let debts = Debts::default();
     let http = HttpOptions { threads: io.handles(), debts: debts.clone(), ..http };
     let grpc = GrpcOptions { threads: io.handles(), debts: debts.clone(), ..grpc };
@@ -318,24 +315,19 @@ async fn serve_until_signal(
         lines.push_str(&format!("HTTP     http://{address}\n"));
         base = Some(format!("http://{}", reachable(address)));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_http::serve(Arc::clone(core), listener, http, told(stopped.clone())));
+        tasks.spawn(trireme_http::serve(Arc::clone(core), listener, http, told.clone()));
     }
     if let Some(listener) = listeners.grpc {
         let address = listener.local_addr()?;
         ports.push(address.port());
         lines.push_str(&format!("gRPC     {address}\n"));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, grpc, told(stopped.clone())));
+        tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, grpc, told.clone()));
     }
     if let Some(listener) = listeners.metrics {
         lines.push_str(&format!("metrics  http://{}/metrics\n", listener.local_addr()?));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_http::serve_metrics(
-            Arc::clone(core),
-            listener,
-            debts.clone(),
-            told(stopped.clone()),
-        ));
+        tasks.spawn(trireme_http::serve_metrics(Arc::clone(core), listener, debts.clone(), told.clone()));
     }
     if let Some(base) = base
         && let openai = core.openai_models()

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use trireme_grpc::Tls;
 use trireme_protocol::{Limits, Restrictions};
-use trireme_runtime::{ControlMode, CoreOptions};
+use trireme_runtime::{ControlMode, CoreOptions, Supplies};
 use trireme_telemetry::MetricOptions;
 
-use crate::cli::{ControlModeFlag, Serve};
+use crate::cli::{ControlModeFlag, Serve, grammar};
 use crate::repositories;
 
 /// More loads at once than this only compete for the disk.
@@ -58,9 +58,29 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         load_retries: flags.model_load_retry_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         cache_bytes: crate::cache::size(&flags.cache_config, flags.response_cache_byte_size)?,
+        rate_limit: rate_limit(flags)?,
         start_after: crate::test_hooks::start_after()?,
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
+}
+
+/// The resources of the rate limiter, if it is on.
+fn rate_limit(flags: &Serve) -> anyhow::Result<Option<Supplies>> {
+    if !flags.rate_limit {
+        if !flags.rate_limit_resource.is_empty() {
+            tracing::warn!(
+                "--rate-limit-resource has no effect: it only has a meaning with --rate-limit=execution_count"
+            );
+        }
+        return Ok(None);
+    }
+    let mut supplies = Supplies::default();
+    for text in &flags.rate_limit_resource {
+        let (name, count, device) = grammar::resource(text)
+            .with_context(|| format!("--rate-limit-resource '{text}': expected NAME:COUNT[:DEVICE]"))?;
+        supplies.add(name, device, count);
+    }
+    Ok(Some(supplies))
 }
 
 /// The restrictions of a door.

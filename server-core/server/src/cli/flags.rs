@@ -160,6 +160,9 @@ pub struct Serve {
     pub cache_config: Vec<String>,
     pub response_cache_byte_size: Option<usize>,
     pub allow_client_shm: bool,
+    /// `--rate-limit` is not `off`.
+    pub rate_limit: bool,
+    pub rate_limit_resource: Vec<String>,
 
     pub allow_metrics: bool,
     pub allow_cpu_metrics: bool,
@@ -241,6 +244,8 @@ impl Serve {
             cache_config: values.texts("cache-config"),
             response_cache_byte_size: values.number("response-cache-byte-size"),
             allow_client_shm: values.truth("allow-client-shm"),
+            rate_limit: !values.word("rate-limit").eq_ignore_ascii_case("off"),
+            rate_limit_resource: values.texts("rate-limit-resource"),
             allow_metrics: values.truth("allow-metrics"),
             allow_cpu_metrics: values.truth("allow-cpu-metrics"),
             allow_gpu_metrics: values.truth("allow-gpu-metrics"),

@@ -7,7 +7,7 @@ mod command;
 mod document;
 mod flag;
 mod flags;
-mod grammar;
+pub(crate) mod grammar;
 mod review;
 mod table;
 #[cfg(test)]

@@ -2,18 +2,17 @@ use crate::cli::flag::Flag;
 use crate::cli::grammar::{COUNT, Grammar};
 
 pub(super) const SCHEDULING: &[Flag] = &[
-    Flag::refused(
+    Flag::works(
         "rate-limit",
         Grammar::Word(&["off", "execution_count"]),
-        "Whether instances wait for the resources that their configuration names.",
-        "the rate limiter is not implemented; limit the number of instances in the configurations",
+        "Whether instances wait for the resources that their configurations name, in turns by their priorities.",
     )
-    .fine(&["off"]),
-    Flag::idle(
+    .or("off"),
+    Flag::works(
         "rate-limit-resource",
         Grammar::Resource,
-        "How much there is of a resource.",
-        "it only has a meaning with --rate-limit=execution_count",
+        "How much there is of a resource, on one device or everywhere. Where it is given, there is nothing of the others; \
+         without it, there is as much of each as the greediest instance needs. Only with --rate-limit=execution_count.",
     )
     .repeats(),
     Flag::idle(
