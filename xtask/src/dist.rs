@@ -30,7 +30,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     // Once more, with the kernels inside.
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["build", "--profile", args.profile.name(), "--package", "trireme-backend-tensorrtllm"]);
-    cargo.args(["--features", "trireme-backend-tensorrtllm/embedded-kernels"]).env("TRIREME_KERNELS", kernels);
+    cargo
+        .args(["--features", "trireme-backend-tensorrtllm/embedded-kernels"])
+        .env("TRIREME_KERNELS", kernels);
     process::run(&mut cargo, "cargo build")?;
     let built = build::install(workspace, args.profile)?;
 
@@ -53,7 +55,8 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let mut bytes = 0;
     for (from, to) in &files {
         let shown = workspace.shown(from);
-        fs::create_dir_all(to.parent().unwrap_or(&out)).with_context(|| format!("cannot make {}", out.display()))?;
+        fs::create_dir_all(to.parent().unwrap_or(&out))
+            .with_context(|| format!("cannot make {}", out.display()))?;
         // A copy: what is stripped below must not be the build's own file.
         let _ = fs::remove_file(to);
         fs::copy(from, to).with_context(|| format!("cannot copy {shown}"))?;

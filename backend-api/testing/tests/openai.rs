@@ -82,7 +82,8 @@ fn chunks_come_one_by_one_and_a_slow_reader_pauses_the_model() {
         assert!(Instant::now() < end, "{} of four chunks", pending.unread());
         std::thread::yield_now();
     }
-    let bodies: Vec<String> = pending.answers().into_iter().map(|answer| answer.document.unwrap().1).collect();
+    let bodies: Vec<String> =
+        pending.answers().into_iter().map(|answer| answer.document.unwrap().1).collect();
     assert_eq!(bodies, ["[0]", "[1]", "[2]", "[3]"]);
 }
 

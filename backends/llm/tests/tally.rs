@@ -85,8 +85,7 @@ fn times_and_lengths_of_one_request() {
 #[test]
 fn every_request_has_one_outcome() {
     let mut stub = Stub::new(Shape { slots: 2, budget: 8, blocks: 40, depth: 1 });
-    let mut core =
-        Core::new(stub.info.clone(), EngineOptions { max_waiting: 3, ..options() }).unwrap();
+    let mut core = Core::new(stub.info.clone(), EngineOptions { max_waiting: 3, ..options() }).unwrap();
     core.submit(0, request(0, 3), 0).unwrap_err();
     core.submit(1, Request { deadline_ns: Some(15), ..request(3, 30) }, 0).unwrap();
     core.submit(2, request(4, 30), 0).unwrap();

@@ -29,7 +29,10 @@ fn a_list_of_one_may_lack_its_brackets() {
             "dynamic_batching": {"preferred_batch_size": 3}}"#,
     )
     .unwrap();
-    assert_eq!((config.instance_group[0].count, config.instance_group[0].kind().as_str_name()), (2, "KIND_CPU"));
+    assert_eq!(
+        (config.instance_group[0].count, config.instance_group[0].kind().as_str_name()),
+        (2, "KIND_CPU")
+    );
     assert_eq!(config.input[0].dims, [4]);
     config_from_json(r#"{"name": ["m"]}"#).unwrap_err();
 }

@@ -309,7 +309,8 @@ fn instance_plans(config: &CheckedConfig, backend: &Backend) -> Result<Vec<Insta
             Asked::Auto => InstanceKind::CPU,
         };
         // As many on each GPU.
-        let devices = if kind == InstanceKind::GPU && !group.gpus.is_empty() { &group.gpus[..] } else { &[0] };
+        let devices =
+            if kind == InstanceKind::GPU && !group.gpus.is_empty() { &group.gpus[..] } else { &[0] };
         let places = devices.iter().flat_map(|device| (0..group.count).map(move |_| *device));
         for (number, device) in places.enumerate() {
             let index = u32::try_from(plans.len()).unwrap_or(u32::MAX);

@@ -29,7 +29,8 @@ pub fn profile(flags: &Arguments) -> ExitCode {
 #[expect(clippy::print_stderr, reason = "the report is the program's output")]
 fn gpu(command: &str, flags: &Arguments) -> ExitCode {
     let mut arguments = flags.arguments.clone();
-    let path = arguments.iter().map(|given| Path::new(given).join("config.pbtxt")).find(|path| path.is_file());
+    let path =
+        arguments.iter().map(|given| Path::new(given).join("config.pbtxt")).find(|path| path.is_file());
     if let Some(path) = path {
         let draft = match Draft::read(&path) {
             Ok(draft) => draft,

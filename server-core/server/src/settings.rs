@@ -165,10 +165,7 @@ fn gpu_metrics(mut config: BackendConfig, flags: &Serve) -> BackendConfig {
 /// The backend for NVIDIA GPUs.
 const GPU_BACKEND: &str = "tensorrtllm";
 
-fn backend_config(
-    given: &[String],
-    use_cuda_graph: Option<bool>,
-) -> anyhow::Result<BackendConfig> {
+fn backend_config(given: &[String], use_cuda_graph: Option<bool>) -> anyhow::Result<BackendConfig> {
     let mut config = BackendConfig::new();
     for text in given {
         let (backend, setting) = text.split_once(',').unwrap_or(("", text));

@@ -74,7 +74,15 @@ impl Engine {
         let core = Core::new(info.clone(), options)?;
         let state = Arc::new(Mutex::new(State { stats: core.stats(), failed: None }));
         let (inbox, messages) = mpsc::channel();
-        let driver = Driver::new(core, executor, Arc::clone(&clock), meter, messages, inbox.clone(), Arc::clone(&state));
+        let driver = Driver::new(
+            core,
+            executor,
+            Arc::clone(&clock),
+            meter,
+            messages,
+            inbox.clone(),
+            Arc::clone(&state),
+        );
         let thread = std::thread::Builder::new().name("llm-engine".to_owned()).spawn(|| driver.run())?;
         Ok(Self { info, memory, clock, inbox, next: AtomicU64::new(0), state, thread: Some(thread) })
     }

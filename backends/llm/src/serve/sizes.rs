@@ -78,6 +78,8 @@ mod tests {
         assert!(of(json!([{}, {}])).unwrap().is_empty());
         let names = of(json!([{"profile": ["1"]}, {"profile": ["1"]}])).unwrap();
         assert_eq!(names.into_iter().collect::<Vec<_>>(), ["1"]);
-        assert!(of(json!([{"profile": ["1"]}, {"profile": []}])).unwrap_err().to_string().contains("different"));
+        assert!(
+            of(json!([{"profile": ["1"]}, {"profile": []}])).unwrap_err().to_string().contains("different")
+        );
     }
 }

@@ -137,4 +137,3 @@ pub struct Shape {
     pub blocks: usize,
     pub depth: usize,
 }
-

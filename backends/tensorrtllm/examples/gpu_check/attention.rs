@@ -111,7 +111,8 @@ pub(crate) fn bench() -> Outcome {
             let options = Options { tune: false, sm90_prefill, ..Options::default() };
             let mut executor = crate::bench::load(&config, 300_000, options)?;
             for (prompts, length) in [(8, 1024), (2, 4096), (1, 8192)] {
-                for row in executor.profile_prefill(prompts, length)?.iter().filter(|r| r.name == "attention") {
+                for row in executor.profile_prefill(prompts, length)?.iter().filter(|r| r.name == "attention")
+                {
                     println!(
                         "{name}, sm90 {sm90_prefill}: prefill {prompts} x {length}: {:.1} us, {:.0} TFLOP/s",
                         row.microseconds / 4.0,
@@ -121,7 +122,9 @@ pub(crate) fn bench() -> Outcome {
             }
             if sm90_prefill {
                 for (rows, context) in [(1, 1024), (8, 1024), (32, 1024), (128, 1024), (32, 8192)] {
-                    for row in executor.profile_decode(rows, context)?.iter().filter(|r| r.name == "attention") {
+                    for row in
+                        executor.profile_decode(rows, context)?.iter().filter(|r| r.name == "attention")
+                    {
                         println!(
                             "{name}: decode {rows} x {context}: {:.1} us, {:.0} GB/s",
                             row.microseconds / 4.0,

@@ -136,14 +136,7 @@ fn skinny(b: &mut Bench, few: &FewRows, stream: bool, (n, k): (usize, usize), ro
     if n.is_multiple_of(2) && (n / 2).is_multiple_of(8) {
         let half = n / 2;
         let out = b.poisoned(rows * half * 2);
-        run(
-            few.norm_silu_mul[wide],
-            &out,
-            gain.at(0),
-            half,
-            8,
-            rows,
-        )?;
+        run(few.norm_silu_mul[wide], &out, gain.at(0), half, 8, rows)?;
         let all = dots(true, n);
         let mut wanted = Vec::new();
         for row in all.chunks_exact(n) {

@@ -1,8 +1,8 @@
 //! Whole loads through the engine's own scheduler, in this process: many requests at once, end-of-text ignored, no
 //! prefix reuse.
 
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Instant;
 
 use trireme_llm::engine::{Engine, EngineOptions, Event, Flow, Policy, Request, RequestHandle};
@@ -18,7 +18,9 @@ const LOADS: [(usize, usize, usize, usize); 3] =
     [(128, 32, 512, 256), (2000, 128, 128, 512), (600, 1000, 1000, 512)];
 
 pub(crate) fn run() -> Outcome {
-    println!("| requests | prompt | answer | slots | seconds | output tokens/s | first token p50, p99 ms |\n|---|---|---|---|---|---|---|");
+    println!(
+        "| requests | prompt | answer | slots | seconds | output tokens/s | first token p50, p99 ms |\n|---|---|---|---|---|---|---|"
+    );
     let mut config = llama_8b();
     config.max_position_embeddings = 16_384;
     for (count, prompt, answer, slots) in LOADS {
@@ -51,7 +53,8 @@ pub(crate) fn run() -> Outcome {
         };
         // Graphs and algorithms of the sizes that come.
         (0..slots.min(count)).for_each(|_| ask(8));
-        (0..slots.min(count)).try_for_each(|_| receiver.recv()?.map(drop).map_err(Box::<dyn std::error::Error>::from))?;
+        (0..slots.min(count))
+            .try_for_each(|_| receiver.recv()?.map(drop).map_err(Box::<dyn std::error::Error>::from))?;
         let began = start.elapsed();
         (0..count).for_each(|_| ask(answer));
         let mut first = Vec::new();

@@ -26,8 +26,12 @@ const GAUGES: [(&str, &str, Reading); 5] = [
     ("nv_gpu_utilization", "Share of the time in which the GPU ran kernels, 0 to 1.", |d| {
         Some(f64::from(d.utilization_rates().ok()?.gpu) / 100.0)
     }),
-    ("nv_gpu_memory_total_bytes", "Bytes of memory of the GPU.", |d| Some(d.memory_info().ok()?.total as f64)),
-    ("nv_gpu_memory_used_bytes", "Bytes of the GPU's memory that are taken, by any process.", |d| Some(d.memory_info().ok()?.used as f64)),
+    ("nv_gpu_memory_total_bytes", "Bytes of memory of the GPU.", |d| {
+        Some(d.memory_info().ok()?.total as f64)
+    }),
+    ("nv_gpu_memory_used_bytes", "Bytes of the GPU's memory that are taken, by any process.", |d| {
+        Some(d.memory_info().ok()?.used as f64)
+    }),
     ("nv_gpu_power_usage", "Watts that the GPU draws.", |d| Some(f64::from(d.power_usage().ok()?) / 1e3)),
     ("nv_gpu_power_limit", "Watts that the GPU may draw.", |d| {
         Some(f64::from(d.enforced_power_limit().ok()?) / 1e3)
@@ -64,7 +68,8 @@ fn register(nvml: &Nvml, host: &Host) -> Vec<Shown> {
         let uuid = device.uuid().ok()?;
         let labels = [("gpu_uuid", uuid.as_str())];
         let gauges = GAUGES.iter().filter(|(_, _, reading)| reading(&device).is_some());
-        let gauges = gauges.filter_map(|(name, help, _)| Some((*name, host.gauge(name, help, &labels).ok()?)));
+        let gauges =
+            gauges.filter_map(|(name, help, _)| Some((*name, host.gauge(name, help, &labels).ok()?)));
         let gauges = gauges.collect();
         let energy = device.total_energy_consumption().is_ok().then(|| {
             let help = "Joules that the GPU has used since the backend was loaded.";

@@ -23,7 +23,8 @@ pub(super) struct Graphs {
 /// Settings of `--backend-config tensorrtllm,…`.
 pub(super) fn of_settings(settings: &Value) -> Result<Option<GraphSetting>> {
     // What the server tells every backend is none of ours to judge.
-    let Some(value) = settings.pointer("/cmdline/use_cuda_graph").or_else(|| settings.get("use_cuda_graph")) else {
+    let Some(value) = settings.pointer("/cmdline/use_cuda_graph").or_else(|| settings.get("use_cuda_graph"))
+    else {
         return Ok(None);
     };
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -83,7 +84,8 @@ mod tests {
 
     fn of(cuda: Value, params: &[(&str, &str)], server: Option<bool>) -> Result<Graphs, String> {
         let config = json!({"optimization": {"cuda": cuda}});
-        let params = Parameters::read(&[PARAMETERS, super::super::PARAMETERS], params.iter().copied()).unwrap();
+        let params =
+            Parameters::read(&[PARAMETERS, super::super::PARAMETERS], params.iter().copied()).unwrap();
         of_model(&config, &params, server.map(GraphSetting)).map_err(|e| e.to_string())
     }
 
@@ -96,7 +98,10 @@ mod tests {
         assert_eq!(on(of(json!({"graphs": false}), &[], Some(true))), Ok(false));
         assert_eq!(on(of(json!({"graphs": true}), &[("cuda_graph_mode", "true")], None)), Ok(true));
         let error = of(json!({"graphs": true}), &[("cuda_graph_mode", "false")], None).unwrap_err();
-        assert!(error.contains("'cuda_graph_mode' is false and 'optimization.cuda.graphs' is true"), "{error}");
+        assert!(
+            error.contains("'cuda_graph_mode' is false and 'optimization.cuda.graphs' is true"),
+            "{error}"
+        );
     }
 
     #[test]

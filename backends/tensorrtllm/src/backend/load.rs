@@ -122,8 +122,12 @@ pub(super) fn error(error: CudaError) -> Error {
     let text = error.to_string();
     match error {
         CudaError::Unsupported(_) => Error::unsupported(text),
-        CudaError::Checkpoint(_) | CudaError::NoDevice { .. } | CudaError::TooOld { .. } => Error::invalid(text),
-        CudaError::NoDriver | CudaError::NoGpu | CudaError::NoLibrary { .. } | CudaError::Memory(_) => Error::unavailable(text),
+        CudaError::Checkpoint(_) | CudaError::NoDevice { .. } | CudaError::TooOld { .. } => {
+            Error::invalid(text)
+        }
+        CudaError::NoDriver | CudaError::NoGpu | CudaError::NoLibrary { .. } | CudaError::Memory(_) => {
+            Error::unavailable(text)
+        }
         CudaError::Driver { .. } | CudaError::Compile { .. } => Error::internal(text),
     }
 }

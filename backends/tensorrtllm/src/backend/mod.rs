@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use trireme_llm::serve::{Decoder, DecoderInstance, text_config};
 use trireme_llm::tensors::TokenDoor;
 use trireme_sdk::{
-    Backend, BackendContext, ConfigPatch, Devices, Error, Info, Instance, InstanceContext, Model, ModelContext,
-    Request, Result,
+    Backend, BackendContext, ConfigPatch, Devices, Error, Info, Instance, InstanceContext, Model,
+    ModelContext, Request, Result,
 };
 
 use crate::device;
@@ -73,7 +73,8 @@ impl Model for CudaModel {
     type Instance = CudaInstance;
 
     fn create_instance(&self, context: InstanceContext) -> Result<CudaInstance> {
-        let missing = || Error::internal(format!("instance '{}': no engine on GPU {}", context.name, context.device));
+        let missing =
+            || Error::internal(format!("instance '{}': no engine on GPU {}", context.name, context.device));
         self.0.get(&context.device).map(|decoder| CudaInstance(decoder.instance())).ok_or_else(missing)
     }
 

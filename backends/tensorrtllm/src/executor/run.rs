@@ -161,8 +161,11 @@ impl CudaExecutor {
         }
         self.stream.synchronize()?;
         // From the largest: what a larger one needs serves the smaller ones, too.
-        let mut first: Vec<usize> =
-            FIRST_GRAPHS.iter().chain(&options.first_graphs).map(|&r| self.sizes.bucket(r.min(slots))).collect();
+        let mut first: Vec<usize> = FIRST_GRAPHS
+            .iter()
+            .chain(&options.first_graphs)
+            .map(|&r| self.sizes.bucket(r.min(slots)))
+            .collect();
         first.sort_unstable_by_key(|r| std::cmp::Reverse(*r));
         first.dedup();
         for rows in first {

@@ -42,7 +42,8 @@ impl CudaExecutor {
         if net.buffers.logits.read(0, &mut bytes, stream).is_err() {
             return Vec::new();
         }
-        let row = |row: &[u8]| row[..vocab * 4].as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
+        let row =
+            |row: &[u8]| row[..vocab * 4].as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
         bytes.chunks_exact(stride).map(row).collect()
     }
 

@@ -21,7 +21,8 @@ pub(super) fn command() -> Command {
         .about("Hold a conversation with a model: one of a running server, or a checkpoint");
     let healthcheck = HealthCheck::augment_args(Command::new("healthcheck"))
         .about("Ask a running server whether it is ready: 0 if it is, 1 if not");
-    let other = |name, about| Arguments::augment_args(Command::new(name)).disable_help_flag(true).about(about);
+    let other =
+        |name, about| Arguments::augment_args(Command::new(name)).disable_help_flag(true).about(about);
     Command::new("trireme")
         .about("The Trireme inference server")
         .version(env!("CARGO_PKG_VERSION"))

@@ -202,7 +202,15 @@ impl Core {
         }
         let usage = Usage { prompt_tokens: prompt.len(), arrival_ns: now, ..Usage::default() };
         let left = ids.len();
-        let group = Group { request, sequences: ids, left, prompt_done: false, scheduled: false, paused: false, usage };
+        let group = Group {
+            request,
+            sequences: ids,
+            left,
+            prompt_done: false,
+            scheduled: false,
+            paused: false,
+            usage,
+        };
         self.groups.insert(id, group);
         Ok(())
     }

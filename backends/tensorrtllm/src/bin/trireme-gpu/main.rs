@@ -71,7 +71,9 @@ fn main() -> ExitCode {
         Command::Explain { model, rows, context, fusion } => {
             model.open().and_then(|model| report::explain(model, rows, context, fusion))
         }
-        Command::Profile { model, context } => model.open().and_then(|model| report::profile(&model, context)),
+        Command::Profile { model, context } => {
+            model.open().and_then(|model| report::profile(&model, context))
+        }
         Command::Kernels(args) => kernels::run(&args),
     };
     match outcome {

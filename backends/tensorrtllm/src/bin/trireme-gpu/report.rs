@@ -16,8 +16,13 @@ pub(crate) fn explain(model: OfflineModel, rows: usize, context: usize, fusion: 
         ceiling / 1e9,
         executor.memory_plan()
     ));
-    say(&format!("a step of {rows} sequences at {context} positions, fusion {}", if fusion { "on" } else { "off" }));
-    say("| kernel | launches | computes | MB | us | us each | GB/s | of the floor |\n|---|---|---|---|---|---|---|---|");
+    say(&format!(
+        "a step of {rows} sequences at {context} positions, fusion {}",
+        if fusion { "on" } else { "off" }
+    ));
+    say(
+        "| kernel | launches | computes | MB | us | us each | GB/s | of the floor |\n|---|---|---|---|---|---|---|---|",
+    );
     let table = executor.profile_decode(rows, context)?;
     for row in &table {
         let rate = row.bytes as f64 / row.microseconds * 1e6;

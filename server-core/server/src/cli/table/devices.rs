@@ -37,9 +37,19 @@ const FROM_80: &str = "a backend says itself which GPUs it needs";
 const NO_PEERS: &str = "no model spreads over several GPUs";
 
 pub(super) const DEVICES: &[Flag] = &[
-    Flag::idle("pinned-memory-pool-byte-size", COUNT, "Bytes of pinned memory for copies to GPUs.", OWN_MEMORY),
-    Flag::idle("cuda-memory-pool-byte-size", Grammar::PerDevice("BYTES"), "Bytes of a GPU's pool.", OWN_MEMORY)
-        .repeats(),
+    Flag::idle(
+        "pinned-memory-pool-byte-size",
+        COUNT,
+        "Bytes of pinned memory for copies to GPUs.",
+        OWN_MEMORY,
+    ),
+    Flag::idle(
+        "cuda-memory-pool-byte-size",
+        Grammar::PerDevice("BYTES"),
+        "Bytes of a GPU's pool.",
+        OWN_MEMORY,
+    )
+    .repeats(),
     Flag::idle(
         "cuda-virtual-address-size",
         Grammar::PerDevice("BYTES"),
