@@ -260,9 +260,10 @@ impl Queue {
             let work = match ask {
                 // queued => running
                 Ask::Batch(_) => {
-                    let execution = Arc::new(Execution::start(ids.len(), instance));
                     rows.clear();
                     rows.extend_from_slice(dispatcher.rows(instance));
+                    let nulls = rows.iter().filter(|row| row.request.is_none()).count();
+                    let execution = Arc::new(Execution::start(ids.len(), nulls, instance));
                     let mut slots = rows.iter().filter(|row| row.request.is_some()).map(|row| row.slot);
                     for Waiting { request, journey } in ids.drain(..).filter_map(|id| take(waiting, id)) {
                         if let Some(slot) = slots.next() {
