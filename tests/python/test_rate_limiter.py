@@ -74,8 +74,8 @@ def test_twice_the_priority_is_half_the_executions(tmp_path):
                 infer(server, model)
 
         # Several for each model, so that it always has something to run.
-        with concurrent.futures.ThreadPoolExecutor(6) as pool:
-            list(pool.map(client, ["a", "b"] * 3))
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            list(pool.map(client, ["a", "b"] * 8))
         done = {model: stats(server, model)["execution_count"] for model in "ab"}
         assert 1.8 <= done["a"] / done["b"] <= 2.2, done
 
