@@ -321,6 +321,7 @@ BAD = {
     "options of no stream": ("stream_options", dict(stream_options={"include_usage": True})),
     "a bias outside the vocabulary": ("logit_bias.99999999", dict(logit_bias={"99999999": 1})),
     "store": ("store", dict(store=True)),
+    "a long bad word": ("bad_words", dict(extra_body={"bad_words": ["x" * 5000]})),
     "the name of a form": ("response_format.json_schema.name", dict(
         response_format={"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}})),
     "functions": ("functions", dict(functions=[{"name": "f"}])),
@@ -359,6 +360,22 @@ def test_more_errors(client):
     assert "input[1]" in caught.value.message
     with pytest.raises(openai.BadRequestError, match="384 dimensions"):
         client.embeddings.create(model="minilm", input="x", dimensions=12)
+
+
+def test_a_text_of_megabytes_holds_nobody_up(client, full_server):
+    """It was read to its end, half a minute in which the model took no other call."""
+    huge = "hello world, some text. " * 1_000_000
+    start = time.monotonic()
+    for ask in (lambda: chat(client, [{"role": "user", "content": huge}]),
+                lambda: client.completions.create(model="smollm2", prompt=["fine", huge]),
+                lambda: client.embeddings.create(model="minilm", input=[huge])):
+        with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
+            ask()
+        assert caught.value.code == "context_length_exceeded"
+    for model, name in (("smollm2", "text_input"), ("minilm", "text")):
+        answer = httpx.post(full_server.url(f"/v2/models/{model}/generate"), json={name: huge}, timeout=60)
+        assert answer.status_code == 400 and "more" in answer.json()["error"], answer.text[:300]
+    assert time.monotonic() - start < 15
 
 
 def test_a_client_that_leaves_frees_the_model(client, full_server):

@@ -84,8 +84,7 @@ impl TextDoor {
             return Err(OpenAiError::invalid("model", text));
         };
         let prompt = call.render(template)?;
-        let ids = self.tokenizer.encode(&prompt, false);
-        let ids = ids.map_err(|e| OpenAiError::invalid("messages", e.to_string()))?;
+        let ids = self.ids("messages", &prompt, false)?;
         let mut ask = self.ask("messages", ids, call.max_tokens, &call.common)?;
         ask.guide = if call.tools.forced() { call.tools.guide() } else { call.format };
         let tools = match call.tools.usable() {
@@ -114,8 +113,8 @@ impl TextDoor {
         for prompt in call.prompts {
             let (ids, text) = match prompt {
                 Text::Text(text) => {
-                    let ids = self.tokenizer.encode(&text, true);
-                    (ids.map_err(|e| OpenAiError::invalid("prompt", e.to_string()))?, Some(text))
+                    let ids = self.ids("prompt", &text, true)?;
+                    (ids, Some(text))
                 }
                 Text::Ids(ids) => (ids, None),
             };
@@ -132,6 +131,17 @@ impl TextDoor {
         }
         let style = self.style(Kind::Completion, &call.common, Vec::new(), false);
         Ok(Prepared { style, asks, echoes })
+    }
+
+    /// The tokens of a text, unless it is far too long.
+    fn ids(&self, param: &str, text: &str, special: bool) -> Result<Vec<u32>> {
+        let most = self.max_context;
+        if self.tokenizer.exceeds(text, most) {
+            let text =
+                format!("This model's maximum context length is {most} tokens, however '{param}' has more.");
+            return Err(OpenAiError::invalid(param, text).with_code("context_length_exceeded"));
+        }
+        self.tokenizer.encode(text, special).map_err(|e| OpenAiError::invalid(param, e.to_string()))
     }
 
     fn style(&self, kind: Kind, common: &Common, tools: Vec<String>, single_call: bool) -> Style {
