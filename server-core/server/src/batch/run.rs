@@ -33,7 +33,7 @@ const TICKS_TO_DISK: u32 = 20;
 /// How long a model may refuse a call for want of room before the run ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// What is to be done.
 pub(super) struct Plan<'a> {
