@@ -47,13 +47,6 @@ __device__ __forceinline__ uint4 load_stream(const void* from) {
     return v;
 }
 
-// Calls memory into the second-level cache; whole multiples of 16 bytes.
-__device__ __forceinline__ void prefetch_l2(const void* from, int bytes) {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-#endif
-}
-
 // D += A (16x16, row-major) * B (16x8, column-major). With g = lane / 4 and c = lane % 4:
 // a0 (g, 2c..), a1 (g+8, 2c..), a2 (g, 2c+8..), a3 (g+8, 2c+8..); b0 (2c.., g), b1 (2c+8.., g);
 // d0, d1 (g, 2c..), d2, d3 (g+8, 2c..).
@@ -112,11 +105,5 @@ __device__ __forceinline__ void threads_sync(int id, int count) {
 }
 __device__ __forceinline__ void threads_arrive(int id, int count) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(count) : "memory");
-}
-// `bytes`, a multiple of 16, from memory to shared memory; counted against the barrier.
-__device__ __forceinline__ void copy_bulk(u32 to, const void* from, u32 bytes, u32 bar) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(bar)
-                 : "memory");
 }
 #endif

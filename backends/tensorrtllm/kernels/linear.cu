@@ -1,6 +1,6 @@
 // Products of weights with few rows: y[row] = W x[row] for at most 16 rows, at the speed of memory.
 //
-// Floor: the weight's n * k * 2 bytes once. A block owns 16 outputs and all of k; its warps take turns along k (128
+// Floor: the weight's n * k * 2 bytes once. A block owns 16 outputs and all of k; its warps take turns along k (64
 // elements each), so an output is always the same chain of additions, whatever the number of rows: results do not
 // depend on the company of a row.
 //
@@ -11,7 +11,7 @@
 enum Out { STORE, STORE_F32, ADD, SILU_MUL };
 
 constexpr int WARPS = 8;
-constexpr int GROUP = 128;
+constexpr int GROUP = 64;
 constexpr int STEPS = GROUP / 32;
 
 struct Weights {
@@ -39,11 +39,11 @@ __device__ __forceinline__ u32 scale_pair(u32 x, u32 w, float& squares) {
     return pack_bf16(lo * low_f32(w), hi * high_f32(w));
 }
 
-// TILES: groups of 8 rows. `stride`: outputs of a row of `out`. NORM: the rows are normalised on the way, y = W (x * norm) * rstd(x).
+// TILES: groups of 8 rows. `stride`: outputs of a row of `out`. `late`: the next kernel may start when the weights are read. NORM: the rows are normalised on the way, y = W (x * norm) * rstd(x).
 template <int TILES, int OUT, bool NORM>
 __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16* __restrict__ x,
                                        const u16* __restrict__ norm, float eps, void* __restrict__ out, int n, int k,
-                                       int rows, int stride, int mode) {
+                                       int rows, int stride, int late) {
     __shared__ float4 partial[WARPS][TILES][32];
     __shared__ float squares_of[WARPS][TILES * 8];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
@@ -59,15 +59,8 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
     Weights now, next;
     int group = warp;
     load_group(now, row0, row1, group * GROUP, group < groups ? k : 0);
-    if ((mode & 2) && threadIdx.x == 0) {
-        // The block's weights are called into the second-level cache while the kernel in front ends.
-        constexpr int OWN = OUT == SILU_MUL ? 8 : 16;
-        const int first = blockIdx.x * OWN, own = min(OWN, n - first);
-        prefetch_l2(weight + (size_t)first * k, own * k * 2);
-        if (OUT == SILU_MUL) prefetch_l2(weight + (size_t)(n + first) * k, own * k * 2);
-    }
     wait_for_inputs();
-    if (!(mode & 1)) let_dependents_start();
+    if (!late) let_dependents_start();
 
     float acc[TILES][4] = {};
     float squares[TILES] = {};
@@ -99,7 +92,7 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
         now = next;
     }
 
-    if (mode & 1) let_dependents_start();
+    if (late) let_dependents_start();
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
         partial[warp][t][lane] = make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
@@ -149,10 +142,10 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
 }
 
 #define SKINNY(NAME, TILES, OUT, NORM)                                                                                \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, 2)                                                       \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, 3)                                                       \
         NAME(const u16* weight, const u16* x, const u16* norm, float eps, void* out, int n, int k, int rows,          \
-             int stride, int mode) {                                                                                  \
-        skinny<TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride, mode);                                      \
+             int stride, int late) {                                                                                  \
+        skinny<TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride, late);                                      \
     }
 
 SKINNY(skinny8_norm, 1, STORE, true)

@@ -137,7 +137,7 @@ fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
 }
 
 pub(crate) fn decode() -> Outcome {
-    println!("| model | streams | context | ms a step | tokens/s | GB/s |\n|---|---|---|---|---|---|");
+    println!("| model | streams | context | ms a step | tokens/s | GB/s | ms of the GPU | us not hidden |\n|---|---|---|---|---|---|---|---|");
     for (name, config, tokens) in models() {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
         let mut random = Random(4);
@@ -153,8 +153,14 @@ pub(crate) fn decode() -> Outcome {
             let context = CONTEXT + steps / 2;
             let moved = weights + f64::from(streams) * context as f64 * kv;
             let rate = f64::from(streams) * 1e3 / ms;
-            println!("| {name} | {streams} | {context} | {ms:.3} | {rate:.0} | {:.0} |", moved / ms / 1e6);
             slots.iter().for_each(|s| driver.free(*s));
+            driver.forget();
+            let gpu = driver.executor.profile_size(streams as usize, context)?.milliseconds;
+            println!(
+                "| {name} | {streams} | {context} | {ms:.3} | {rate:.0} | {:.0} | {gpu:.3} | {:.0} |",
+                moved / ms / 1e6,
+                (ms - gpu) * 1e3
+            );
         }
         let (mut best, mut all) = (f64::MAX, Vec::new());
         for _ in 0..5 {
@@ -221,11 +227,8 @@ pub(crate) fn early() -> Outcome {
         ("none", EarlyLaunch::OFF),
         ("rows", EarlyLaunch { rows: true, ..EarlyLaunch::OFF }),
         ("products", EarlyLaunch { products: true, ..EarlyLaunch::OFF }),
+        ("all at once", EarlyLaunch { late: false, ..EarlyLaunch::ALL }),
         ("all", EarlyLaunch::ALL),
-        ("all, late", EarlyLaunch { late: true, ..EarlyLaunch::ALL }),
-        ("products, prefetch", EarlyLaunch { products: true, prefetch: true, ..EarlyLaunch::OFF }),
-        ("all, prefetch", EarlyLaunch { prefetch: true, ..EarlyLaunch::ALL }),
-        ("all, late, prefetch", EarlyLaunch { late: true, prefetch: true, ..EarlyLaunch::ALL }),
     ];
     println!("| model | early | ms, 1 stream | ms, 8 | ms, 16 |\n|---|---|---|---|---|");
     for (name, config, _) in models() {

@@ -135,6 +135,12 @@ impl Driver {
         &self.sequences[slot as usize].blocks
     }
 
+    /// Runs what was freed without any rows.
+    pub(crate) fn forget(&mut self) {
+        self.submit();
+        self.drain();
+    }
+
     /// Runs the step alone.
     pub(crate) fn step(&mut self) -> StepOutput {
         assert!(self.in_flight.is_empty());

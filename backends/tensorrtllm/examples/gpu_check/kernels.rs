@@ -2,7 +2,7 @@
 
 use half::bf16;
 use trireme_tensorrtllm::device::{Buffer, Device, Function, Grid, Stream, args};
-use trireme_tensorrtllm::kernels::{FewRows, Kernels, stream_shared_bytes};
+use trireme_tensorrtllm::kernels::{FewRows, Kernels};
 
 use crate::Outcome;
 use crate::random::{Random, bytes, distance, from_bytes};
@@ -48,12 +48,10 @@ pub(crate) fn run() -> Outcome {
     let kernels = Kernels::load(&device, 128)?;
     println!("GPU: {}, compute capability {:?}", device.name, device.capability);
     let mut b = Bench { device, stream, kernels, random: Random(1) };
-    for stream in [false, true] {
-        let Some(few) = (if stream { b.kernels.stream } else { Some(b.kernels.few) }) else { continue };
-        for (n, k) in [(16, 32), (48, 64), (1003, 576), (4096, 4096), (512, 14_336), (6144, 2048)] {
-            for rows in [1, 2, 7, 8, 9, 15, 16] {
-                skinny(&mut b, &few, stream, (n, k), rows)?;
-            }
+    let few = b.kernels.few;
+    for (n, k) in [(16, 32), (48, 64), (1003, 576), (4096, 4096), (512, 14_336), (6144, 2048)] {
+        for rows in [1, 2, 7, 8, 9, 15, 16] {
+            skinny(&mut b, &few, (n, k), rows)?;
         }
     }
     for (rows, size) in [(1, 64), (5, 576), (33, 4096), (3, 16_384)] {
@@ -72,7 +70,7 @@ fn f32s(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Products of few rows with everything that is fused around them; and a row's result in any company.
-fn skinny(b: &mut Bench, few: &FewRows, stream: bool, (n, k): (usize, usize), rows: usize) -> Outcome {
+fn skinny(b: &mut Bench, few: &FewRows, (n, k): (usize, usize), rows: usize) -> Outcome {
     let (w, weight) = b.bf16(n * k, 1.0 / (k as f32).sqrt());
     let (x, input) = b.bf16(rows * k, 1.0);
     let (g, gain) = b.bf16(k, 1.0);
@@ -93,22 +91,15 @@ fn skinny(b: &mut Bench, few: &FewRows, stream: bool, (n, k): (usize, usize), ro
     let wide = usize::from(rows > 8);
     let run = |function: Function, out: &Buffer, norm: u64, n: usize, outputs: usize, rows: usize| {
         let (weight, x, out) = (weight.at(0), input.at(0), out.at(0));
-        let (n, k, r, mode) = (n as i32, k as i32, rows as i32, 0i32);
+        let (n, k, r, late) = (n as i32, k as i32, rows as i32, 0i32);
         let tiles = (n as usize).div_ceil(outputs);
-        let of_stream = Grid {
-            shared: stream_shared_bytes(rows > 8),
-            ..grid((tiles.min(b.device.multiprocessors), 1, 1), 288)
-        };
         // SAFETY: the arguments are those of the kernel, the buffers have its sizes.
         unsafe {
-            match stream {
-                true => function.launch(&b.stream, of_stream, args![weight, x, norm, eps, out, n, k, r, n]),
-                false => function.launch(
-                    &b.stream,
-                    grid((tiles, 1, 1), 256),
-                    args![weight, x, norm, eps, out, n, k, r, n, mode],
-                ),
-            }
+            function.launch(
+                &b.stream,
+                grid((tiles, 1, 1), 256),
+                args![weight, x, norm, eps, out, n, k, r, n, late],
+            )
         }
     };
     let name = |what: &str| format!("{what} {n} x {k}, {rows} rows");

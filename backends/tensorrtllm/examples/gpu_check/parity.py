@@ -33,7 +33,7 @@ MODELS = {
     "head-80": base(head_dim=80, num_key_value_heads=4),
     "head-96-bias": qwen2(head_dim=96),
     "head-256": base(head_dim=256, num_attention_heads=2, num_key_value_heads=1),
-    "tied-12-heads": base(num_attention_heads=12, num_key_value_heads=1, tie_word_embeddings=True),
+    "tied-12-heads": base(hidden_size=384, num_attention_heads=12, num_key_value_heads=1, tie_word_embeddings=True),
     "qwen3": base(architectures=["Qwen3ForCausalLM"], model_type="qwen3", head_dim=128),
     "mistral-window": base(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=100),
     "qwen2-window": qwen2(use_sliding_window=True, sliding_window=40, max_window_layers=1),
@@ -52,10 +52,10 @@ def entropy(logits):
     return float(-(p.exp() * p).sum(-1).mean())
 
 
-def randomise(model, config, gain, seed):
+def randomise(model, config, gain, spread, seed):
     g = torch.Generator(device="cuda").manual_seed(seed)
     h, v = config["hidden_size"], config["vocab_size"]
-    spread = math.sqrt(2 * (math.log(v) - 3))
+    spread *= math.sqrt(2 * (math.log(v) - 3))
     for name, p in model.named_parameters():
         rand = torch.randn(p.shape, generator=g, device="cuda")
         if "norm" in name:
@@ -84,18 +84,18 @@ def make(root):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(d), dtype=torch.bfloat16)
         rng = np.random.default_rng(i)
         ids = lambda n: rng.integers(3, config["vocab_size"], n).tolist()
-        for gain in (1, 4, 12, 24, 48, 96):
-            randomise(model, config, gain, 100 + i)
+        for spread, gain in [(1, g) for g in (1, 4, 12, 24, 48, 96)] + [(1.1, 96), (1.2, 96), (1.3, 96)]:
+            randomise(model, config, gain, spread, 100 + i)
             with torch.no_grad():
                 e = entropy(model(torch.tensor([ids(400)], device="cuda")).logits[0].float())
             if 2 <= e <= 4:
                 break
-        print(f"{name}: mean entropy {e:.2f} nats, gain {gain}", flush=True)
+        print(f"{name}: mean entropy {e:.2f} nats, gain {gain}, spread {spread}", flush=True)
         tensors = {k: v.contiguous() for k, v in model.state_dict().items()
                    if not (config["tie_word_embeddings"] and k == "lm_head.weight") and "rotary" not in k}
         save_file(tensors, str(d / "model.safetensors"))
         large = config["vocab_size"] > 10000
-        lengths = [500, 1, 33, 200] if large else [700, 1, 33, 200, 300, 130, 97, 640]
+        lengths = [500, 1, 33, 200] if large else [480, 1, 33, 200, 300, 130, 97, 860]
         # The second: what is read in pieces of 7 is the first two.
         texts = [ids(int(n)) for n in rng.integers(1, 90, 17 if large else 40)]
         (d / "prompts.json").write_text(json.dumps(dict(prompts=[ids(n) for n in lengths], texts=texts, ways=i == 0)))
@@ -168,7 +168,7 @@ def score(mode, reference, half=None, limit=None):
         for ids, first, rows in mode.parts[:limit]:
             x = torch.tensor([ids], device="cuda")
             ref = reference(x).logits[0, first:].float()
-            got = torch.from_numpy(np.ascontiguousarray(rows)).cuda()
+            got = torch.tensor(np.array(rows), device="cuda")
             ours.append(divergence(ref, got))
             flipped += flips(ref, got)
             if half is not None:

@@ -86,7 +86,6 @@ fn one(dir: &Path) -> Outcome {
         ("cublaslt", Options { skinny_rows: 0, ..base.clone() }),
         ("tuned", Options { tune: true, ..base.clone() }),
         ("mma-prefill", Options { sm90_prefill: false, ..base.clone() }),
-        ("no-stream", Options { stream: false, ..base.clone() }),
         ("deterministic", Options { deterministic: true, ..base.clone() }),
     ] {
         let mut driver = load(&options)?;
@@ -240,6 +239,8 @@ fn generate(driver: &mut Driver, prompts: &[Tokens], two: bool) -> Judged {
     (0..prompts.len()).for_each(|slot| driver.free(slot as u32));
     // The logits behind the last token of a text are not known.
     let first = prompts.iter().map(|p| p.len() - 1).collect();
-    texts.iter_mut().for_each(|text| drop(text.pop()));
+    for text in &mut texts {
+        text.pop();
+    }
     Judged { sequences: texts, first, logits }
 }

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(groups: Value, there: usize) -> Result<Vec<i32>, String> {
+    fn of(groups: Value, there: usize) -> std::result::Result<Vec<i32>, String> {
         let config = json!({ "instance_group": groups });
         of_groups(&config, there).map(|gpus| gpus.into_iter().collect()).map_err(|e| e.to_string())
     }

@@ -82,7 +82,7 @@ mod tests {
     use serde_json::json;
     use trireme_llm::params::PARAMETERS;
 
-    fn of(cuda: Value, params: &[(&str, &str)], server: Option<bool>) -> Result<Graphs, String> {
+    fn of(cuda: Value, params: &[(&str, &str)], server: Option<bool>) -> std::result::Result<Graphs, String> {
         let config = json!({"optimization": {"cuda": cuda}});
         let params =
             Parameters::read(&[PARAMETERS, super::super::PARAMETERS], params.iter().copied()).unwrap();
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_models_names_count_more_than_the_servers_and_agree() {
-        let on = |g: Result<Graphs, String>| g.map(|g| g.on);
+        let on = |g: std::result::Result<Graphs, String>| g.map(|g| g.on);
         assert_eq!(on(of(Value::Null, &[], None)), Ok(true));
         assert_eq!(on(of(Value::Null, &[], Some(false))), Ok(false));
         assert_eq!(on(of(Value::Null, &[("use_cuda_graph", "true")], Some(false))), Ok(true));

@@ -32,7 +32,7 @@ impl OfflineModel {
         let params = Parameters::read(&tables, given).map_err(|e| Error::invalid(e.to_string()))?;
         let path = if path.is_dir() { params.checkpoint(&version(path)) } else { path.to_owned() };
         let checkpoint = Checkpoint::open_as(&path, params.text("load_format"))
-            .map_err(|e| Error::invalid(format!("{}: {e}", path.display())))?;
+            .map_err(|e| Error::invalid(e.to_string()))?;
         load::decoder(&checkpoint)?;
         let graphs = graphs::of_model(config, &params, None)?;
         let batch = config["max_batch_size"].as_u64().and_then(|n| usize::try_from(n).ok());

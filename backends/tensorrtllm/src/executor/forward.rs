@@ -7,9 +7,7 @@ use super::profile::Part;
 use crate::device::{Grid, Stream, args};
 use crate::error::Result;
 use crate::gemm::{Gemm, Kind, Product};
-use crate::kernels::{
-    FewRows, Kernels, prefill_shared_bytes, prefill_sm90_shared_bytes, stream_shared_bytes,
-};
+use crate::kernels::{Kernels, prefill_shared_bytes, prefill_sm90_shared_bytes};
 use crate::model::Weights;
 use crate::state::{DeviceState, DeviceStateArgs};
 
@@ -148,12 +146,7 @@ enum Out {
 
 /// How many parts a sequence's attention is split into at most, for so many rows: about eight blocks a
 /// multiprocessor. Where results must not depend on the number of rows, always the same.
-pub(super) fn attention_parts(
-    rows: usize,
-    groups: usize,
-    multiprocessors: usize,
-    deterministic: bool,
-) -> usize {
+pub(super) fn attention_parts(rows: usize, groups: usize, multiprocessors: usize, deterministic: bool) -> usize {
     if deterministic {
         return 8;
     }
@@ -261,14 +254,7 @@ impl Net {
     }
 
     /// A product of any number of rows, 16 at a time: each row is computed as it would be alone.
-    fn by_few(
-        &self,
-        stream: &Stream,
-        l: Linear,
-        rows: usize,
-        (x, out): (u64, u64),
-        stride: usize,
-    ) -> Result<()> {
+    fn by_few(&self, stream: &Stream, l: Linear, rows: usize, (x, out): (u64, u64), stride: usize) -> Result<()> {
         let bytes = if l.out == Out::StoreF32 { 4 } else { 2 };
         (0..rows).step_by(SKINNY_MAX).try_for_each(|first| {
             let (x, out) = (x + (first * l.k * 2) as u64, out + (first * stride * bytes) as u64);
@@ -285,38 +271,22 @@ impl Net {
         (x, out): (u64, u64),
         stride: usize,
     ) -> Result<()> {
-        let wide = rows > 8;
-        let pick = |k: &FewRows| {
-            let pair = match l.out {
-                Out::Store => k.norm,
-                Out::StoreF32 => k.norm_f32,
-                Out::SiluMul => k.norm_silu_mul,
-                Out::Add => k.add,
-            };
-            pair[usize::from(wide)]
+        let few = &self.kernels.few;
+        let pair = match l.out {
+            Out::Store => few.norm,
+            Out::StoreF32 => few.norm_f32,
+            Out::SiluMul => few.norm_silu_mul,
+            Out::Add => few.add,
         };
+        let function = pair[usize::from(rows > 8)];
         let outputs = if l.out == Out::SiluMul { 8 } else { 16 };
         let tiles = l.n.div_ceil(outputs);
         let eps = self.weights.config.rms_norm_eps;
         let (n, k, rows, stride) = (l.n as i32, l.k as i32, rows as i32, stride as i32);
-        let mode = i32::from(self.early.late) | i32::from(self.early.prefetch) << 1;
-        let early = self.early.products;
-        if let Some(kernels) = &self.kernels.stream {
-            let blocks = (tiles.min(self.multiprocessors), 1, 1);
-            let grid = Grid { blocks, threads: 288, shared: stream_shared_bytes(wide), early };
-            let arguments = args![l.weight, x, l.norm, eps, out, n, k, rows, stride];
-            // SAFETY: the arguments are those of the `stream` kernels; matrices have the sizes of the model.
-            return unsafe { pick(kernels).launch(stream, grid, arguments) };
-        }
-        let grid = Grid { early, ..self.grid((tiles, 1, 1), 256) };
+        let late = i32::from(self.early.late);
+        let grid = Grid { early: self.early.products, ..self.grid((tiles, 1, 1), 256) };
         // SAFETY: the arguments are those of the `skinny` kernels; matrices have the sizes of the model.
-        unsafe {
-            pick(&self.kernels.few).launch(
-                stream,
-                grid,
-                args![l.weight, x, l.norm, eps, out, n, k, rows, stride, mode],
-            )
-        }
+        unsafe { function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, late]) }
     }
 
     /// Norm of all rows, or of those at `rows`.
@@ -397,9 +367,7 @@ impl Net {
             // SAFETY: the arguments are those of `attention_decode`.
             unsafe { self.kernels.attention_decode.launch(stream, grid, args![arguments])? };
         }
-        if rows.num_tiles > 0
-            && let (Some(kernel), Some(map)) = (&self.kernels.attention_prefill_sm90, b.kv_map)
-        {
+        if rows.num_tiles > 0 && let (Some(kernel), Some(map)) = (&self.kernels.attention_prefill_sm90, b.kv_map) {
             let arguments = PrefillArgs90 {
                 qkv: b.qkv.at(0),
                 out: b.attended.at(0),

@@ -25,11 +25,9 @@ pub struct Options {
     pub decode_sizes: Vec<usize>,
     /// Which kernels may start before the one in front has ended.
     pub early: EarlyLaunch,
-    /// Whether products of few rows use Hopper's copy engine where they can.
-    pub stream: bool,
     /// Whether prefill attention uses Hopper's own instructions where it can.
     pub sm90_prefill: bool,
-    /// Most rows for which the kernels for few rows are taken instead of cuBLASLt, at most 16.
+    /// Most rows for which the kernels for few rows are taken instead of cuBLASLt, at most 16. From 9 on cuBLASLt is faster.
     pub skinny_rows: usize,
     /// Whether a row's result is the same to the last bit in any company.
     pub deterministic: bool,
@@ -44,15 +42,14 @@ pub struct EarlyLaunch {
     pub rows: bool,
     /// The products of few rows.
     pub products: bool,
-    /// A product calls its weights into the cache while it waits.
-    pub prefetch: bool,
     /// A product lets the next kernel start when it has read its weights, not at its own start.
     pub late: bool,
 }
 
 impl EarlyLaunch {
-    pub const OFF: Self = Self { rows: false, products: false, prefetch: false, late: false };
-    pub const ALL: Self = Self { rows: true, products: true, prefetch: false, late: false };
+    pub const OFF: Self = Self { rows: false, products: false, late: false };
+    /// What was fastest on Hopper: docs/performance.md.
+    pub const ALL: Self = Self { rows: true, products: true, late: true };
 }
 
 impl Default for Options {
@@ -69,9 +66,8 @@ impl Default for Options {
             first_graphs: Vec::new(),
             decode_sizes: Vec::new(),
             early: EarlyLaunch::ALL,
-            stream: true,
             sm90_prefill: true,
-            skinny_rows: 16,
+            skinny_rows: 8,
             deterministic: false,
             tune: true,
         }

@@ -153,35 +153,39 @@ impl CudaExecutor {
         let mut out = Vec::new();
         let mut before = 0;
         for rows in self.decode_buckets().to_vec() {
-            let (list, samples) = self.profile_rows(rows, context)?;
-            let still = Samples { advance: 0, ..samples };
-            let (free, _) = self.device().memory()?;
-            let device = self.device().clone();
-            let graphs = self.uses_graphs();
-            let (net, stream) = self.net_and_stream();
-            // A first time outside of a recording: it may load code.
-            decode_step(stream, net, &list, &still)?;
-            stream.synchronize()?;
-            let graph = match graphs {
-                true => {
-                    let capture = Capture::begin(stream)?;
-                    decode_step(stream, net, &list, &still)?;
-                    Some(capture.finish(&device)?)
-                }
-                false => None,
-            };
-            let graph_bytes = free.saturating_sub(device.memory()?.0);
-            let microseconds = self.time(|net, stream| match &graph {
-                // SAFETY: all that the graph names belongs to this executor.
-                Some(graph) => unsafe { graph.launch(stream) },
-                None => decode_step(stream, net, &list, &still),
-            })?;
-            let taken = rows - before;
-            let padding = (taken - 1) as f64 / 2.0 / rows as f64;
-            out.push(SizeRow { rows, padding, graph_bytes, milliseconds: microseconds / 1e3 });
+            let padding = (rows - before - 1) as f64 / 2.0 / rows as f64;
+            out.push(SizeRow { padding, ..self.profile_size(rows, context)? });
             before = rows;
         }
         Ok(out)
+    }
+
+    /// The same of one size, starts back to back: what of a step is the GPU's.
+    pub fn profile_size(&mut self, rows: usize, context: usize) -> Result<SizeRow> {
+        let (list, samples) = self.profile_rows(rows, context)?;
+        let still = Samples { advance: 0, ..samples };
+        let (free, _) = self.device().memory()?;
+        let device = self.device().clone();
+        let graphs = self.uses_graphs();
+        let (net, stream) = self.net_and_stream();
+        // A first time outside of a recording: it may load code.
+        decode_step(stream, net, &list, &still)?;
+        stream.synchronize()?;
+        let graph = match graphs {
+            true => {
+                let capture = Capture::begin(stream)?;
+                decode_step(stream, net, &list, &still)?;
+                Some(capture.finish(&device)?)
+            }
+            false => None,
+        };
+        let graph_bytes = free.saturating_sub(device.memory()?.0);
+        let microseconds = self.time(|net, stream| match &graph {
+            // SAFETY: all that the graph names belongs to this executor.
+            Some(graph) => unsafe { graph.launch(stream) },
+            None => decode_step(stream, net, &list, &still),
+        })?;
+        Ok(SizeRow { rows, padding: 0.0, graph_bytes, milliseconds: microseconds / 1e3 })
     }
 
     /// Bytes that a copy on the GPU reads and writes in a second: what other rates are held against.

@@ -62,9 +62,6 @@ impl CudaExecutor {
         let most_parts = (1..=slots).map(part_rows).max().unwrap_or(1);
         let parts_bytes = most_parts * 8 * (c.head_dim + 2) * 4;
         let mut kernels = Kernels::load(&device, c.head_dim)?;
-        if !options.stream {
-            kernels.stream = None;
-        }
         if !options.sm90_prefill {
             kernels.attention_prefill_sm90 = None;
         }

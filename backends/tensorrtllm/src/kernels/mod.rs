@@ -27,8 +27,6 @@ macro_rules! kernel_table {
         pub struct Kernels {
             $($(pub $name: Function,)+)+
             pub attention_decode: Function,
-            /// Products of few rows with Hopper's copy engine, where it is there.
-            pub stream: Option<FewRows>,
             pub few: FewRows,
             pub attention_prefill: Function,
             /// On Hopper's own products, where there is such a kernel.
@@ -47,13 +45,8 @@ macro_rules! kernel_table {
                 if let Some(function) = &sm90 {
                     function.allow_shared(prefill_sm90_shared_bytes(head_dim))?;
                 }
-                let stream = (device.capability.0 >= 9).then(|| FewRows::load(&of, "linear_sm90", "stream")).transpose()?;
-                if let Some(stream) = &stream {
-                    stream.allow_shared()?;
-                }
                 let loaded = Self {
-                    stream,
-                    few: FewRows::load(&of, "linear", "skinny")?,
+                    few: FewRows::load(&of)?,
                     $($($name: of($module, stringify!($name))?,)+)+
                     attention_decode: of("attention_decode", &format!("attention_decode_{head_dim}"))?,
                     attention_prefill: of("attention_prefill", &format!("attention_prefill_{head_dim}"))?,
@@ -82,9 +75,9 @@ pub struct FewRows {
 }
 
 impl FewRows {
-    fn load(of: &impl Fn(&str, &str) -> Result<Function>, module: &str, stem: &str) -> Result<Self> {
+    fn load(of: &impl Fn(&str, &str) -> Result<Function>) -> Result<Self> {
         let pair = |what: &str| -> Result<[Function; 2]> {
-            Ok([of(module, &format!("{stem}8_{what}"))?, of(module, &format!("{stem}16_{what}"))?])
+            Ok([of("linear", &format!("skinny8_{what}"))?, of("linear", &format!("skinny16_{what}"))?])
         };
         Ok(Self {
             norm: pair("norm")?,
@@ -93,20 +86,6 @@ impl FewRows {
             add: pair("add")?,
         })
     }
-
-    fn allow_shared(&self) -> Result<()> {
-        for pair in [self.norm, self.norm_f32, self.norm_silu_mul, self.add] {
-            for (function, wide) in pair.iter().zip([false, true]) {
-                function.allow_shared(stream_shared_bytes(wide))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Shared memory of a block of `stream`: its stages of 16 rows by 512, each row 64 bytes longer.
-pub fn stream_shared_bytes(wide: bool) -> usize {
-    (if wide { 5 } else { 6 }) * 16 * 1088
 }
 
 /// Shared memory of a block of prefill attention: two tiles of keys and of values.

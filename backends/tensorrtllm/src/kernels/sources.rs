@@ -20,9 +20,8 @@ macro_rules! module {
     };
 }
 
-pub const MODULES: [Module; 8] = [
+pub const MODULES: [Module; 7] = [
     module!("linear"),
-    module!("linear_sm90"),
     module!("rows"),
     module!("attention_decode"),
     module!("attention_prefill"),
@@ -32,7 +31,7 @@ pub const MODULES: [Module; 8] = [
 ];
 
 /// Kernels that each step spends its time in: none may spill registers.
-pub const HOT: [&str; 26] = [
+pub const HOT: [&str; 18] = [
     "skinny8_norm",
     "skinny16_norm",
     "skinny8_norm_f32",
@@ -41,14 +40,6 @@ pub const HOT: [&str; 26] = [
     "skinny16_norm_silu_mul",
     "skinny8_add",
     "skinny16_add",
-    "stream8_norm",
-    "stream16_norm",
-    "stream8_norm_f32",
-    "stream16_norm_f32",
-    "stream8_norm_silu_mul",
-    "stream16_norm_silu_mul",
-    "stream8_add",
-    "stream16_add",
     "rms_norm",
     "silu_mul",
     "rope_write",

@@ -9,9 +9,9 @@ use anyhow::{Context, bail};
 use trireme_runtime::{Core, LogLevel};
 use trireme_telemetry::{LogOptions, MetricOptions, Registry};
 
-use crate::checkpoint::{CHECKPOINT_BACKEND, CheckpointRepository};
+use crate::checkpoint::{CheckpointRepository, checkpoint_backend};
 use crate::cli::{Batch, Command, Serve};
-use crate::settings::core_options;
+use crate::settings::{backend_directory, core_options};
 
 /// Calls in the core at a time that keep an engine full where its configuration says less.
 const AT_LEAST: usize = 256;
@@ -33,9 +33,12 @@ impl Models {
             ..LogOptions::default()
         };
         trireme_telemetry::init_logging(&log).context("the log")?;
+        let mut stand_in = None;
         let checkpoint = match &flags.checkpoint {
             Some(path) => {
-                Some(CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND)?)
+                let (backend, other) = checkpoint_backend(&backend_directory(flags.backend_directory.as_deref())?);
+                stand_in = other;
+                Some(CheckpointRepository::of(path, flags.model_name.as_deref(), backend)?)
             }
             None if flags.model_name.is_some() => {
                 bail!("--model-name needs a checkpoint: trireme batch CHECKPOINT --model-name NAME")
@@ -45,6 +48,7 @@ impl Models {
         let mut serve = serve_flags(flags)?;
         if let Some(checkpoint) = &checkpoint {
             serve.model_repository = vec![checkpoint.path()];
+            serve.backend_fallback.extend(stand_in.map(|(from, to)| format!("{from}={to}")));
         }
         let registry: &'static Registry =
             Box::leak(Box::new(Registry::with_options(MetricOptions::default())));
