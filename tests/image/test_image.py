@@ -33,8 +33,8 @@ def podman(*arguments, check=True, timeout=120):
 
 
 @contextlib.contextmanager
-def container(*arguments, options=()):
-    name = podman("run", "--detach", "--network=host", *HARDENED, "--volume", f"{MODELS}:/models:ro", *options, IMAGE, *arguments)
+def container(*arguments, options=(), network="host"):
+    name = podman("run", "--detach", f"--network={network}", *HARDENED, "--volume", f"{MODELS}:/models:ro", *options, IMAGE, *arguments)
     try:
         yield name
     finally:
@@ -96,7 +96,7 @@ def test_upstreams_ports_and_places_are_the_defaults():
     assert config["User"] == "1000:1000" and config["StopSignal"] == "SIGTERM"
     assert set(config["ExposedPorts"]) == {"8000/tcp", "8001/tcp", "8002/tcp"}
     assert {"title", "description", "licenses", "version"} <= {label.rsplit(".", 1)[1] for label in config["Labels"]}
-    with container(options=["--network=none"]) as name:
+    with container(network="none") as name:
         end = time.monotonic() + 120
         while podman("exec", name, "/opt/trireme/bin/trireme", "healthcheck", check=False).returncode:
             assert time.monotonic() < end, podman("logs", name, check=False).stderr

@@ -94,9 +94,11 @@ const HISTOGRAMS: &[(&str, &str, Kept)] = &[
         "Duration from request to first response in milliseconds",
         |m| m.first_response.get(),
     ),
-    ("trireme_queue_duration_ms", "How long answered requests waited for an instance, in milliseconds", |m| {
-        m.queue.as_ref()
-    }),
+    (
+        "trireme_queue_duration_ms",
+        "How long answered requests waited for an instance, in milliseconds",
+        |m| m.queue.as_ref(),
+    ),
 ];
 
 /// Writes every family that has a value; `now` is the monotonic time in nanoseconds.

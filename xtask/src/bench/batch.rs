@@ -95,7 +95,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 
 fn line((at, text): (usize, &String)) -> String {
     let body = json!({ "model": "minilm", "input": text });
-    format!("{}\n", json!({ "custom_id": format!("c{at}"), "method": "POST", "url": "/v1/embeddings", "body": body }))
+    format!(
+        "{}\n",
+        json!({ "custom_id": format!("c{at}"), "method": "POST", "url": "/v1/embeddings", "body": body })
+    )
 }
 
 fn is_good(line: &str) -> bool {

@@ -49,7 +49,9 @@ pub(crate) struct Args {
 fn pinned(text: &str) -> Result<String, String> {
     let digest = text.split_once("@sha256:").map(|(_, digest)| digest);
     match digest {
-        Some(digest) if digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
+        Some(digest)
+            if digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+        {
             Ok(text.to_owned())
         }
         _ => Err("the base is named by its digest: IMAGE@sha256: and 64 hexadecimal digits".to_owned()),
@@ -66,7 +68,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     image.context(workspace, &built)?;
     let digest = image.build()?;
     let size = image.size()?;
-    println!("image     {} ({:.1} MiB), {digest}", workspace.shown(&image.folder.join("oci")), mebibytes(size));
+    println!(
+        "image     {} ({:.1} MiB), {digest}",
+        workspace.shown(&image.folder.join("oci")),
+        mebibytes(size)
+    );
     println!("archive   {} (podman load -i, docker load -i)", workspace.shown(&image.archive()));
     println!("SBOM      {}", workspace.shown(&image.folder.join("sbom.cdx.json")));
     if size > MOST_BYTES {
@@ -161,7 +167,10 @@ impl Image {
         copy(&built.server.with_file_name("trireme-plan"), &bin.join("trireme-plan"))?;
         for name in backends(&built.backends)? {
             let library = format!("libtrireme_{name}.so");
-            copy(&built.backends.join(&name).join(&library), &bin.join("backends").join(&name).join(&library))?;
+            copy(
+                &built.backends.join(&name).join(&library),
+                &bin.join("backends").join(&name).join(&library),
+            )?;
         }
         copy(&workspace.root.join("LICENSE"), &dist.join("LICENSE"))?;
         let base = self.base()?;
@@ -292,7 +301,8 @@ fn bundle(base: &Path) -> Result<Vec<u8>> {
     for entry in tar::Archive::new(fs::File::open(base)?).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
-        let is_one = path.extension().is_some_and(|end| end == "crt") && path.to_string_lossy().contains("/mozilla/");
+        let is_one =
+            path.extension().is_some_and(|end| end == "crt") && path.to_string_lossy().contains("/mozilla/");
         if is_one {
             let mut text = Vec::new();
             entry.read_to_end(&mut text)?;

@@ -69,14 +69,23 @@ pub(super) fn write(workspace: &Workspace, debs: &Path, backends: &[String]) -> 
 /// The crates that are linked: over normal dependencies from the program and the backends.
 fn crates(workspace: &Workspace, backends: &[String]) -> Result<Vec<Value>> {
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["metadata", "--locked", "--format-version", "1", "--filter-platform", "x86_64-unknown-linux-gnu"]);
+    cargo.args([
+        "metadata",
+        "--locked",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        "x86_64-unknown-linux-gnu",
+    ]);
     let metadata: Metadata = serde_json::from_str(&process::output(&mut cargo, "cargo metadata")?)?;
-    let nodes: BTreeMap<&str, &Node> = metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+    let nodes: BTreeMap<&str, &Node> =
+        metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
     let shipped = |one: &&Crate| {
         let backend = workspace.packages.iter().find(|package| package.name == one.name);
         let backend = backend.and_then(|package| package.backend_name(&workspace.root));
         one.source.is_none()
-            && (one.name == "trireme" || backend.is_some_and(|name| backends.iter().any(|known| known == name)))
+            && (one.name == "trireme"
+                || backend.is_some_and(|name| backends.iter().any(|known| known == name)))
     };
     let mut open: Vec<&str> = metadata.packages.iter().filter(shipped).map(|one| one.id.as_str()).collect();
     let mut linked: BTreeSet<&str> = BTreeSet::new();
@@ -89,7 +98,8 @@ fn crates(workspace: &Workspace, backends: &[String]) -> Result<Vec<Value>> {
         open.extend(normal.map(|edge| edge.pkg.as_str()));
     }
     let sums = checksums(workspace)?;
-    let mut found: Vec<&Crate> = metadata.packages.iter().filter(|one| linked.contains(one.id.as_str())).collect();
+    let mut found: Vec<&Crate> =
+        metadata.packages.iter().filter(|one| linked.contains(one.id.as_str())).collect();
     found.sort_unstable_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
     Ok(found
         .into_iter()

@@ -20,7 +20,8 @@ pub(super) fn install(workspace: &Workspace, tests: &Path) -> Result<PathBuf> {
     let mut wanted = KSERVE.to_owned();
     for file in FILES {
         let from = tests.join("types").join(file);
-        wanted.push_str(&fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?);
+        wanted
+            .push_str(&fs::read_to_string(&from).with_context(|| format!("cannot read {}", from.display()))?);
     }
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(folder);

@@ -149,7 +149,8 @@ impl EmbedInstance {
         }
         let mut rows: Vec<Vec<f32>> = Vec::with_capacity(texts.len());
         for (texts, owners) in texts.chunks(MAX_BATCH as usize).zip(owners.chunks(MAX_BATCH as usize)) {
-            if owners.iter().all(|owner| asked.get(*owner).is_none_or(|(request, _)| request.is_cancelled())) {
+            if owners.iter().all(|owner| asked.get(*owner).is_none_or(|(request, _)| request.is_cancelled()))
+            {
                 rows.extend(texts.iter().map(|_| Vec::new()));
                 continue;
             }

@@ -24,9 +24,10 @@ pub struct OpenAiAnswer {
 ///
 /// `path` is `/v1/chat/completions` or another one that models answer; `id` is the request's, as backends know it.
 pub async fn openai_call(core: &Core, path: &str, id: String, body: Bytes) -> OpenAiAnswer {
-    answer(core, path, id, body)
-        .await
-        .unwrap_or_else(|failure| OpenAiAnswer { status: failure.status.as_u16(), body: error_object(&failure) })
+    answer(core, path, id, body).await.unwrap_or_else(|failure| OpenAiAnswer {
+        status: failure.status.as_u16(),
+        body: error_object(&failure),
+    })
 }
 
 async fn answer(core: &Core, path: &str, id: String, body: Bytes) -> Result<OpenAiAnswer, Failure> {

@@ -133,7 +133,9 @@ mod tests {
 
     #[test]
     fn a_body_is_handed_on_as_it_was_written() {
-        let call = read(r#"{"custom_id": "a", "method": "POST", "url": "/v1/x", "body": {"z": 1.50,  "a": "\u00fc"}}"#);
+        let call = read(
+            r#"{"custom_id": "a", "method": "POST", "url": "/v1/x", "body": {"z": 1.50,  "a": "\u00fc"}}"#,
+        );
         let body = Bytes::from_static(br#"{"z": 1.50,  "a": "\u00fc"}"#);
         assert_eq!(call, Ok(Call { custom_id: "a".to_owned(), url: "/v1/x".to_owned(), body }));
     }

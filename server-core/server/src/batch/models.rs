@@ -27,11 +27,8 @@ pub(super) struct Models {
 
 impl Models {
     pub(super) fn load(flags: &Batch) -> anyhow::Result<Self> {
-        let log = LogOptions {
-            info: flags.log_verbose > 0,
-            verbose: flags.log_verbose,
-            ..LogOptions::default()
-        };
+        let log =
+            LogOptions { info: flags.log_verbose > 0, verbose: flags.log_verbose, ..LogOptions::default() };
         trireme_telemetry::init_logging(&log).context("the log")?;
         let mut stand_in = None;
         let checkpoint = match &flags.checkpoint {
@@ -68,7 +65,10 @@ impl Models {
             let entries = self.core.index(false).into_iter().filter(|entry| !entry.reason.is_empty());
             let reasons: Vec<String> =
                 entries.map(|entry| format!("model '{}': {}", entry.name, entry.reason)).collect();
-            bail!("not all models can be loaded (--load-model names those that are needed)\n{}", reasons.join("\n"));
+            bail!(
+                "not all models can be loaded (--load-model names those that are needed)\n{}",
+                reasons.join("\n")
+            );
         }
         if self.core.openai_models().is_empty() {
             bail!("no model answers calls of OpenAI's API, which the lines of a batch are");

@@ -120,7 +120,9 @@ mod tests {
         let line = |n| match n {
             // Lines that are no calls have answers, too.
             3 => "no JSON\n".to_owned(),
-            n => format!("{{\"custom_id\":\"c{n}\",\"method\":\"POST\",\"url\":\"/v1/x\",\"body\":{{}}}}\n\n"),
+            n => {
+                format!("{{\"custom_id\":\"c{n}\",\"method\":\"POST\",\"url\":\"/v1/x\",\"body\":{{}}}}\n\n")
+            }
         };
         (1..=count).map(line).collect()
     }
@@ -157,7 +159,10 @@ mod tests {
     fn a_file_of_something_else_is_left_as_it_is() {
         for (text, why) in [
             ("hello\n", "line 1 is no answer of a batch"),
-            (&output(2, &mut lines(input(2).replace("c2", "x").as_bytes()).1).concat(), "answers custom_id 'x', but line 3"),
+            (
+                &output(2, &mut lines(input(2).replace("c2", "x").as_bytes()).1).concat(),
+                "answers custom_id 'x', but line 3",
+            ),
             (&output(3, &mut lines(input(3).as_bytes()).1).concat(), "more answers than"),
         ] {
             let (folder, mut input) = lines(input(2).as_bytes());

@@ -43,7 +43,8 @@ impl Progress {
             prompt_tokens: 0,
             completion_tokens: 0,
         };
-        let going_on = if before > 0 { format!(", {} are answered already", HumanCount(before)) } else { String::new() };
+        let going_on =
+            if before > 0 { format!(", {} are answered already", HumanCount(before)) } else { String::new() };
         progress.say(&format!("{} lines{going_on}; up to {concurrency} calls at a time", HumanCount(total)));
         progress
     }
@@ -115,7 +116,10 @@ impl Progress {
             self.say(&format!("complete: {}", output.display()));
         } else {
             let total = HumanCount(self.total);
-            self.say(&format!("not complete: {} of {total} lines; the same command goes on", HumanCount(answered)));
+            self.say(&format!(
+                "not complete: {} of {total} lines; the same command goes on",
+                HumanCount(answered)
+            ));
         }
     }
 }

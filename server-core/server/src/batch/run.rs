@@ -169,7 +169,13 @@ async fn answer(core: &Core, line: &Line) -> anyhow::Result<Answered> {
         Ok(call) => call,
         Err(unusable) => {
             let line = refused(line.number, &unusable);
-            return Ok(Answered { line, failed: true, prompt_tokens: 0, completion_tokens: 0, no_model: None });
+            return Ok(Answered {
+                line,
+                failed: true,
+                prompt_tokens: 0,
+                completion_tokens: 0,
+                no_model: None,
+            });
         }
     };
     let id = format!("batch-{}", line.number);
@@ -199,7 +205,9 @@ async fn ask(core: &Core, number: u64, call: &Call, id: &str) -> anyhow::Result<
             let told: Told = serde_json::from_str(&answer.body).unwrap_or_default();
             let why = told.error.and_then(|error| error.message).unwrap_or(answer.body);
             let seconds = PATIENCE.as_secs();
-            bail!("line {number} was refused for {seconds} s: {why}; the lines before it are answered, the same command goes on");
+            bail!(
+                "line {number} was refused for {seconds} s: {why}; the lines before it are answered, the same command goes on"
+            );
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -115,7 +115,10 @@ pub struct Batch {
 }
 
 fn positive(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|count| (1..=1 << 20).contains(count)).ok_or_else(|| "a number from 1 to 1048576".to_owned())
+    text.parse()
+        .ok()
+        .filter(|count| (1..=1 << 20).contains(count))
+        .ok_or_else(|| "a number from 1 to 1048576".to_owned())
 }
 
 /// Who decides which models are loaded.
