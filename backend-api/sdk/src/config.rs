@@ -112,6 +112,8 @@ pub struct ConfigPatch {
     dynamic_batching: Option<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     instance_group: Vec<Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    extends: bool,
 }
 
 impl ConfigPatch {
@@ -147,6 +149,14 @@ impl ConfigPatch {
     #[must_use]
     pub fn decoupled(mut self, decoupled: bool) -> Self {
         self.model_transaction_policy = Some(json!({ "decoupled": decoupled }));
+        self
+    }
+
+    /// Proposes tensors beside those of the configuration, and completes those of which it says less than type and
+    /// dimensions. Without it, tensors are proposed only where the configuration has none.
+    #[must_use]
+    pub fn extending(mut self) -> Self {
+        self.extends = true;
         self
     }
 

@@ -132,13 +132,21 @@ impl Loader<'_> {
         if source::is_ensemble(&draft) {
             return self.ensemble(found, &draft, number, numbers);
         }
-        let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
-        let own = backend_name == draft.proto.backend;
         let with = |library: PathBuf, backend_name: String| {
             let backend = self.backends.get(&library, &backend_name).map_err(|error| (true, error))?;
             self.load_with(found, draft.clone(), (number, dir), numbers, library, (backend, backend_name))
                 .map_err(|error| (error.status == StatusCode::Unsupported, error))
         };
+        if let Some((library, name)) = source::asked_first(self.options, &draft, found, dir) {
+            match with(library, name) {
+                Ok(loaded) => return Ok(loaded),
+                Err((_, error)) => {
+                    tracing::info!(model = found.name, "its own backend is used: {}", error.message);
+                }
+            }
+        }
+        let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
+        let own = backend_name == draft.proto.backend;
         match with(library, backend_name.clone()) {
             Ok(loaded) => Ok(loaded),
             // It is there, but cannot run on this machine, or not this model.
@@ -154,10 +162,14 @@ impl Loader<'_> {
                 );
                 with(library, other).map_err(|(_, error)| error)
             }
-            Err((_, error)) => Err(error),
+            Err((_, mut error)) => {
+                error.message += source::hint(self.options, &draft, found, dir);
+                Err(error)
+            }
         }
     }
 
+    /// A version that this backend runs.
     fn load_with(
         &self,
         found: &FoundModel,
