@@ -29,7 +29,8 @@ pub(crate) fn make(
     let (version, correlation, timeout) = (cursor.i64()?, cursor.u64()?, cursor.u64()?);
     let sequence_flags = cursor.u32()?;
     let mut length = || cursor.u32().map(|length| length as usize);
-    let (model, id, correlation_text, json, outputs) = (length()?, length()?, length()?, length()?, length()?);
+    let (model, id, correlation_text, json, outputs) =
+        (length()?, length()?, length()?, length()?, length()?);
     let mut call = Call::new(cursor.text(model)?);
     if version > 0 {
         call = call.version(version);
@@ -81,20 +82,20 @@ fn answer(sender: &Sender, number: u64, result: &Result<Answer>, last: bool) -> 
         Ok(frame) => frame,
         Err(error) => {
             let mut frame = Outgoing::new(sender);
-            head(&mut frame.meta, (number, FINAL | FAILURE, number_of(error.code)), 0, error.message.len(), 0);
+            head(
+                &mut frame.meta,
+                (number, FINAL | FAILURE, number_of(error.code)),
+                0,
+                error.message.len(),
+                0,
+            );
             frame.meta.extend_from_slice(error.message.as_bytes());
             frame.frame(to::ANSWER).unwrap_or_default()
         }
     }
 }
 
-fn head(
-    meta: &mut Vec<u8>,
-    (number, flags, code): (u64, u8, u8),
-    tensors: usize,
-    text: usize,
-    json: usize,
-) {
+fn head(meta: &mut Vec<u8>, (number, flags, code): (u64, u8, u8), tensors: usize, text: usize, json: usize) {
     meta.put(number.to_le_bytes());
     meta.put([flags, code]);
     meta.put((tensors as u16).to_le_bytes());
@@ -106,8 +107,10 @@ fn good(sender: &Sender, number: u64, answer: &Answer, last: bool) -> Result<Vec
     let mut frame = Outgoing::new(sender);
     let json = match answer.parameters() {
         [] => String::new(),
-        given => serde_json::Value::Object(given.iter().map(|(name, value)| (name.clone(), as_json(value))).collect())
-            .to_string(),
+        given => serde_json::Value::Object(
+            given.iter().map(|(name, value)| (name.clone(), as_json(value))).collect(),
+        )
+        .to_string(),
     };
     let flags = if last { FINAL } else { 0 };
     head(&mut frame.meta, (number, flags, 0), answer.names().count(), 0, json.len());

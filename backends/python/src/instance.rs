@@ -64,14 +64,18 @@ impl Instance {
             }
         };
         let correlation_text = request.correlation_text().unwrap_or_default();
-        let timeout = request.deadline_ns().map_or(0, |deadline| deadline.saturating_sub(self.now.now_ns()) / 1000);
+        let timeout =
+            request.deadline_ns().map_or(0, |deadline| deadline.saturating_sub(self.now.now_ns()) / 1000);
         let length = |text: &str| {
-            u32::try_from(text.len()).map_err(|_| Error::invalid("a text of the request is longer than 4 GiB"))
+            u32::try_from(text.len())
+                .map_err(|_| Error::invalid("a text of the request is longer than 4 GiB"))
         };
         let text_length = u16::try_from(correlation_text.len())
             .map_err(|_| Error::invalid("the correlation id is longer than 64 KiB"))?;
-        let wanted: Vec<u16> =
-            (0..self.outputs).filter(|output| request.wants_output(*output)).map(|output| output as u16).collect();
+        let wanted: Vec<u16> = (0..self.outputs)
+            .filter(|output| request.wants_output(*output))
+            .map(|output| output as u16)
+            .collect();
         let all = wanted.len() == self.outputs;
         frame.meta.put(number.to_le_bytes());
         frame.meta.put(request.correlation_id().unwrap_or(0).to_le_bytes());

@@ -74,7 +74,9 @@ impl Backend for Python {
         let plan = Plan::new(&context, &self.settings, &self.package)?;
         let outputs = context.config.json()["output"].as_array().map_or(0, Vec::len);
         if outputs > usize::from(u16::MAX - 1) {
-            return Err(Error::invalid(format!("the model has {outputs} outputs, at most 65534 are possible")));
+            return Err(Error::invalid(format!(
+                "the model has {outputs} outputs, at most 65534 are possible"
+            )));
         }
         Ok(PythonModel { plan: Arc::new(plan), outputs })
     }

@@ -70,8 +70,9 @@ impl Sender {
             state.frames.push_back(frame.split_off(sent));
             state.writing = true;
             let this = Arc::clone(self);
-            let spawned =
-                std::thread::Builder::new().name("python-write".to_owned()).spawn(move || this.write_waiting());
+            let spawned = std::thread::Builder::new()
+                .name("python-write".to_owned())
+                .spawn(move || this.write_waiting());
             if spawned.is_err() {
                 // Half a frame is out: the process cannot be spoken to any more.
                 let _ = self.socket.shutdown(std::net::Shutdown::Both);
@@ -144,7 +145,8 @@ impl<'a> Outgoing<'a> {
         pieces: &[&[u8]],
     ) -> Result<()> {
         let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let failed = |error: std::io::Error| Error::unavailable(format!("shared memory for '{name}': {error}"));
+        let failed =
+            |error: std::io::Error| Error::unavailable(format!("shared memory for '{name}': {error}"));
         let (slab, offset) = if length <= SMALL_TENSOR && self.data.len() + length <= SMALL_TENSORS {
             let offset = self.data.len();
             // Copied: the process has memory of its own.
@@ -160,7 +162,8 @@ impl<'a> Outgoing<'a> {
             (slab.number, offset)
         };
         let head = TensorHead { name, data_type, shape: shape.to_vec(), slab, offset, length: length as u64 };
-        let too_long = |_| Error::invalid(format!("tensor '{name}' has too long a name or too many dimensions"));
+        let too_long =
+            |_| Error::invalid(format!("tensor '{name}' has too long a name or too many dimensions"));
         head.write(&mut self.meta).map_err(too_long)
     }
 

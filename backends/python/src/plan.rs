@@ -26,7 +26,8 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(context: &ModelContext, settings: &Settings, package: &Arc<Package>) -> Result<Self> {
         let config = context.config.json();
-        let file = config["default_model_filename"].as_str().filter(|name| !name.is_empty()).unwrap_or(SCRIPT);
+        let file =
+            config["default_model_filename"].as_str().filter(|name| !name.is_empty()).unwrap_or(SCRIPT);
         let script = context.version_dir.join(file);
         if !script.is_file() {
             return Err(Error::invalid(format!(

@@ -170,7 +170,9 @@ impl Output {
                 self.stderr = None;
             }
             self.say(&mut out, &mut err);
-            if ready[2] && let Some(hang_up) = hang_up.take() {
+            if ready[2]
+                && let Some(hang_up) = hang_up.take()
+            {
                 hang_up();
             }
         }
@@ -254,6 +256,9 @@ mod tests {
         lines.push(&[b'x'; MAX_LINE + 1]);
         lines.finish();
         let lengths: Vec<usize> = lines.whole.iter().map(String::len).collect();
-        assert_eq!((&lines.whole[..2], lengths), (&["one".to_owned(), "two".to_owned()][..], vec![3, 3, MAX_LINE, 1]));
+        assert_eq!(
+            (&lines.whole[..2], lengths),
+            (&["one".to_owned(), "two".to_owned()][..], vec![3, 3, MAX_LINE, 1])
+        );
     }
 }

@@ -151,7 +151,8 @@ impl Requests {
                 Verdict::Continue => {}
                 Verdict::Pause => {
                     let slot = Arc::new(Mutex::new(Parked::NotYet));
-                    let (this, sender_too, slot_too) = (Arc::clone(self), Arc::clone(sender), Arc::clone(&slot));
+                    let (this, sender_too, slot_too) =
+                        (Arc::clone(self), Arc::clone(sender), Arc::clone(&slot));
                     responder.on_writable(move || {
                         let parked = std::mem::replace(&mut *lock(&slot_too), Parked::GoOn);
                         if let Parked::Here(responder) = parked {

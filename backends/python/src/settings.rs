@@ -15,12 +15,8 @@ const MODEL_DIRECTORY: &str = "$$TRITON_MODEL_DIRECTORY";
 const WITHOUT_EFFECT: [&str; 4] =
     ["shm-default-byte-size", "shm-growth-byte-size", "shm-region-prefix-name", "thread-pool-size"];
 /// What the server gives to every backend.
-const OF_THE_SERVER: [&str; 4] = [
-    "auto-complete-config",
-    "backend-directory",
-    "default-max-batch-size",
-    "min-compute-capability",
-];
+const OF_THE_SERVER: [&str; 4] =
+    ["auto-complete-config", "backend-directory", "default-max-batch-size", "min-compute-capability"];
 
 /// `--backend-config=python,…`.
 #[derive(Debug, Clone)]
@@ -48,7 +44,9 @@ impl Settings {
                 }
                 name if OF_THE_SERVER.contains(&name) => {}
                 name if WITHOUT_EFFECT.contains(&name) => {
-                    host.warn(format!("--backend-config=python,{name} has no effect: memory is shared as needed"));
+                    host.warn(format!(
+                        "--backend-config=python,{name} has no effect: memory is shared as needed"
+                    ));
                 }
                 name => {
                     return Err(Error::invalid(format!(

@@ -65,7 +65,8 @@ impl Ours {
         let file = rustix::fs::memfd_create("trireme-input", MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&file, size)?;
         let number = self.next;
-        self.next = number.checked_add(1).filter(|next| next & DROPPED == 0).ok_or(io::ErrorKind::OutOfMemory)?;
+        self.next =
+            number.checked_add(1).filter(|next| next & DROPPED == 0).ok_or(io::ErrorKind::OutOfMemory)?;
         let mut note = [0; NOTE];
         note[..4].copy_from_slice(&number.to_le_bytes());
         note[4..].copy_from_slice(&size.to_le_bytes());
@@ -164,12 +165,8 @@ fn receive_file(from: &UnixStream) -> io::Result<(u32, OwnedFd)> {
     let mut note = [0; NOTE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let message = rustix::net::recvmsg(
-        from,
-        &mut [IoSliceMut::new(&mut note)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    let message =
+        rustix::net::recvmsg(from, &mut [IoSliceMut::new(&mut note)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let files = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(files) => Some(files),
         _ => None,

@@ -278,7 +278,8 @@ fn open(
     caller: &Arc<Mutex<Option<Caller>>>,
 ) -> Result<Conversation> {
     let host: &Host = &plan.host;
-    let failed = |error: std::io::Error| Error::internal(format!("a socket for the process of {label}: {error}"));
+    let failed =
+        |error: std::io::Error| Error::internal(format!("a socket for the process of {label}: {error}"));
     let (here, there) = UnixStream::pair().map_err(failed)?;
     let (files, files_there) = UnixStream::pair().map_err(failed)?;
     let theirs = Theirs::new(files.try_clone().map_err(failed)?).map_err(failed)?;

@@ -115,13 +115,18 @@ fn a_backend_proposes_gpus_for_groups_that_name_none() {
 
 #[test]
 fn a_backend_may_extend_the_tensors() {
-    let written = r#"{"name": "m", "input": [{"name": "A"}, {"name": "B", "data_type": "TYPE_FP32", "dims": [1]}]}"#;
+    let written =
+        r#"{"name": "m", "input": [{"name": "A"}, {"name": "B", "data_type": "TYPE_FP32", "dims": [1]}]}"#;
     let mut config = config_from_json(written).unwrap();
     let tensor = |name: &str| format!(r#"{{"name": "{name}", "data_type": "TYPE_INT32", "dims": [2]}}"#);
     let (a, b, c) = (tensor("A"), tensor("B"), tensor("C"));
-    complete(&mut config, &format!(r#"{{"extends": true, "input": [{a}, {b}, {c}], "output": [{c}]}}"#)).unwrap();
-    let tensors: Vec<_> =
-        config.input.iter().map(|t| (t.name.as_str(), t.data_type().as_str_name(), t.dims.as_slice())).collect();
+    complete(&mut config, &format!(r#"{{"extends": true, "input": [{a}, {b}, {c}], "output": [{c}]}}"#))
+        .unwrap();
+    let tensors: Vec<_> = config
+        .input
+        .iter()
+        .map(|t| (t.name.as_str(), t.data_type().as_str_name(), t.dims.as_slice()))
+        .collect();
     let expected = [("A", "TYPE_INT32", &[2][..]), ("B", "TYPE_FP32", &[1]), ("C", "TYPE_INT32", &[2])];
     assert_eq!((tensors, config.output.len()), (expected.to_vec(), 1));
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use trireme_host::{CallReader, Message, Status};
 use trireme_protocol::{
-    DataType, InferRequest, InferResponse, InputTensor, ParameterValue, RequestedOutput, SequenceControl, SequenceId,
-    TensorData,
+    DataType, InferRequest, InferResponse, InputTensor, ParameterValue, RequestedOutput, SequenceControl,
+    SequenceId, TensorData,
 };
 
 use crate::ensemble::MAX_DEPTH;
