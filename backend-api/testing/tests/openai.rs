@@ -2,8 +2,6 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
-
 use trireme_sdk::export::probe;
 use trireme_sdk::{
     InstanceContext, LoadModel, ModelContext, OpenAiError, Request, Response, Result, Stateless, Verdict,
@@ -77,9 +75,7 @@ fn chunks_come_one_by_one_and_a_slow_reader_pauses_the_model() {
     let model = Model::load(&PROBE, CONFIG).unwrap();
     let pending = model.request().capacity(2).openai("completions", "chunks").send();
     // The slowest reader: it begins when all has been sent.
-    let end = Instant::now() + Duration::from_secs(30);
     while pending.unread() < 4 {
-        assert!(Instant::now() < end, "{} of four chunks", pending.unread());
         std::thread::yield_now();
     }
     let bodies: Vec<String> =
