@@ -14,8 +14,17 @@ use super::text::TextFiles;
 use super::weight::Weight;
 use crate::plan::{self, Plan};
 
-/// Where an absolute link leads, so that errors name what somebody has given. Other paths stay as they are, and so do links
-/// to files of other endings: those are blobs of a cache, whose names say nothing.
+/// An error about what is at `path`, or behind a link there, by the name that somebody has given.
+pub(super) fn named_as_given(error: CheckpointError, path: &Path) -> CheckpointError {
+    let inside = error.path.strip_prefix(path).map(|rest| match rest.as_os_str().is_empty() {
+        true => followed(path),
+        false => followed(path).join(rest),
+    });
+    CheckpointError { path: followed(&inside.unwrap_or_else(|_| error.path.clone())), ..error }
+}
+
+/// Where an absolute link leads, which is what somebody has given. Other paths stay as they are, and so do links to files of
+/// other endings: those are blobs of a cache, whose names say nothing.
 fn followed(path: &Path) -> PathBuf {
     let says = |to: &PathBuf| to.is_absolute() && (to.is_dir() || to.extension() == path.extension());
     std::fs::read_link(path).ok().filter(says).unwrap_or_else(|| path.to_path_buf())
@@ -41,7 +50,10 @@ impl Checkpoint {
     /// Opens a Hugging Face folder, a `.gguf` file, a `.plan`, or a folder that holds one `.gguf` file or a `model.plan`.
     /// A plan goes before what lies beside it.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let path = &followed(path);
+        Self::open_any(path).map_err(|error| named_as_given(error, path))
+    }
+
+    fn open_any(path: &Path) -> Result<Self, CheckpointError> {
         let meta = std::fs::metadata(path).map_err(|e| Kind::from(e).at(path))?;
         if !meta.is_dir() {
             if path.extension().is_some_and(|e| e == "plan") {
@@ -49,6 +61,7 @@ impl Checkpoint {
             }
             return Self::open_gguf(path);
         }
+        // What a plan refers to lies about the plan itself, not about a link to it.
         let plan = followed(&path.join(plan::FILE_NAME));
         if plan.is_file() {
             return Self::open_plan(&plan);
@@ -58,7 +71,7 @@ impl Checkpoint {
             return Self::open_folder(files, &folder);
         }
         match files_with_extension(path, "gguf")?.as_slice() {
-            [file] => Self::open_gguf(&followed(file)),
+            [file] => Self::open_gguf(file),
             [] if path.join("adapter_config.json").is_file() => {
                 let text = "it is an adapter (adapter_config.json): merge it into its model first";
                 Err(Kind::NotACheckpoint(text.into()).at(path))
