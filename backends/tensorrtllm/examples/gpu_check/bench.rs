@@ -137,7 +137,9 @@ fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
 }
 
 pub(crate) fn decode() -> Outcome {
-    println!("| model | streams | context | ms a step | tokens/s | GB/s | ms of the GPU | us not hidden |\n|---|---|---|---|---|---|---|---|");
+    println!(
+        "| model | streams | context | ms a step | tokens/s | GB/s | ms of the GPU | us not hidden |\n|---|---|---|---|---|---|---|---|"
+    );
     for (name, config, tokens) in models() {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
         let mut random = Random(4);

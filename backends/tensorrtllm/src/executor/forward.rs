@@ -146,7 +146,12 @@ enum Out {
 
 /// How many parts a sequence's attention is split into at most, for so many rows: about eight blocks a
 /// multiprocessor. Where results must not depend on the number of rows, always the same.
-pub(super) fn attention_parts(rows: usize, groups: usize, multiprocessors: usize, deterministic: bool) -> usize {
+pub(super) fn attention_parts(
+    rows: usize,
+    groups: usize,
+    multiprocessors: usize,
+    deterministic: bool,
+) -> usize {
     if deterministic {
         return 8;
     }
@@ -254,7 +259,14 @@ impl Net {
     }
 
     /// A product of any number of rows, 16 at a time: each row is computed as it would be alone.
-    fn by_few(&self, stream: &Stream, l: Linear, rows: usize, (x, out): (u64, u64), stride: usize) -> Result<()> {
+    fn by_few(
+        &self,
+        stream: &Stream,
+        l: Linear,
+        rows: usize,
+        (x, out): (u64, u64),
+        stride: usize,
+    ) -> Result<()> {
         let bytes = if l.out == Out::StoreF32 { 4 } else { 2 };
         (0..rows).step_by(SKINNY_MAX).try_for_each(|first| {
             let (x, out) = (x + (first * l.k * 2) as u64, out + (first * stride * bytes) as u64);
@@ -286,7 +298,9 @@ impl Net {
         let late = i32::from(self.early.late);
         let grid = Grid { early: self.early.products, ..self.grid((tiles, 1, 1), 256) };
         // SAFETY: the arguments are those of the `skinny` kernels; matrices have the sizes of the model.
-        unsafe { function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, late]) }
+        unsafe {
+            function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, late])
+        }
     }
 
     /// Norm of all rows, or of those at `rows`.
@@ -367,7 +381,9 @@ impl Net {
             // SAFETY: the arguments are those of `attention_decode`.
             unsafe { self.kernels.attention_decode.launch(stream, grid, args![arguments])? };
         }
-        if rows.num_tiles > 0 && let (Some(kernel), Some(map)) = (&self.kernels.attention_prefill_sm90, b.kv_map) {
+        if rows.num_tiles > 0
+            && let (Some(kernel), Some(map)) = (&self.kernels.attention_prefill_sm90, b.kv_map)
+        {
             let arguments = PrefillArgs90 {
                 qkv: b.qkv.at(0),
                 out: b.attended.at(0),
