@@ -68,6 +68,11 @@ impl Registry {
         MetricSet::new(&self.custom)
     }
 
+    /// What a gauge or a counter of a set shows, by all of its labels in any order; none if nobody shows it.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner).value(name, labels)
+    }
+
     /// Everything in Prometheus' text form.
     pub fn render(&self) -> String {
         let models: Vec<_> = {

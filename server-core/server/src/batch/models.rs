@@ -33,7 +33,8 @@ impl Models {
         let mut stand_in = None;
         let checkpoint = match &flags.checkpoint {
             Some(path) => {
-                let (backend, other) = checkpoint_backend(&backend_directory(flags.backend_directory.as_deref())?);
+                let (backend, other) =
+                    checkpoint_backend(&backend_directory(flags.backend_directory.as_deref())?);
                 stand_in = other;
                 Some(CheckpointRepository::of(path, flags.model_name.as_deref(), backend)?)
             }
