@@ -44,7 +44,7 @@ pub(crate) enum Event {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) enum Metric {
+#[derive(Clone)]
     Counter(Counter),
     Gauge(Gauge),
 }
