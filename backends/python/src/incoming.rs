@@ -43,7 +43,6 @@ pub(crate) enum Event {
     Bye,
 }
 
-#[derive(Clone, Copy)]
 #[derive(Clone)]
     Counter(Counter),
     Gauge(Gauge),
