@@ -199,7 +199,7 @@ fn a_feature_left_out_is_noticed() {
         let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         config[key] = serde_json::from_str(value).unwrap();
         if key.contains("sliding_window") {
-            // It says the same once more, and must agree.
+            // Which layers have a window is no feature of its own: without a window the list is refused.
             config.as_object_mut().unwrap().remove("layer_types");
         }
         if name == "llama-dynamic" {

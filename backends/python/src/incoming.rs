@@ -44,6 +44,7 @@ pub(crate) enum Event {
 }
 
 #[derive(Clone)]
+pub(crate) enum Metric {
     Counter(Counter),
     Gauge(Gauge),
 }

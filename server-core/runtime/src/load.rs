@@ -132,26 +132,32 @@ impl Loader<'_> {
         if source::is_ensemble(&draft) {
             return self.ensemble(found, &draft, number, numbers);
         }
-        let with = |library: PathBuf, backend_name: String| {
-            let backend = self.backends.get(&library, &backend_name).map_err(|error| (true, error))?;
-            self.load_with(found, draft.clone(), (number, dir), numbers, library, (backend, backend_name))
-                .map_err(|error| (error.status == StatusCode::Unsupported, error))
-        };
         if let Some((library, name)) = source::asked_first(self.options, &draft, found, dir) {
-            match with(library, name) {
+            match self.backends.get(&library, &name).and_then(|backend| {
+                self.with_backend(found, draft.clone(), (number, dir), numbers, (library, name), backend)
+            }) {
                 Ok(loaded) => return Ok(loaded),
-                Err((_, error)) => {
-                    tracing::info!(model = found.name, "its own backend is used: {}", error.message);
+                Err(error) => {
+                    tracing::info!(model = found.name, "its own backend is used: {}", error.message)
                 }
             }
         }
         let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
         let own = backend_name == draft.proto.backend;
+        let with = |library: PathBuf, name: String| {
+            let backend = self.backends.get(&library, &name).map_err(|error| (true, error))?;
+            self.with_backend(found, draft.clone(), (number, dir), numbers, (library, name), backend)
+                .map_err(|error| (error.status == StatusCode::Unsupported, error))
+        };
         match with(library, backend_name.clone()) {
             Ok(loaded) => Ok(loaded),
-            // It is there, but cannot run on this machine, or not this model.
-            Err((true, mut error)) if own => {
-                let Some((library, other)) = source::stand_in(self.options, &draft, found, dir) else {
+            Err((cannot, mut error)) => {
+                // It is there, but cannot run on this machine, or not this model.
+                let other = match cannot && own {
+                    true => source::stand_in(self.options, &draft, found, dir),
+                    false => None,
+                };
+                let Some((library, other)) = other else {
                     error.message += source::hint(self.options, &draft, found, dir);
                     return Err(error);
                 };
@@ -162,22 +168,18 @@ impl Loader<'_> {
                 );
                 with(library, other).map_err(|(_, error)| error)
             }
-            Err((_, mut error)) => {
-                error.message += source::hint(self.options, &draft, found, dir);
-                Err(error)
-            }
         }
     }
 
     /// A version that this backend runs.
-    fn load_with(
+    fn with_backend(
         &self,
         found: &FoundModel,
         mut draft: Draft,
         (number, dir): (i64, &Path),
         numbers: &[i64],
-        library: PathBuf,
-        (backend, backend_name): (Arc<Backend>, String),
+        (library, backend_name): (PathBuf, String),
+        backend: Arc<Backend>,
     ) -> Result<LoadedModel, ServeError> {
         if self.options.auto_complete {
             let json = source::json(&draft);
