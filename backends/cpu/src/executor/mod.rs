@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::executor::{
-    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, Sampled, Slot, StepDiff, StepId, StepOutput,
-    TokenMask,
+    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, MemoryUse, Sampled, Slot, StepDiff, StepId,
+    StepOutput, TokenMask,
 };
 
 use crate::decoder::{LlamaModel, LogitsWanted, Segment};
@@ -174,6 +174,11 @@ impl Draw<'_> {
 impl Executor for CpuExecutor {
     fn info(&self) -> &ExecutorInfo {
         &self.info
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let kv = &self.info.kv;
+        MemoryUse { cpu: kv.num_blocks as u64 * kv.block_bytes as u64, ..MemoryUse::default() }
     }
 
     fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use super::{CoreStats, Tally};
 use crate::profile::ProfileSet;
 use crate::tokenizer::Tokenizer;
 
 /// Nanoseconds of the clock that deadlines are given in.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// Told of an engine's numbers whenever they have changed, on its thread: it must not block.
+pub type Meter = Arc<dyn Fn(&CoreStats, &Tally) + Send + Sync>;
 
 /// When a waiting sequence may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +42,7 @@ pub struct EngineOptions {
     /// What texts are made with. Without one, requests get token ids only.
     pub tokenizer: Option<Tokenizer>,
     pub clock: Clock,
+    pub meter: Option<Meter>,
 }
 
 impl EngineOptions {
@@ -53,6 +58,7 @@ impl EngineOptions {
             profiles: ProfileSet::default(),
             tokenizer: None,
             clock,
+            meter: None,
         }
     }
 }

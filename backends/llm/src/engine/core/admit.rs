@@ -97,6 +97,7 @@ impl Core {
         s.slot = Some(slot);
         s.computed = found * block_tokens;
         s.registered = found;
+        self.preempted -= usize::from(std::mem::take(&mut s.preempted));
         self.waiting.remove(&s.rank);
         self.running.insert(s.rank);
         packing.step.admitted.push(Admission {
@@ -112,9 +113,10 @@ impl Core {
             let usage = &mut group.usage;
             usage.new_blocks += has - found;
             usage.reused_blocks += found;
-            if first && usage.first_scheduled_ns == 0 {
+            if first && !std::mem::replace(&mut group.scheduled, true) {
                 usage.first_scheduled_ns = now;
                 usage.cached_tokens = found * block_tokens;
+                self.tally.started(usage);
             }
         }
         true

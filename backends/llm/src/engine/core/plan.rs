@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Core, Rank, RequestError};
+use super::{Core, Rank, RequestError, StepStats};
 use crate::executor::{BlockTableChange, Bucket, DecodeRow, PrefillChunk, Slot, StepDiff, StepId};
 
 /// A step that is being filled.
@@ -52,7 +52,12 @@ impl Core {
             return None;
         }
         self.steps += 1;
-        self.step_tokens = tokens;
+        self.step = StepStats {
+            prompts: step.prefill.len(),
+            prompt_tokens: step.prefill.iter().map(|chunk| chunk.tokens.len()).sum(),
+            decodes: step.decode.len(),
+        };
+        self.tally.planned(tokens);
         step.freed = std::mem::take(&mut self.freed);
         // Chunks before decode rows, whatever was packed first.
         step.bucket = self.bucket(tokens, packed.len());
