@@ -78,16 +78,17 @@ impl Open {
             *desc
         };
         let missing = |null: bool, count: usize| count > MAX_LIST || (null && count > 0);
-        if missing(desc.labels.is_null(), desc.label_count) || missing(desc.bounds.is_null(), desc.bound_count)
+        if missing(desc.labels.is_null(), desc.label_count)
+            || missing(desc.bounds.is_null(), desc.bound_count)
         {
             let (labels, bounds) = (desc.label_count, desc.bound_count);
-            let text = format!("a metric with {labels} labels and {bounds} bounds; at most {MAX_LIST} of each");
+            let text =
+                format!("a metric with {labels} labels and {bounds} bounds; at most {MAX_LIST} of each");
             return Err(Status::invalid(text));
         }
         // SAFETY: by this function's contract; the lists have the lengths that stand beside them.
         let (texts, bounds, name, help) = unsafe {
-            let texts: Vec<String> =
-                (0..desc.label_count * 2).map(|at| read(*desc.labels.add(at))).collect();
+            let texts: Vec<String> = (0..desc.label_count * 2).map(|at| read(*desc.labels.add(at))).collect();
             let bounds: Vec<f64> = (0..desc.bound_count).map(|at| *desc.bounds.add(at)).collect();
             (texts, bounds, read(desc.name), read(desc.help))
         };
@@ -96,7 +97,8 @@ impl Open {
         let is_histogram = desc.kind == MetricKind::HISTOGRAM;
         let ascend = bounds.is_sorted_by(|a, b| a < b) && bounds.iter().all(|bound| bound.is_finite());
         if is_histogram == bounds.is_empty() || !ascend {
-            let text = format!("metric '{name}': histograms, and only they, have bounds, finite and ascending");
+            let text =
+                format!("metric '{name}': histograms, and only they, have bounds, finite and ascending");
             return Err(Status::invalid(text));
         }
         let series = Series { name: &name, help: &help, kind: desc.kind, labels: &labels, bounds: &bounds };

@@ -91,12 +91,8 @@ impl Custom {
     }
 
     fn family(&mut self, name: &str, help: &str, kind: MetricKind) -> Result<&mut Family, MetricError> {
-        let fresh = || Family {
-            help: help.to_owned(),
-            kind,
-            forever: BTreeMap::new(),
-            ending: BTreeMap::new(),
-        };
+        let fresh =
+            || Family { help: help.to_owned(), kind, forever: BTreeMap::new(), ending: BTreeMap::new() };
         let family = match self.0.entry(name.to_owned()) {
             Entry::Vacant(place) => place.insert(fresh()),
             Entry::Occupied(place) => {
@@ -125,7 +121,8 @@ impl Custom {
             for (labels, cell) in &family.forever {
                 let _ = writeln!(out, "{name}{labels} {}", number(cell));
             }
-            let newest = family.ending.iter().filter_map(|(labels, all)| Some((labels, all.last()?.upgrade()?)));
+            let newest =
+                family.ending.iter().filter_map(|(labels, all)| Some((labels, all.last()?.upgrade()?)));
             for (labels, series) in newest.filter(|(labels, _)| !family.forever.contains_key(*labels)) {
                 match family.kind {
                     MetricKind::Histogram => series.write_histogram(out, name),

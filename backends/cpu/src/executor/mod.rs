@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::executor::{
-    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, MemoryUse, Sampled, Slot, StepDiff, StepId, StepOutput,
-    TokenMask,
+    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, MemoryUse, Sampled, Slot, StepDiff, StepId,
+    StepOutput, TokenMask,
 };
 
 use crate::decoder::{LlamaModel, LogitsWanted, Segment};

@@ -73,8 +73,19 @@ impl Engine {
         let (clock, meter) = (Arc::clone(&options.clock), options.meter.clone());
         let core = Core::new(info.clone(), options)?;
         let state = Arc::new(Mutex::new(State { stats: core.stats(), failed: None }));
+        if let Some(meter) = &meter {
+            meter(&core.stats(), core.tally());
+        }
         let (inbox, messages) = mpsc::channel();
-        let driver = Driver::new(core, executor, Arc::clone(&clock), meter, messages, inbox.clone(), Arc::clone(&state));
+        let driver = Driver::new(
+            core,
+            executor,
+            Arc::clone(&clock),
+            meter,
+            messages,
+            inbox.clone(),
+            Arc::clone(&state),
+        );
         let thread = std::thread::Builder::new().name("llm-engine".to_owned()).spawn(|| driver.run())?;
         Ok(Self { info, memory, clock, inbox, next: AtomicU64::new(0), state, thread: Some(thread) })
     }

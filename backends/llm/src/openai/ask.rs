@@ -138,6 +138,8 @@ pub enum AskError {
     Invalid(String),
     /// Not now.
     Unavailable(String),
+    /// Not now: too many wait.
+    Overloaded(String),
     Cancelled,
     /// The engine's fault.
     Internal(String),

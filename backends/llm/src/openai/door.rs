@@ -11,7 +11,7 @@ use super::common::Common;
 use super::completion::{CompletionCall, Text};
 use crate::chat::ChatTemplate;
 use crate::stop::StopRules;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Encoded, Tokenizer};
 
 /// Something that continues texts.
 pub trait Generator {
@@ -81,8 +81,7 @@ impl TextDoor {
             return Err(OpenAiError::invalid("model", text));
         };
         let prompt = call.render(template)?;
-        let ids = self.tokenizer.encode(&prompt, false);
-        let ids = ids.map_err(|e| OpenAiError::invalid("messages", e.to_string()))?;
+        let ids = self.encode("messages", &prompt, false, call.max_tokens)?;
         let mut ask = self.ask("messages", ids, call.max_tokens, &call.common)?;
         ask.guide = if call.tools.forced() { call.tools.guide() } else { call.format };
         let tools = match call.tools.usable() {
@@ -100,10 +99,7 @@ impl TextDoor {
         let mut echoes = Vec::new();
         for prompt in call.prompts {
             let (ids, text) = match prompt {
-                Text::Text(text) => {
-                    let ids = self.tokenizer.encode(&text, true);
-                    (ids.map_err(|e| OpenAiError::invalid("prompt", e.to_string()))?, Some(text))
-                }
+                Text::Text(text) => (self.encode("prompt", &text, true, Some(call.max_tokens))?, Some(text)),
                 Text::Ids(ids) => (ids, None),
             };
             let echo = match text {
@@ -134,19 +130,31 @@ impl TextDoor {
         }
     }
 
+    fn encode(&self, param: &str, text: &str, special: bool, max_tokens: Option<usize>) -> Result<Vec<u32>> {
+        match self.tokenizer.encode_up_to(text, special, self.max_context) {
+            Ok(Encoded::Ids(ids)) => Ok(ids),
+            Ok(Encoded::MoreThan(n)) => Err(self.too_long(param, &format!("more than {n}"), max_tokens)),
+            Err(error) => Err(OpenAiError::invalid(param, error.to_string())),
+        }
+    }
+
+    fn too_long(&self, param: &str, n: &str, max_tokens: Option<usize>) -> OpenAiError {
+        let most = self.max_context;
+        let answer =
+            max_tokens.map_or_else(|| "an answer".to_owned(), |wanted| format!("{wanted} of the answer"));
+        let text = format!(
+            "This model's maximum context length is {most} tokens, however you asked for {n} tokens of '{param}' and {answer}."
+        );
+        OpenAiError::invalid(param, text).with_code("context_length_exceeded")
+    }
+
     fn ask(&self, param: &str, prompt: Vec<u32>, max_tokens: Option<usize>, common: &Common) -> Result<Ask> {
         if prompt.is_empty() {
             return Err(OpenAiError::invalid(param, format!("Invalid '{param}': it has no tokens.")));
         }
-        let (most, n) = (self.max_context, prompt.len());
-        let room = most.saturating_sub(n);
+        let room = self.max_context.saturating_sub(prompt.len());
         if room == 0 || max_tokens.is_some_and(|wanted| wanted > room) {
-            let answer =
-                max_tokens.map_or_else(|| "an answer".to_owned(), |wanted| format!("{wanted} of the answer"));
-            let text = format!(
-                "This model's maximum context length is {most} tokens, however you asked for {n} tokens of '{param}' and {answer}."
-            );
-            return Err(OpenAiError::invalid(param, text).with_code("context_length_exceeded"));
+            return Err(self.too_long(param, &prompt.len().to_string(), max_tokens));
         }
         let stop = StopRules::new(&self.eos_ids, max_tokens.unwrap_or(room))
             .and_then(|stop| stop.with_strings(&common.stop))

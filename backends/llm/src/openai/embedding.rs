@@ -8,7 +8,7 @@ use trireme_sdk::{OpenAiCall, OpenAiError};
 use super::Result;
 use super::completion::{Text, texts};
 use super::fields::Fields;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Encoded, Tokenizer};
 
 /// The endpoints that [`EmbedDoor`](super::EmbedDoor) answers.
 pub const EMBED_ENDPOINTS: &[&str] = &["embeddings"];
@@ -68,20 +68,25 @@ impl EmbedDoor {
         let refuse = |what: String| OpenAiError::invalid("input", format!("Invalid 'input[{at}]': {what}."));
         let ids = match text {
             Text::Text(text) if text.is_empty() => return Err(refuse("the text is empty".to_owned())),
-            Text::Text(text) => self.tokenizer.encode(&text, true).map_err(|e| refuse(e.to_string()))?,
+            Text::Text(text) => match self.tokenizer.encode_up_to(&text, true, self.max_tokens) {
+                Ok(Encoded::Ids(ids)) => ids,
+                Ok(Encoded::MoreThan(n)) => return Err(self.too_long(at, &format!("more than {n}"))),
+                Err(error) => return Err(refuse(error.to_string())),
+            },
             Text::Ids(ids) => ids,
         };
         match ids.len() {
             0 => Err(refuse("it has no tokens".to_owned())),
-            n if n > self.max_tokens => {
-                let most = self.max_tokens;
-                let text = format!(
-                    "This model's maximum context length is {most} tokens, however 'input[{at}]' has {n}."
-                );
-                Err(OpenAiError::invalid("input", text).with_code("context_length_exceeded"))
-            }
+            n if n > self.max_tokens => Err(self.too_long(at, &n.to_string())),
             _ => Ok(ids),
         }
+    }
+
+    fn too_long(&self, at: usize, n: &str) -> OpenAiError {
+        let most = self.max_tokens;
+        let text =
+            format!("This model's maximum context length is {most} tokens, however 'input[{at}]' has {n}.");
+        OpenAiError::invalid("input", text).with_code("context_length_exceeded")
     }
 
     /// The answer: one vector for each text.

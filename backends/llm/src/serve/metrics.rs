@@ -80,9 +80,11 @@ const TOTALS: &[(&str, &str, Total)] = &[
     }),
     ("trireme_llm_generated_tokens_total", "Tokens that were generated", |_, t| t.generated_tokens),
     ("trireme_llm_prompt_tokens_total", "Tokens of prompts", |_, t| t.prompt_lengths.sum() as u64),
-    ("trireme_llm_cached_prompt_tokens_total", "Tokens of prompts that were found in the KV cache", |_, t| {
-        t.cached_tokens
-    }),
+    (
+        "trireme_llm_cached_prompt_tokens_total",
+        "Tokens of prompts that were found in the KV cache",
+        |_, t| t.cached_tokens,
+    ),
     ("trireme_llm_kv_blocks_reused_total", "Blocks that were found with their content", |s, _| s.kv.reused),
     ("trireme_llm_kv_blocks_allocated_total", "Blocks that were taken without content", |s, _| {
         s.kv.allocated

@@ -39,6 +39,19 @@ impl From<CheckpointErrorKind> for TokenizerError {
     }
 }
 
+/// Bytes of a text for each token that it may have, at which its length is looked at first; and the least.
+const CUT_BYTES: usize = 16;
+const MIN_CUT: usize = 1 << 16;
+
+/// What became of a text that should not have too many tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Encoded {
+    /// All tokens; there may be a few too many.
+    Ids(Vec<u32>),
+    /// It has more than so many tokens, and was not read to its end.
+    MoreThan(usize),
+}
+
 /// A tokenizer; cheap to clone and to share between threads.
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -72,6 +85,26 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
         let encoding = self.inner.encode_fast(text, add_special)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As [`Self::encode`], for a text that is of use only if it has at most `most` tokens. One that is far longer is not
+    /// read to its end, so that the time that it takes is bounded by `most` and not by the text.
+    pub fn encode_up_to(
+        &self,
+        text: &str,
+        add_special: bool,
+        most: usize,
+    ) -> Result<Encoded, TokenizerError> {
+        let mut cut = most.saturating_mul(CUT_BYTES).max(MIN_CUT);
+        while cut < text.len() {
+            let beginning = &text[..text.floor_char_boundary(cut)];
+            // A cut within a word changes a few tokens at the end, not half of them.
+            if self.encode(beginning, add_special)?.len() / 2 > most {
+                return Ok(Encoded::MoreThan(most));
+            }
+            cut = cut.saturating_mul(4);
+        }
+        Ok(Encoded::Ids(self.encode(text, add_special)?))
     }
 
     /// The tokens of each text, as it stands at the beginning of a text and behind a blank.
@@ -167,5 +200,17 @@ mod tests {
         assert!(error("{").starts_with("tokenizer.json cannot be read: "));
         let merge = r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[["a","b"]]}}"#;
         assert!(error(merge).starts_with("tokenizer.json "), "{}", error(merge));
+    }
+
+    #[test]
+    fn a_text_that_is_far_too_long_is_not_read_to_its_end() {
+        // A byte is a token.
+        let tokenizer = of_bytes(400, &[]).unwrap();
+        let text = |len: usize| "é".repeat(len / 2);
+        for len in [10, 1000, MIN_CUT, MIN_CUT + 2, 3 * MIN_CUT] {
+            let ids = tokenizer.encode_up_to(&text(len), false, MIN_CUT).unwrap();
+            assert_eq!(ids, Encoded::Ids(tokenizer.encode(&text(len), false).unwrap()), "{len}");
+        }
+        assert_eq!(tokenizer.encode_up_to(&text(1 << 20), false, 100).unwrap(), Encoded::MoreThan(100));
     }
 }

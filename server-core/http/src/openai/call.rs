@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use regex::Regex;
 use trireme_runtime::{Core, Document, DocumentCall, ResponseStream, Value};
@@ -104,7 +104,11 @@ async fn whole(mut answers: ResponseStream) -> Result<Answer, Failure> {
 
 fn document_answer(document: &Document) -> Answer {
     let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    with_type(status, JSON, document.body.clone())
+    let mut answer = with_type(status, JSON, document.body.clone());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 /// The client's own name for the request, or a new one.

@@ -7,7 +7,7 @@ use trireme_sdk::{Config, ConfigPatch, DataType, Error, Request, Result, TensorC
 
 use crate::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use crate::openai::{Ask, Generator};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Encoded, Tokenizer};
 use inputs::TextRequest;
 use outputs::TextReceiver;
 
@@ -34,6 +34,8 @@ pub(super) struct TextInputDoor {
     eos_ids: Vec<u32>,
     /// Tokens of an answer where a request does not say.
     max_tokens: usize,
+    /// Tokens of a prompt and its answer together.
+    max_context: usize,
     batched: bool,
     decoupled: bool,
 }
@@ -44,10 +46,10 @@ impl TextInputDoor {
         tokenizer: Tokenizer,
         template: Option<ChatTemplate>,
         eos_ids: Vec<u32>,
-        max_tokens: usize,
+        (max_tokens, max_context): (usize, usize),
     ) -> Self {
         let (batched, decoupled) = (config.max_batch_size() > 0, config.is_decoupled());
-        Self { tokenizer, template, eos_ids, max_tokens, batched, decoupled }
+        Self { tokenizer, template, eos_ids, max_tokens, max_context, batched, decoupled }
     }
 
     /// Answers a request, piece by piece if it wants a stream.
@@ -87,14 +89,21 @@ impl TextInputDoor {
 
     fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("input 'text_input': {e}"));
-        let ids = match &self.template {
+        let encode = |text: &str, special| match self.tokenizer.encode_up_to(text, special, self.max_context)
+        {
+            Ok(Encoded::Ids(ids)) => Ok(ids),
+            Ok(Encoded::MoreThan(n)) => Err(invalid(&format!(
+                "the prompt has more than {n} tokens, there is room for {n} with the answer"
+            ))),
+            Err(error) => Err(invalid(&error)),
+        };
+        match &self.template {
             Some(template) => {
                 let messages = [ChatMessage::new("user", text)];
                 let prompt = template.render(&messages, &ChatOptions::default()).map_err(|e| invalid(&e))?;
-                self.tokenizer.encode(&prompt, false)
+                encode(&prompt, false)
             }
-            None => self.tokenizer.encode(text, true),
-        };
-        ids.map_err(|e| invalid(&e))
+            None => encode(text, true),
+        }
     }
 }
