@@ -57,7 +57,7 @@ def test_the_poll_mode_of_upstream_charts(repository):
         server.alive()
 
 
-@pytest.mark.parametrize("flag", ["--rate-limit=execution_count", "--model-namespacing=true", "--allow-sagemaker=true", "--allow-vertex-ai=on"])
+@pytest.mark.parametrize("flag", ["--model-namespacing=true", "--allow-sagemaker=true", "--allow-vertex-ai=on"])
 def test_what_a_deployment_relies_on_is_refused(repository, flag):
     code, output = start_and_end(repository, flag)
     assert code == 1 and f"{flag.split('=')[0]} cannot be given: " in output, output

@@ -103,6 +103,14 @@ def test_a_chain_over_both_doors(server):
         assert (response["id"] if isinstance(response, dict) else response.id) == "mine"
 
 
+def test_an_answer_tells_of_its_sequence(server):
+    module, client = clients(server)[0]
+    value = {"INPUT0": np.ones((1, 4), np.float32)}
+    told = infer(module, client, "chain", value, sequence_id=7, sequence_start=True).get_response()["parameters"]
+    assert (told["sequence_id"], told["sequence_start"], told["sequence_end"]) == (7, True, False)
+    assert "sequence_id" not in infer(module, client, "chain", value).get_response().get("parameters", {})
+
+
 def test_a_graph_and_only_what_is_asked_for(server):
     x, y = (np.arange(32, dtype=np.int32).reshape(2, 16) * factor for factor in (3, 5))
     for module, client in clients(server):

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from test_lifecycle import ensemble, group, sums
 from trireme_server import BINARY, Server, identity, write_model
 
 BODY = json.dumps({"inputs": [{"name": "INPUT0", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]})
@@ -97,6 +98,39 @@ def test_an_idle_connection_is_served_once_more_when_the_server_ends(repository)
         assert ask(one) == (200, [1.0], "close")
         assert server.process.wait(20) == 0, server.output()
         holding.join()
+
+
+def test_who_comes_while_the_server_ends_is_told(repository):
+    """Over new connections, as long as something runs; sequences that have begun are brought to their end."""
+    write_model(repository, "steps", ensemble("steps", "m"))
+    write_model(repository, "sums", sums("direct { }", group(1)))
+    stopping = "Server is stopping, scheduler for model has stopped accepting new inference requests"
+    with Server(repository, "--exit-timeout-secs=20") as server:
+        def send(value, sequence, start=False, end=False):
+            parameters = {"sequence_id": sequence, "sequence_start": start, "sequence_end": end}
+            body = {"parameters": parameters,
+                    "inputs": [{"name": "INPUT", "datatype": "INT32", "shape": [1, 1], "data": [value]}]}
+            status, _, answer = server.raw("POST", "/v2/models/sums/infer", json.dumps(body).encode())
+            answer = json.loads(answer)
+            return status, answer["outputs"][0]["data"] if status == 200 else answer["error"]
+
+        def refused(model):
+            status, _, answer = server.raw("POST", f"/v2/models/{model}/infer", BODY.encode())
+            return status, json.loads(answer)["error"]
+
+        assert send(1, 1, start=True) == (200, [1])
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert refused("m") == (503, stopping)
+        assert refused("steps") == (503, f"in ensemble 'steps', {stopping}")
+        assert refused("nobody")[0] == 404
+        assert server.raw("GET", "/v2/health/live")[0] == 200
+        assert send(1, 2, start=True) == (503, stopping)
+        assert send(1, 1, start=True) == (503, stopping), "begun anew it is a new one"
+        assert send(2, 1) == (200, [3])
+        assert send(3, 1, end=True) == (200, [6])
+        # The last sequence was what the end waited for.
+        assert server.process.wait(10) == 0, server.output()
 
 
 def test_a_second_signal_ends_now(repository):

@@ -158,7 +158,7 @@ def test_a_model_in_two_repositories_is_served_by_neither(tmp_path):
         write_model(two, "m", identity("m"))
         eventually(lambda: index(server).get(("m", None), {}).get("reason") == reason)
         assert index(server)[("m", None)]["state"] == "UNAVAILABLE" and infer(server, "m")[0] != 200
-        assert not ready(server) and infer(server, "a")[0] == 200
+        assert ready(server) and infer(server, "a")[0] == 200, "as upstream: what cannot be read does not count"
         shutil.rmtree(one / "m")
         eventually(lambda: state(server, "m") == "READY")
         server.alive()
@@ -169,6 +169,16 @@ def test_a_model_in_two_repositories_is_served_by_neither(tmp_path):
     with Server([one, two], EXPLICIT) as server:
         status, error = load(server, "m")
         assert status == 400 and reason in error
+
+
+def test_without_completion_a_model_needs_a_configuration(tmp_path):
+    write_model(tmp_path, "m", identity("m"))
+    (write_model(tmp_path, "bare", identity("bare")) / "config.pbtxt").unlink()
+    with Server(tmp_path, "--disable-auto-complete-config", "--exit-on-error=false") as server:
+        assert "failed to open text file for read" in index(server)[("bare", None)]["reason"]
+        status, answer = infer(server, "bare", "1")
+        assert (status, answer["error"]) == (404, "Request for unknown model: 'bare' is not found")
+        assert ready(server) and infer(server, "m")[0] == 200
 
 
 def test_another_configuration_by_name(tmp_path):
@@ -232,7 +242,9 @@ def test_a_config_in_the_load_call(tmp_path):
         assert load(server, "m", config=json_config()) == (200, "") and batch(server) == 8
         status, error = load(server, "m", config=json_config(max_batch_sise=1))
         assert status == 400 and "max_batch_sise" in error and batch(server) == 8
-        assert load(server, "m") == (200, "") and batch(server) == 64, "read from the disk again"
+        assert load(server, "m") == (200, "") and batch(server) == 8, "it stays, as nothing has changed"
+        write_model(tmp_path, "m", identity("m"))
+        assert load(server, "m") == (200, "") and batch(server) == 64, "what is newer on the disk wins"
         with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
             client.load_model("m", config=json_config(max_batch_size=5))
             assert batch(server) == 5
@@ -330,16 +342,14 @@ def test_the_versions_of_a_model_load_at_once(tmp_path):
         assert [state(server, "m", version) for version in "1234"] == ["READY"] * 4
 
 
-def test_an_unload_overtakes_a_load(tmp_path):
+def test_an_unload_waits_for_a_load(tmp_path):
     write_model(tmp_path, "m", identity("m", parameters={"creation_delay_sec": 2}))
     with Server(tmp_path, EXPLICIT) as server:
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             loading = pool.submit(load, server, "m")
             eventually(lambda: state(server, "m") == "LOADING")
             unload(server, "m")
-            status, error = loading.result()
-        assert status == 400
-        assert "Newer operation has been applied to the model lifecycle, current load operation is out-dated." in error
+            assert loading.result() == (200, "")
         eventually(lambda: index(server)[("m", "1")]["reason"] == "unloaded")
         assert ready(server) and load(server, "m") == (200, "")
 
@@ -569,7 +579,8 @@ def test_an_ensemble_follows_its_steps(tmp_path):
         assert all_states(server) == everything and ready(server)
         unload(server, "a")
         eventually(lambda: all_states(server) == dict.fromkeys(("b", "c"), "READY"))
-        assert "ensemble 'e' depends on 'a' (step 0)" in reason(server, "e") and not ready(server)
+        assert "ensemble 'e' depends on 'a' (step 0)" in reason(server, "e")
+        assert ready(server), "what goes with a model that was unloaded on purpose does not count"
         assert "ensemble 'top' depends on 'e' (step 0)" in reason(server, "top")
         assert load(server, "a") == (200, "")
         assert all_states(server) == everything and ready(server)
@@ -688,7 +699,7 @@ def test_the_index_follows_the_repository(tmp_path):
         assert index(server) == {("a", None): {"name": "a"}, ("b", None): {"name": "b"}}
         unload(server, "b")
         status, _, _ = server.raw("POST", "/v2/repository/models/nowhere/unload", b"")
-        assert status == 404
+        assert status == 200, "as upstream: it is not loaded"
         assert load(server, "b") == (200, "")
         lines = json.loads(server.raw("POST", "/v2/repository/index", b'{"ready": true}')[2])
         assert lines == [{"name": "b", "version": "1", "state": "READY"}]

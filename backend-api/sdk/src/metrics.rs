@@ -66,6 +66,11 @@ impl Counter {
     pub fn set(&self, total: f64) {
         self.0.set(0, total);
     }
+
+    /// What it has come to.
+    pub fn value(&self) -> f64 {
+        self.0.value(0)
+    }
 }
 
 /// A value that goes up and down.
@@ -82,6 +87,16 @@ impl Gauge {
     /// Sets it.
     pub fn set(&self, value: f64) {
         self.0.set(0, value);
+    }
+
+    /// Adds to it; a negative amount takes away.
+    pub fn add(&self, amount: f64) {
+        self.0.add(0, amount);
+    }
+
+    /// What it is.
+    pub fn value(&self) -> f64 {
+        self.0.value(0)
     }
 }
 

@@ -38,6 +38,11 @@ pub struct StandInBackend;
 impl trireme_sdk::Backend for StandInBackend {
     type Model = StandIn;
 
+    /// As the frameworks, it has instances of either kind; suites tell them apart. No GPU is used.
+    fn info() -> trireme_sdk::Info {
+        trireme_sdk::Info { devices: trireme_sdk::Devices::CpuAndGpu, ..trireme_sdk::Info::default() }
+    }
+
     fn create(_: trireme_sdk::BackendContext) -> Result<Self> {
         Ok(Self)
     }
@@ -55,6 +60,10 @@ impl StandIn {
     fn load(context: ModelContext) -> Result<Self> {
         let operation = Operation::of(&context)?;
         operation::find_file(&context)?;
+        operation::find_outputs(&context)?;
+        if operation::logs_its_load(&context) {
+            context.host.info(format!("[PB model] Loading version {}", context.version));
+        }
         if operation == Operation::FailFirst {
             let indicator = context.version_dir.join("indicator");
             if !indicator.exists() {

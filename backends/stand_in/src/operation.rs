@@ -21,17 +21,40 @@ pub(crate) fn initialize_delay(context: &ModelContext) -> Duration {
     Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default()
 }
 
+/// Whether a suite has made a Python model write its version to the log when it is loaded.
+pub(crate) fn logs_its_load(context: &ModelContext) -> bool {
+    let text = std::fs::read_to_string(context.version_dir.join("model.py")).unwrap_or_default();
+    text.contains("[PB model] Loading version")
+}
+
 /// A framework fails without its file, and so does this.
 pub(crate) fn find_file(context: &ModelContext) -> Result<()> {
-    let platform = context.config.json()["platform"].as_str().unwrap_or_default();
-    let own = context.config.json()["default_model_filename"].as_str().filter(|name| !name.is_empty());
-    let Some((_, file)) = FILES.iter().find(|(name, _)| *name == platform) else { return Ok(()) };
-    let path = context.version_dir.join(own.unwrap_or(file));
-    if path.exists() {
-        return Ok(());
-    }
+    let Some(path) = model_file(context).filter(|path| !path.exists()) else { return Ok(()) };
     let (path, name) = (path.display(), &context.name);
     Err(Error::unavailable(format!("unable to find '{path}' for model '{name}'")))
+}
+
+/// Nor does a framework find an output in its file that a suite has renamed in the configuration.
+pub(crate) fn find_outputs(context: &ModelContext) -> Result<()> {
+    let outputs = context.config.outputs()?;
+    match outputs.iter().find(|output| model_file(context).is_some() && output.name.starts_with('_')) {
+        Some(output) => Err(Error::internal(format!("unexpected inference output '{}'", output.name))),
+        None => Ok(()),
+    }
+}
+
+fn model_file(context: &ModelContext) -> Option<std::path::PathBuf> {
+    let platform = context.config.json()["platform"].as_str().unwrap_or_default();
+    let own = context.config.json()["default_model_filename"].as_str().filter(|name| !name.is_empty());
+    let (_, file) = FILES.iter().find(|(name, _)| *name == platform)?;
+    Some(context.version_dir.join(own.unwrap_or(file)))
+}
+
+/// The version that the model's file was made for: a suite loads it as another one.
+fn made_for(context: &ModelContext) -> i64 {
+    let any = || FILES.iter().map(|(_, file)| context.version_dir.join(file)).find(|path| path.is_file());
+    let text = model_file(context).or_else(any).and_then(|path| std::fs::read_to_string(path).ok());
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(context.version)
 }
 
 /// What a model does.
@@ -103,7 +126,7 @@ impl Operation {
             _ if name.contains("dyna_sequence") => sequence(Kind::Id),
             _ if name.contains("_sequence_") => sequence(Kind::Row),
             _ if is_add_sub(name, config.inputs()?.len(), config.outputs()?.len()) => {
-                Self::AddSub { swap: context.version > 1, delay }
+                Self::AddSub { swap: made_for(context) > 1, delay }
             }
             _ => Self::Identity,
         })

@@ -11,10 +11,12 @@
 mod backlog;
 mod body;
 mod debts;
+mod stage;
 mod unsent;
 mod wire;
 
 pub use backlog::backlog;
 pub use body::{Owed, Settling};
 pub use debts::{Debt, Debts};
+pub use stage::Stage;
 pub use wire::Wire;

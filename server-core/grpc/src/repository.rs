@@ -32,7 +32,9 @@ pub(crate) async fn load(
     request: RepositoryModelLoadRequest,
 ) -> Result<RepositoryModelLoadResponse, Status> {
     refuse_repository_name(&request.repository_name).map_err(from_protocol)?;
-    let parameters = LoadRequest::from_proto(request.parameters, core.limits()).map_err(from_protocol)?;
+    let name = &request.model_name;
+    let parameters =
+        LoadRequest::from_proto(name, request.parameters, core.limits()).map_err(from_protocol)?;
     core.load(&request.model_name, parameters).await.map_err(from_serve)?;
     Ok(RepositoryModelLoadResponse {})
 }

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service as _;
-use trireme_drain::{Debt, Settling, Wire, backlog};
+use trireme_drain::{Debt, Settling, Stage, Wire, backlog};
 use trireme_protocol::proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 use trireme_protocol::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use trireme_runtime::Core;
@@ -43,7 +43,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be accepted, as when all file descriptors are used.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the core over gRPC until `shutdown` is ready; then accepts nothing more and lets running calls finish.
+/// Serves the core over gRPC until the end has come. From [`Stage::Leaving`] on connections take no more calls, and
+/// running ones finish.
 ///
 /// # Errors
 /// The listener has no local address any more. What fails on one connection ends that connection only.
@@ -51,7 +52,7 @@ pub async fn serve(
     core: Arc<Core>,
     listener: TcpListener,
     options: GrpcOptions,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    end: watch::Receiver<Stage>,
 ) -> io::Result<()> {
     listener.local_addr()?;
     let threads = options.threads.clone();
@@ -59,23 +60,20 @@ pub async fn serve(
     let tls = options.tls.clone().map(|tls| TlsAcceptor::from(tls.0));
     let age = Age { limit: options.max_connection_age, grace: options.max_connection_age_grace };
     let calls = Arc::new(Calls::new(core, options));
-    let (stop, stopped) = watch::channel(false);
     // Every connection holds a sender; when all are gone, so are the connections.
     let (running, mut ended) = mpsc::channel::<()>(1);
     let mut threads = threads.iter().cycle();
-    let mut shutdown = std::pin::pin!(shutdown);
+    let mut closed = std::pin::pin!(Stage::Closed.reached(end.clone()));
     let mut open = |stream: std::net::TcpStream| {
         let (calls, builder, running) = (Arc::clone(&calls), Arc::clone(&builder), running.clone());
-        let (mut stopped, tls) = (stopped.clone(), tls.clone());
+        let (end, tls) = (end.clone(), tls.clone());
+        let told = end.borrow().last_of_connection().reached(end.clone());
         let connection = async move {
             let _running = running;
             // Made where it is served, so that its events arrive there.
             let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!("a connection cannot be served: {error}"),
-            };
-            let told = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
             };
             let ended = match tls {
                 None => serve_one(&builder, calls, stream, age, told).await,
@@ -97,13 +95,12 @@ pub async fn serve(
     loop {
         tokio::select! {
             stream = accept(&listener) => open(stream),
-            () = &mut shutdown => break,
+            () = &mut closed => break,
         }
     }
     // Who is connected already, though not accepted yet, would be reset.
     backlog(listener).for_each(&mut open);
     drop(running);
-    let _ = stop.send(true);
     let _ = ended.recv().await;
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! The listener of the metrics.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -8,7 +7,8 @@ use http::header::EXPECT;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
-use trireme_drain::{Debts, Settling};
+use tokio::sync::watch;
+use trireme_drain::{Debts, Settling, Stage};
 use trireme_protocol::Limits;
 use trireme_runtime::Core;
 
@@ -20,7 +20,7 @@ use crate::serve::serve_with;
 /// Nobody has to send a body to get metrics.
 const MAX_BODY: usize = 64 << 10;
 
-/// Serves the metrics in Prometheus' text form under `/metrics` until `shutdown` is ready.
+/// Serves the metrics in Prometheus' text form under `/metrics` until the end has come.
 ///
 /// # Errors
 /// As [`serve`](crate::serve).
@@ -28,7 +28,7 @@ pub async fn serve_metrics(
     core: Arc<Core>,
     listener: TcpListener,
     debts: Debts,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    end: watch::Receiver<Stage>,
 ) -> io::Result<()> {
     let answer = move |request: Request<Incoming>| {
         let core = Arc::clone(&core);
@@ -39,7 +39,7 @@ pub async fn serve_metrics(
         }
     };
     let header_timeout = HttpOptions::default().header_timeout;
-    serve_with(answer, listener, (header_timeout, debts), Vec::new(), shutdown).await
+    serve_with(answer, listener, (header_timeout, debts), Vec::new(), end).await
 }
 
 async fn answer(core: &Core, request: Request<Incoming>) -> Result<Answer, Failure> {

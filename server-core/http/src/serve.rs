@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use trireme_drain::{Debts, Settling, Wire, backlog};
+use trireme_drain::{Debts, Settling, Stage, Wire, backlog};
 use trireme_runtime::Core;
 
 use crate::body::Body;
@@ -37,8 +37,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long to wait when no connection can be accepted, as when all file descriptors are used.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves the core over HTTP until `shutdown` is ready; then accepts nothing more, lets running requests finish and
-/// ends each connection with its next answer (HTTP/1) or when its client has learned of it (HTTP/2).
+/// Serves the core over HTTP until the end has come. From [`Stage::Leaving`] on running requests finish, and each
+/// connection ends with its next answer (HTTP/1) or when its client has learned of it (HTTP/2).
 ///
 /// # Errors
 /// The listener has no local address any more. What fails on one connection ends that connection only.
@@ -46,7 +46,7 @@ pub async fn serve(
     core: Arc<Core>,
     listener: TcpListener,
     options: HttpOptions,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    end: watch::Receiver<Stage>,
 ) -> io::Result<()> {
     let (header_timeout, threads, debts) =
         (options.header_timeout, options.threads.clone(), options.debts.clone());
@@ -55,7 +55,7 @@ pub async fn serve(
         let router = Arc::clone(&router);
         async move { router.answer(request).await }
     };
-    serve_with(answer, listener, (header_timeout, debts), threads, shutdown).await
+    serve_with(answer, listener, (header_timeout, debts), threads, end).await
 }
 
 /// The same for any handler of requests.
@@ -64,7 +64,7 @@ pub(crate) async fn serve_with<H, F>(
     listener: TcpListener,
     (header_timeout, debts): (Duration, Debts),
     threads: Vec<Handle>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    end: watch::Receiver<Stage>,
 ) -> io::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -72,14 +72,13 @@ where
 {
     listener.local_addr()?;
     let builder = Arc::new(connections(header_timeout));
-    let (stop, stopped) = watch::channel(false);
     // Every connection holds a sender; when all are gone, so are the connections.
     let (running, mut ended) = mpsc::channel::<()>(1);
     let mut threads = threads.iter().cycle();
-    let mut shutdown = pin!(shutdown);
     let mut open = |stream: std::net::TcpStream| {
         let (handler, builder, running) = (handler.clone(), Arc::clone(&builder), running.clone());
-        let (mut stopped, debts) = (stopped.clone(), debts.of_connection());
+        let (end, debts) = (end.clone(), debts.of_connection());
+        let last = end.borrow().last_of_connection();
         let connection = async move {
             let _running = running;
             // Made where it is served, so that its events arrive there.
@@ -102,7 +101,7 @@ where
             });
             let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
             let told = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
+                last.reached(end).await;
                 farewell.goaway(&debts).await;
             };
             tokio::select! {
@@ -122,16 +121,16 @@ where
             None => drop(tokio::spawn(connection)),
         }
     };
+    let mut closed = pin!(Stage::Closed.reached(end.clone()));
     loop {
         tokio::select! {
             stream = accept(&listener) => open(stream),
-            () = &mut shutdown => break,
+            () = &mut closed => break,
         }
     }
     // Who is connected already, though not accepted yet, would be reset.
     backlog(listener).for_each(&mut open);
     drop(running);
-    let _ = stop.send(true);
     let _ = ended.recv().await;
     Ok(())
 }

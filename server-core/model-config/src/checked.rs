@@ -126,6 +126,28 @@ pub struct InstanceGroup {
     pub host_policy: String,
     /// Optimization profiles, as the backend understands them.
     pub profile: Vec<String>,
+    /// What an instance takes while it runs, if the server limits rates.
+    pub rate_limiter: RateLimiter,
+}
+
+/// The resources of a group's instances, and their weight.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RateLimiter {
+    /// What one execution needs.
+    pub resources: Vec<RateResource>,
+    /// An instance of priority 2 has half the turns of one of priority 1; 0 counts as 1.
+    pub priority: u32,
+}
+
+/// A number of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateResource {
+    /// Its name.
+    pub name: String,
+    /// Whether all devices share it.
+    pub global: bool,
+    /// How many are needed.
+    pub count: u32,
 }
 
 /// How requests become batches.

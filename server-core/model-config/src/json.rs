@@ -21,7 +21,7 @@ const SHORT: [&[&str]; 2] = [
 /// A configuration as JSON: protobuf's field names, all defaults, 64-bit numbers as numbers.
 pub fn config_json(config: &ModelConfig) -> String {
     let Some(descriptor) = descriptor() else { return "{}".to_owned() };
-    let Ok(message) = DynamicMessage::decode(descriptor, config.encode_to_vec().as_slice()) else {
+    let Ok(message) = DynamicMessage::decode(descriptor.clone(), config.encode_to_vec().as_slice()) else {
         return "{}".to_owned();
     };
     let options = SerializeOptions::new()
@@ -36,6 +36,7 @@ pub fn config_json(config: &ModelConfig) -> String {
         (Ok(mut plain), Some(short), Ok(strings)) => {
             SHORT.iter().for_each(|path| take_over(&mut plain, &short, path));
             STRINGS.iter().for_each(|path| take_over(&mut plain, &strings, path));
+            sort_maps(&mut plain, &descriptor);
             plain.to_string()
         }
         _ => "{}".to_owned(),
@@ -67,8 +68,31 @@ fn take_over(plain: &mut serde_json::Value, other: &serde_json::Value, path: &[&
     }
 }
 
+/// Sorts the keys of all maps, which come in no order of their own, so that one configuration is one text.
+fn sort_maps(value: &mut serde_json::Value, message: &MessageDescriptor) {
+    for field in message.fields() {
+        let Some(value) = value.get_mut(field.name()) else { continue };
+        if field.is_map()
+            && let Some(map) = value.as_object_mut()
+        {
+            map.sort_keys();
+        }
+        let Kind::Message(inner) = field.kind() else { continue };
+        match value {
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| sort_maps(item, &inner)),
+            serde_json::Value::Object(map) if field.is_map() => {
+                if let Kind::Message(inner) = inner.map_entry_value_field().kind() {
+                    map.values_mut().for_each(|value| sort_maps(value, &inner));
+                }
+            }
+            value => sort_maps(value, &inner),
+        }
+    }
+}
+
 /// A configuration from JSON by protobuf's rules: the names of fields as in the schema or in camel case, those of enums
-/// in any case, numbers of 64 bits also as strings. An unknown field is an error.
+/// in any case, numbers of 64 bits also as strings, and a list of one also without its brackets. An unknown field is an
+/// error.
 ///
 /// # Errors
 /// What is wrong, with line and column of the JSON.
@@ -77,7 +101,7 @@ pub fn config_from_json(text: &str) -> Result<ModelConfig, String> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let message = read(&descriptor, &mut deserializer)
         .and_then(|message| deserializer.end().map(|()| message))
-        .or_else(|error| with_enums_in_capitals(&descriptor, text).ok_or(error))
+        .or_else(|error| in_the_usual_form(&descriptor, text).ok_or(error))
         .map_err(|error| error.to_string())?;
     message.transcode_to().map_err(|error| error.to_string())
 }
@@ -90,19 +114,24 @@ fn read<'de, D: serde::Deserializer<'de>>(
     DynamicMessage::deserialize_with_options(descriptor.clone(), deserializer, &options)
 }
 
-/// The message of a text that is refused as it stands only because names of enums are not in capitals.
-fn with_enums_in_capitals(descriptor: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
+/// The message of a text that is refused as it stands only because names of enums are not in capitals or a list of one
+/// has no brackets: protobuf's own reader takes both.
+fn in_the_usual_form(descriptor: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
     let mut value = serde_json::from_str(text).ok()?;
-    capitalise(descriptor, &mut value).then(|| read(descriptor, value).ok())?
+    adapt(descriptor, &mut value).then(|| read(descriptor, value).ok())?
 }
 
-/// Whether a name had to be changed.
-fn capitalise(descriptor: &MessageDescriptor, value: &mut serde_json::Value) -> bool {
+/// Whether something had to be changed.
+fn adapt(descriptor: &MessageDescriptor, value: &mut serde_json::Value) -> bool {
     let Some(fields) = value.as_object_mut() else { return false };
     let mut changed = false;
     for (name, value) in fields {
         let field = descriptor.get_field_by_name(name).or_else(|| descriptor.get_field_by_json_name(name));
         let Some(field) = field else { continue };
+        if field.is_list() && !value.is_array() && !value.is_null() {
+            *value = serde_json::Value::Array(vec![value.take()]);
+            changed = true;
+        }
         let values: Vec<&mut serde_json::Value> = match value {
             serde_json::Value::Array(list) => list.iter_mut().collect(),
             serde_json::Value::Object(map) if field.is_map() => map.values_mut().collect(),
@@ -114,7 +143,7 @@ fn capitalise(descriptor: &MessageDescriptor, value: &mut serde_json::Value) -> 
         };
         for value in values {
             match (&kind, value) {
-                (Kind::Message(inner), value) => changed |= capitalise(inner, value),
+                (Kind::Message(inner), value) => changed |= adapt(inner, value),
                 (Kind::Enum(_), serde_json::Value::String(name)) => {
                     let capitals = name.to_ascii_uppercase();
                     changed |= capitals != *name;

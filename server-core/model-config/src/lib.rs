@@ -31,7 +31,8 @@ mod version_policy;
 
 pub use capabilities::Capabilities;
 pub use checked::{
-    CheckedConfig, DynamicBatching, InstanceGroup, InstanceKind, QueuePolicy, Scheduling, TensorSpec,
+    CheckedConfig, DynamicBatching, InstanceGroup, InstanceKind, QueuePolicy, RateLimiter, RateResource,
+    Scheduling, TensorSpec,
 };
 pub use complete::complete;
 pub use draft::Draft;

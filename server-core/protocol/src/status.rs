@@ -41,6 +41,21 @@ impl StatusCode {
         Self::ALL.get(number as usize).copied().unwrap_or(Self::Unknown)
     }
 
+    /// What Triton calls it where an error is shown with its code.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "Unknown",
+            Self::Internal => "Internal",
+            Self::NotFound => "Not found",
+            Self::InvalidArg => "Invalid argument",
+            Self::Unavailable => "Unavailable",
+            Self::Unsupported => "Unsupported",
+            Self::AlreadyExists => "Already exists",
+            Self::Cancelled => "Cancelled",
+        }
+    }
+
     /// The HTTP status. Triton answers 400 for everything it has no closer status for.
     #[must_use]
     pub const fn http_status(self) -> u16 {

@@ -144,6 +144,7 @@ fn start(repository: &Path, backends: &Path) -> Outcome<Arc<Core>> {
         auto_complete: true,
         strict_readiness: true,
         exit_on_error: true,
+        rate_limit: None,
         start_after: StartAfter::default(),
         load_threads: 1,
         allow_client_shm: false,

@@ -18,9 +18,11 @@ use crate::load::Loader;
 use crate::options::{ControlMode, CoreOptions};
 use crate::served::Served;
 use crate::services::Services;
+use crate::share::Limiter;
 use crate::shared_memory::SharedMemory;
 use crate::state::IndexEntry;
 use crate::statistics::lock;
+use crate::stopping::Stopping;
 use crate::threads::Threads;
 
 /// The extensions of the protocol that the server speaks, in the order in which Triton lists them.
@@ -51,11 +53,14 @@ pub struct Core {
     /// Not ready any more, though requests are still taken.
     leaving: AtomicBool,
     draining: AtomicBool,
+    /// What was there when the end began.
+    stopping: Mutex<Stopping>,
     /// Its repositories could not be read: it answers, but is neither live nor ready.
     failed: AtomicBool,
     shared_memory: Arc<SharedMemory>,
     services: &'static Services,
     cache: Option<Arc<ResponseCache>>,
+    limiter: Option<Arc<Limiter>>,
 }
 
 impl Core {
@@ -79,10 +84,12 @@ impl Core {
             threads: Arc::default(),
             leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            stopping: Mutex::default(),
             failed: AtomicBool::new(false),
             shared_memory: Arc::new(SharedMemory::new(options.allow_client_shm)),
             services,
             cache: options.cache_bytes.map(ResponseCache::new),
+            limiter: options.rate_limit.clone().map(Limiter::new),
             options,
         });
         // Without repositories nobody could say which models there should be, but somebody may want to ask why.
@@ -103,6 +110,7 @@ impl Core {
             registry: self.registry,
             index: &self.index,
             cache: self.cache.as_ref(),
+            limiter: self.limiter.as_ref(),
         }
     }
 
@@ -215,7 +223,7 @@ impl Core {
     /// NOT_FOUND or UNAVAILABLE with the texts that Triton uses.
     pub fn model(&self, name: &str, version: Option<i64>) -> Result<Arc<Served>, ServeError> {
         if self.is_draining() {
-            return Err(ServeError::unavailable("the server is shutting down and takes no new requests"));
+            return lock(&self.stopping).find(name, version);
         }
         self.index.load().find(name, version).cloned()
     }
@@ -297,6 +305,12 @@ impl Core {
         format!("{}# HELP {name} {help}\n# TYPE {name} counter\n{name} {copied}\n", self.registry.render())
     }
 
+    /// What a model shows under the name of a gauge, by its labels beside `model` and `version`; none if it does not.
+    pub fn model_gauge(&self, model: &Served, name: &str, label: (&str, &str)) -> Option<f64> {
+        let version = model.version().to_string();
+        self.registry.value(name, &[("model", model.name()), ("version", &version), label])
+    }
+
     /// The models that answer calls of OpenAI's API, in the order of their names.
     pub fn openai_models(&self) -> Vec<Arc<Served>> {
         let index = self.index.load();
@@ -311,7 +325,7 @@ impl Core {
 
     /// Whether every model that was to be loaded at start is ready.
     pub fn startup_ok(&self) -> bool {
-        self.index.load().all_ready()
+        self.index.load().all_loaded()
     }
 
     /// Is not ready from now on, so that balancers look elsewhere; requests are still taken.
@@ -321,6 +335,9 @@ impl Core {
 
     /// Refuses new requests from now on.
     pub fn begin_drain(&self) {
+        if !self.is_draining() {
+            *lock(&self.stopping) = Stopping::of(&self.index.load());
+        }
         self.draining.store(true, SeqCst);
         self.life.stop.stop();
     }

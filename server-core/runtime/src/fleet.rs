@@ -9,6 +9,7 @@ use trireme_scheduling::InstanceId;
 use crate::error::ServeError;
 use crate::instance::{InstancePlan, PendingInstance, Prepared};
 use crate::model::ModelVersion;
+use crate::share::{Limiter, Share};
 use crate::threads::Threads;
 use crate::warmup::Warmup;
 
@@ -17,9 +18,18 @@ use crate::warmup::Warmup;
 pub(crate) struct Fleet {
     /// Held by the instances' threads: with the last of them the model goes.
     model: Weak<Model>,
-    max_in_flight: Option<NonZeroU32>,
-    warmup: Arc<Warmup>,
+    terms: Terms,
     members: Vec<InstancePlan>,
+}
+
+/// What holds for all instances of a version.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    /// How many unfinished requests one may hold, if the backend has a limit.
+    pub(crate) max_in_flight: Option<NonZeroU32>,
+    pub(crate) warmup: Arc<Warmup>,
+    /// What they wait for, if the server limits rates.
+    pub(crate) limiter: Option<Arc<Limiter>>,
 }
 
 /// Instances that are made and not yet taken in, and those that are to go.
@@ -34,13 +44,11 @@ impl Fleet {
     pub(crate) fn create(
         model: &Arc<Model>,
         plans: Vec<InstancePlan>,
-        max_in_flight: Option<NonZeroU32>,
-        warmup: Warmup,
+        terms: Terms,
         label: &str,
     ) -> Result<(Self, Vec<Prepared>), ServeError> {
-        let warmup = Arc::new(warmup);
-        let prepared = create(model, &plans, &warmup, label)?;
-        Ok((Self { model: Arc::downgrade(model), max_in_flight, warmup, members: plans }, prepared))
+        let prepared = create(model, &plans, &terms, label)?;
+        Ok((Self { model: Arc::downgrade(model), terms, members: plans }, prepared))
     }
 
     /// Makes what `wanted` has beyond the instances there are. Those of equal groups on equal devices stay as they are,
@@ -56,7 +64,7 @@ impl Fleet {
         for (number, plan) in (version.queue().instances()..).zip(&mut fresh) {
             plan.index = number;
         }
-        let prepared = create(&model, &fresh, &self.warmup, &label)?;
+        let prepared = create(&model, &fresh, &self.terms, &label)?;
         let members = members.into_iter().chain(fresh).collect();
         let fleet = Self { members, ..self.clone() };
         Ok(FleetChange { fresh: prepared, retired, fleet })
@@ -64,8 +72,12 @@ impl Fleet {
 }
 
 impl FleetChange {
-    /// Takes the new instances in and lets the old ones end after what they do now.
-    pub(crate) fn commit(self, version: &Arc<ModelVersion>, threads: &Arc<Threads>) -> Fleet {
+    /// Takes the new instances in and lets the old ones end after what they do now; returns those.
+    pub(crate) fn commit(
+        self,
+        version: &Arc<ModelVersion>,
+        threads: &Arc<Threads>,
+    ) -> (Fleet, Vec<InstanceId>) {
         let Self { fresh, retired, fleet } = self;
         if !fresh.is_empty() || !retired.is_empty() {
             tracing::info!(
@@ -76,11 +88,11 @@ impl FleetChange {
                 retired.len()
             );
         }
-        version.queue().change_instances(fresh.len(), fleet.max_in_flight, &retired);
+        version.queue().change_instances(fresh.len(), fleet.terms.max_in_flight, &retired);
         for instance in fresh {
             instance.start(Arc::clone(version), threads.begin(version.generation()));
         }
-        fleet
+        (fleet, retired)
     }
 }
 
@@ -100,16 +112,21 @@ fn compare(
     (stay, fresh, left.into_iter().map(|plan| InstanceId(plan.index)).collect())
 }
 
-/// Makes all instances at once.
+/// Makes all instances at once. Those that could never run are refused before any is made.
 fn create(
     model: &Arc<Model>,
     plans: &[InstancePlan],
-    warmup: &Arc<Warmup>,
+    terms: &Terms,
     label: &str,
 ) -> Result<Vec<Prepared>, ServeError> {
-    let begin =
-        |plan: &InstancePlan| Prepared::create(Arc::clone(model), plan.clone(), Arc::clone(warmup), label);
-    let pending: Vec<_> = plans.iter().map(begin).collect();
+    let shares = match &terms.limiter {
+        Some(limiter) => limiter.enter(plans)?,
+        None => plans.iter().map(|_| None).collect(),
+    };
+    let begin = |(plan, share): (&InstancePlan, Option<Share>)| {
+        Prepared::create(Arc::clone(model), plan.clone(), Arc::clone(&terms.warmup), share, label)
+    };
+    let pending: Vec<_> = plans.iter().zip(shares).map(begin).collect();
     // All of them, also after a failure: the next try must not meet one that is still being made.
     let made: Vec<_> = pending.into_iter().map(|one| one.and_then(PendingInstance::wait)).collect();
     made.into_iter().collect()
@@ -130,6 +147,7 @@ mod tests {
             passive: false,
             host_policy: host_policy.to_owned(),
             profile: Vec::new(),
+            rate_limiter: trireme_model_config::RateLimiter::default(),
         };
         InstancePlan { name: format!("m_{index}"), group, index, kind: InstanceKind::CPU, device }
     }

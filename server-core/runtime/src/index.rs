@@ -21,6 +21,10 @@ pub(crate) struct ModelEntry {
     pub(crate) reason: Option<String>,
     /// Whether somebody wants it served: strict readiness counts only those.
     pub(crate) requested: bool,
+    /// It could not even be read, or is in two repositories. As in the field, such models do not make a server unready.
+    pub(crate) unreadable: bool,
+    /// Its directory is gone. The index shows it no more, but who asks for it is told that it was there.
+    pub(crate) gone: bool,
     /// The newest READY version; what a request without a version gets.
     pub(crate) latest: Option<Arc<Served>>,
 }
@@ -101,7 +105,7 @@ impl Index {
     /// The lines of the index call.
     pub(crate) fn list(&self, ready_only: bool) -> Vec<IndexEntry> {
         let mut lines = Vec::new();
-        for (name, entry) in &self.models {
+        for (name, entry) in self.models.iter().filter(|(_, entry)| entry.requested || !entry.gone) {
             if entry.versions.is_empty() && !ready_only {
                 let state = entry.reason.as_ref().map(|_| ModelState::Unavailable);
                 let reason = entry.reason.clone().unwrap_or_default();
@@ -122,8 +126,13 @@ impl Index {
         lines
     }
 
-    /// Whether every requested model is ready.
+    /// Whether every requested model that could be read is ready.
     pub(crate) fn all_ready(&self) -> bool {
+        self.models.values().filter(|entry| entry.requested && !entry.unreadable).all(ModelEntry::is_ready)
+    }
+
+    /// Whether every requested model is ready.
+    pub(crate) fn all_loaded(&self) -> bool {
         self.models.values().filter(|entry| entry.requested).all(ModelEntry::is_ready)
     }
 }

@@ -12,6 +12,7 @@ use trireme_scheduling::{InstanceId, Row};
 use crate::error::ServeError;
 use crate::model::ModelVersion;
 use crate::queue::Work;
+use crate::share::Share;
 use crate::threads::ThreadGuard;
 use crate::warmup::Warmup;
 
@@ -55,6 +56,7 @@ impl Prepared {
         model: Arc<Model>,
         plan: InstancePlan,
         warmup: Arc<Warmup>,
+        share: Option<Share>,
         label: &str,
     ) -> Result<PendingInstance, ServeError> {
         let (created, result) = mpsc::channel();
@@ -81,8 +83,9 @@ impl Prepared {
                 // No model: another instance failed, the load is given up.
                 if let Ok((version, guard)) = go.recv() {
                     let lost = LostByPanic(&version, InstanceId(plan.index));
-                    run(&version, &model, &plan, instance);
-                    drop(lost);
+                    run(&version, &model, &plan, share.as_ref(), instance);
+                    drop((lost, share));
+                    version.queue().instance_ended(InstanceId(plan.index));
                     // The guard goes last: who waits for it wants instance and model gone.
                     drop((version, model));
                     drop(guard);
@@ -126,14 +129,20 @@ impl Drop for LostByPanic<'_> {
 }
 
 /// Serves until the queue is closed and empty. An instance that fails is replaced.
-fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, first: Instance) {
+fn run(
+    version: &Arc<ModelVersion>,
+    model: &Arc<Model>,
+    plan: &InstancePlan,
+    share: Option<&Share>,
+    first: Instance,
+) {
     let mut instance = first;
     let mut batch: Vec<Item> = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
     let number = InstanceId(plan.index);
     // Grows while one execution after the other fails, so that a model is not made anew at the rate of its requests.
     let mut pause = Duration::ZERO;
-    while let Work::Run = version.queue().next(number, &mut batch, &mut rows) {
+    while let Work::Run = version.queue().next(number, share, &mut batch, &mut rows) {
         if let Some(sequences) = version.sequences() {
             sequences.prepare(number, &rows, &mut batch);
         }
@@ -147,6 +156,10 @@ fn run(version: &Arc<ModelVersion>, model: &Arc<Model>, plan: &InstancePlan, fir
         if let Err(status) = outcome {
             tracing::error!(model = version.name(), instance = %plan.name, "instance failed: {}", status.message);
             drop(instance);
+            // Others can use it while this one is made anew.
+            if let Some(share) = share {
+                share.give_back(true, false);
+            }
             version.queue().instance_failed(number);
             if !pause.is_zero() {
                 version.queue().wait_closed(pause);

@@ -8,7 +8,7 @@
 //! Whatever happens, exactly one terminal answer reaches the mailbox.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
@@ -157,7 +157,9 @@ impl Journey {
 
     /// An instance has taken the request into a batch.
     pub(crate) fn begin(&self, execution: Arc<Execution>) {
-        lock(&self.progress).execution = Some(execution);
+        if lock(&self.progress).execution.replace(execution).is_none() {
+            self.model.metrics.running_request_count.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
@@ -563,9 +565,22 @@ impl ResponseSink for Journey {
     }
 }
 
+impl Drop for Journey {
+    fn drop(&mut self) {
+        // Ended by somebody else while an instance had it.
+        let left = self.progress.get_mut().unwrap_or_else(PoisonError::into_inner).execution.take();
+        if left.is_some() {
+            self.model.metrics.running_request_count.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
 impl Journey {
     /// The last answer of a request that an instance had: counts it, gives the room back, then lets the answer leave.
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
+        if execution.is_some() {
+            self.model.metrics.running_request_count.fetch_sub(1, Relaxed);
+        }
         let failed = letter.as_ref().map_or(true, StreamItem::is_failure);
         let times = match &execution {
             Some(execution) => execution.request_done(self, self.batch_size, now),

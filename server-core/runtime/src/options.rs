@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trireme_protocol::Limits;
 use trireme_repository::Remote;
-use trireme_scheduling::StartAfter;
+use trireme_scheduling::{StartAfter, Supplies};
 
 /// Who decides which models are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub struct CoreOptions {
     pub exit_timeout: Duration,
     /// The size of the response cache in bytes; none if absent.
     pub cache_bytes: Option<usize>,
+    /// Whether instances wait for the resources that their configurations name, and how much there is of each.
+    pub rate_limit: Option<Supplies>,
     /// For tests: how many requests a batcher waits for before it begins.
     pub start_after: StartAfter,
     /// What clients may send.

@@ -1,6 +1,7 @@
 //! The place where requests wait and where a free instance asks for work: the pure scheduler under one lock, with
 //! threads and a clock around it.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -21,7 +22,9 @@ use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
 use crate::sequence::StateSlot;
+use crate::share::Share;
 use crate::statistics::lock;
+use crate::stopping::STOPPING;
 
 /// The queue of one model version.
 pub(crate) struct Queue {
@@ -30,6 +33,8 @@ pub(crate) struct Queue {
     work: Condvar,
     /// Told once, when the queue closes. Not `work`: who waits for this must not take an instance's wake-up.
     closed: Condvar,
+    /// Told when an instance has ended.
+    ended: Condvar,
     /// Only some of the instances may be able to take a request.
     bounded: bool,
     /// Requests are for one particular instance.
@@ -42,8 +47,12 @@ struct State {
     idle_instances: usize,
     /// By instance: whether it is neither given up nor taken out.
     alive: Vec<bool>,
+    /// Those that have ended.
+    gone: BTreeSet<InstanceId>,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
+    /// The server ends.
+    stopping: bool,
     /// When an alarm is set for this queue.
     alarm: Option<Time>,
     /// Reused from batch to batch.
@@ -89,7 +98,9 @@ impl Queue {
     pub(crate) fn new(dispatcher: Dispatcher, bounded: bool) -> Self {
         let state = State {
             alive: vec![true; dispatcher.instances().len()],
+            gone: BTreeSet::new(),
             lost: None,
+            stopping: false,
             alarm: None,
             dispatcher,
             waiting: SlotMap::new(),
@@ -102,6 +113,7 @@ impl Queue {
             state: Mutex::new(state),
             work: Condvar::new(),
             closed: Condvar::new(),
+            ended: Condvar::new(),
             bounded: bounded || bound,
             bound,
         }
@@ -130,12 +142,15 @@ impl Queue {
         };
         if let Err(refusal) = taken {
             let request = state.waiting.remove(key);
-            let lost = state.lost.clone();
+            let (lost, stopping) = (state.lost.clone(), state.stopping);
             let dropped = state.take_dropped();
             drop(state);
             drop(request);
             refuse_dropped(dropped);
             journey.model.metrics.count_failure(FailureReason::Rejected);
+            if refusal == Refusal::Closed && stopping {
+                return Err(ServeError::unavailable(STOPPING));
+            }
             return Err(lost.unwrap_or_else(|| refused(journey, &refusal, correlation.as_ref())));
         }
         journey.ticket.store(id.0, SeqCst);
@@ -217,20 +232,38 @@ impl Queue {
         }
     }
 
-    /// Waits until instance `instance` has something to do. The requests of a batch are put into `batch`.
-    /// With sequences, `rows` tells the rows of the batch.
-    pub(crate) fn next(&self, instance: InstanceId, batch: &mut Vec<Item>, rows: &mut Vec<Row>) -> Work {
+    /// Waits until instance `instance` has something to do, and the right to its resources if it has a `share` in such.
+    /// The requests of a batch are put into `batch`. With sequences, `rows` tells the rows of the batch.
+    pub(crate) fn next(
+        &self,
+        instance: InstanceId,
+        share: Option<&Share>,
+        batch: &mut Vec<Item>,
+        rows: &mut Vec<Row>,
+    ) -> Work {
         let mut state = lock(&self.state);
+        if let Some(share) = share {
+            share.give_back(true, state.dispatcher.pending() > 0);
+        }
         loop {
+            // Only with the right to run a batch is formed, so that it is as large as it can be by then.
+            if let Some(share) = share.filter(|_| state.dispatcher.pending() > 0)
+                && !share.is_held()
+            {
+                drop(state);
+                share.acquire();
+                state = lock(&self.state);
+            }
             let State { dispatcher, waiting, ids, expired, .. } = &mut *state;
             let ask = dispatcher.take_batch(instance, Time(now_ns()), ids, expired);
             let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
             let work = match ask {
                 // queued => running
                 Ask::Batch(_) => {
-                    let execution = Arc::new(Execution::start(ids.len(), instance));
                     rows.clear();
                     rows.extend_from_slice(dispatcher.rows(instance));
+                    let nulls = rows.iter().filter(|row| row.request.is_none()).count();
+                    let execution = Arc::new(Execution::start(ids.len(), nulls, instance));
                     let mut slots = rows.iter().filter(|row| row.request.is_some()).map(|row| row.slot);
                     for Waiting { request, journey } in ids.drain(..).filter_map(|id| take(waiting, id)) {
                         if let Some(slot) = slots.next() {
@@ -247,6 +280,9 @@ impl Queue {
                 Ask::Closed => Some(Work::End),
                 Ask::Idle | Ask::WakeAt(_) => None,
             };
+            if let Some(share) = share.filter(|_| !matches!(work, Some(Work::Run))) {
+                share.give_back(false, false);
+            }
             let dropped = state.take_dropped();
             if work.is_some() || !late.is_empty() || !dropped.is_empty() {
                 // An arrival wakes one instance; what that one leaves behind is for the next.
@@ -300,6 +336,11 @@ impl Queue {
         waited.unwrap_or_else(std::sync::PoisonError::into_inner).0.dispatcher.is_closed()
     }
 
+    /// The server ends, and this queue will be closed.
+    pub(crate) fn begin_stop(&self) {
+        lock(&self.state).stopping = true;
+    }
+
     /// Takes nothing new; what waits is still run.
     pub(crate) fn close(&self) {
         lock(&self.state).dispatcher.close();
@@ -351,6 +392,22 @@ impl Queue {
         }
         drop(state);
         self.work.notify_all();
+    }
+
+    /// An instance has ended.
+    pub(crate) fn instance_ended(&self, instance: InstanceId) {
+        lock(&self.state).gone.insert(instance);
+        self.ended.notify_all();
+    }
+
+    /// Waits until each of these instances, which were taken out, has ended or is left to its sequences; at most `pause`.
+    pub(crate) fn wait_ended(&self, retired: &[InstanceId], pause: Duration) {
+        let runs = |state: &mut State| {
+            retired.iter().any(|one| !state.gone.contains(one) && !state.dispatcher.holds_sequences(*one))
+        };
+        let state = lock(&self.state);
+        let waited = self.ended.wait_timeout_while(state, pause, runs);
+        drop(waited.unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 
     /// An instance is gone for good. Without the last one nothing new is taken, and everything that waits fails; `true`
@@ -422,5 +479,29 @@ fn refuse_late(late: Vec<Waiting>) {
     for Waiting { journey, .. } in late {
         leave(&journey);
         journey.fail(ServeError::unavailable("Request timeout expired"), FailureReason::Rejected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trireme_scheduling::{Direct, InstanceSlots};
+
+    #[test]
+    fn who_takes_an_instance_out_can_wait_for_its_end() {
+        let queue = Queue::new(Dispatcher::new(Direct::new(), InstanceSlots::new(2, None)), false);
+        let retired = [InstanceId(1)];
+        queue.change_instances(0, None, &retired);
+        queue.wait_ended(&retired, Duration::from_millis(1));
+        assert!(lock(&queue.state).gone.is_empty(), "only the time was over");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let work = queue.next(InstanceId(1), None, &mut Vec::new(), &mut Vec::new());
+                assert!(matches!(work, Work::End));
+                queue.instance_ended(InstanceId(1));
+            });
+            queue.wait_ended(&retired, Duration::from_secs(60));
+            assert!(lock(&queue.state).gone.contains(&InstanceId(1)));
+        });
     }
 }

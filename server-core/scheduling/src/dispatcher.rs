@@ -155,6 +155,11 @@ impl Dispatcher {
         self.may_go(instance) && self.slots.unfinished_of(instance) == 0
     }
 
+    /// Whether sequences go on in this instance.
+    pub fn holds_sequences(&self, instance: InstanceId) -> bool {
+        self.scheduler.holds(instance)
+    }
+
     fn may_go(&self, instance: InstanceId) -> bool {
         self.slots.is_retiring(instance) && !self.scheduler.holds(instance)
     }

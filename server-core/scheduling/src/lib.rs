@@ -17,8 +17,9 @@
 //! | `sequence_batching { direct }` | [`DirectSequences`] |
 //! | `sequence_batching { oldest }` | [`OldestSequences`] |
 //!
-//! [`AnswerOrder`] stands at the other end and holds answers back for `preserve_ordering`; [`invariants`]
-//! checks from outside that a dispatcher keeps what is promised here.
+//! [`RateLimiter`] lets instances of all models run only as far as there are resources for them. [`AnswerOrder`] stands
+//! at the other end and holds answers back for `preserve_ordering`; [`invariants`] checks from outside that a dispatcher
+//! keeps what is promised here.
 //!
 //! [`Dispatcher`] is what a runtime holds, one for each model version, behind its own lock: report one or more events,
 //! call [`Dispatcher::poll`], carry out the [`Actions`], and poll again at [`Actions::wake`] if nothing happens before.
@@ -58,6 +59,7 @@ mod dynamic;
 pub mod ensemble;
 mod instances;
 pub mod invariants;
+mod limiter;
 mod mutant;
 mod policy;
 mod queue;
@@ -75,6 +77,7 @@ pub use direct::Direct;
 pub use dispatcher::{Actions, Dispatcher};
 pub use dynamic::{Dynamic, DynamicConfig, DynamicConfigError};
 pub use instances::{InstanceId, InstanceSlots};
+pub use limiter::{Demand, LimitError, MemberId, Place, RateLimiter, Resource, Supplies};
 pub use policy::{Policies, PolicyError, QueuePolicy, TimeoutAction};
 pub use request::{RequestId, RequestInfo, ShapeKey};
 pub use scheduler::{Ask, Refusal, Room, Scheduler};

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! SIGTERM        half of --drain-delay        --drain-delay            a moment more       all is answered
-//!    │ not ready;        │ answers of HTTP/1         │ no new connections;      │ what is asked     │
-//!    │ all is served     │ end their connections     │ GOAWAY; all is served    │ now is refused    │ exit 0
+//!    │ not ready;        │ answers of HTTP/1         │ GOAWAY;                  │ what is asked     │
+//!    │ all is served     │ end their connections     │ all is served            │ now is refused    │ exit 0
 //! ```
 //! Clients that keep a connection through a balancer of plain TCP stay where they are until they are told. They are told
-//! while new connections are still taken, and after the balancer has had the time to look elsewhere.
+//! while new connections are still taken, and after the balancer has had the time to look elsewhere. Connections are
+//! taken as long as something runs, so that who comes is told what goes on, and sequences can be brought to their end.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use trireme_drain::Debts;
+use trireme_drain::{Debts, Stage};
 use trireme_runtime::Core;
 
 use crate::signals::{End, Signals};
@@ -30,9 +31,9 @@ const GOODBYE: Duration = Duration::from_millis(200);
 /// The shortest exit timeout.
 const A_MOMENT: Duration = Duration::from_secs(1);
 /// For how long requests are served that were on their way when their connection was told to end.
-const LAST_CALLS: Duration = Duration::from_secs(1);
+const LAST_CALLS: Duration = Duration::from_millis(400);
 /// A signal that comes twice within this time counts once: wrappers pass on what the process has got by itself.
-const SAME_SIGNAL: Duration = Duration::from_millis(500);
+pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// How long it may take.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +52,8 @@ pub(crate) struct Running<'a> {
     pub(crate) ports: Vec<u16>,
     /// The front ends.
     pub(crate) tasks: JoinSet<std::io::Result<()>>,
-    /// Tells them to take no new connections and to end those that there are.
-    pub(crate) stop: watch::Sender<bool>,
+    /// Tells them how far the end has come.
+    pub(crate) stop: watch::Sender<Stage>,
 }
 
 /// Ends the server, and says how that went.
@@ -108,12 +109,14 @@ async fn drain(running: &mut Running<'_>, exit_timeout: Duration) -> bool {
     let Running { core, debts, ports, tasks, stop } = running;
     debts.begin_farewell();
     debts.begin_end();
-    let _ = stop.send(true);
+    let _ = stop.send(Stage::Leaving);
     let _ = timeout(LAST_CALLS, debts.settled(ports)).await;
     core.begin_drain();
     let core = Arc::clone(core);
     let finished = tokio::task::spawn_blocking(move || core.finish_drain(exit_timeout));
     let finished = finished.await.unwrap_or(false);
+    // Who comes from now on would only be told to go, and might come without end.
+    let _ = stop.send(Stage::Closed);
     // Who holds a connection open without a request, or a stream without anything on it, does not hold up the end; who
     // is slow to read an answer does.
     debts.settled(ports).await;

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
-use trireme_drain::Debts;
+use trireme_drain::{Debts, Stage};
 use trireme_grpc::GrpcOptions;
 use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
 use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 
-use crate::checkpoint::{CHECKPOINT_BACKEND, CheckpointRepository};
+use crate::checkpoint::{CheckpointRepository, checkpoint_backend};
 use crate::cli::{LogFormatFlag, Serve};
 use crate::endpoint_file::{EndpointFile, Endpoints};
 use crate::leave::{Running, Times, leave};
 use crate::report;
-use crate::settings::{core_options, metric_options, restrictions, tls};
+use crate::settings::{backend_directory, core_options, metric_options, restrictions, tls};
 use crate::signals::Signals;
 
 /// Runs the server until it is told to stop.
@@ -53,6 +53,11 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     refuse_or_warn(flags)?;
     let checkpoint = checkpoint(flags)?;
     let mut options = core_options(flags)?;
+    if flags.checkpoint.is_some()
+        && let (_, Some((from, to))) = checkpoint_backend(&options.backend_directory)
+    {
+        options.backend_fallback.entry(from.to_owned()).or_insert_with(|| to.to_owned());
+    }
     if let Some(checkpoint) = &checkpoint {
         options.repositories = vec![checkpoint.path()];
     }
@@ -108,7 +113,9 @@ fn checkpoint(flags: &Serve) -> anyhow::Result<Option<CheckpointRepository>> {
             None => return Ok(None),
         }
     };
-    let repository = CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND)?;
+    let backends = backend_directory(flags.backend_directory.as_deref())?;
+    let (backend, _) = checkpoint_backend(&backends);
+    let repository = CheckpointRepository::of(path, flags.model_name.as_deref(), backend)?;
     if flags.load_format != AS_IT_IS {
         repository.set("load_format", &flags.load_format)?;
     }
@@ -294,11 +301,8 @@ async fn serve_until_signal(
 ) -> anyhow::Result<ExitCode> {
     let FrontEnds { http, grpc, threads } = front_ends;
     let io = crate::io_threads::IoThreads::start(threads)?;
-    let (stop, stopped) = watch::channel(false);
+    let (stop, told) = watch::channel(Stage::default());
     let mut tasks = tokio::task::JoinSet::new();
-    let told = |mut stopped: watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
     let debts = Debts::default();
     let http = HttpOptions { threads: io.handles(), debts: debts.clone(), ..http };
     let grpc = GrpcOptions { threads: io.handles(), debts: debts.clone(), ..grpc };
@@ -311,24 +315,19 @@ async fn serve_until_signal(
         lines.push_str(&format!("HTTP     http://{address}\n"));
         base = Some(format!("http://{}", reachable(address)));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_http::serve(Arc::clone(core), listener, http, told(stopped.clone())));
+        tasks.spawn(trireme_http::serve(Arc::clone(core), listener, http, told.clone()));
     }
     if let Some(listener) = listeners.grpc {
         let address = listener.local_addr()?;
         ports.push(address.port());
         lines.push_str(&format!("gRPC     {address}\n"));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, grpc, told(stopped.clone())));
+        tasks.spawn(trireme_grpc::serve(Arc::clone(core), listener, grpc, told.clone()));
     }
     if let Some(listener) = listeners.metrics {
         lines.push_str(&format!("metrics  http://{}/metrics\n", listener.local_addr()?));
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tasks.spawn(trireme_http::serve_metrics(
-            Arc::clone(core),
-            listener,
-            debts.clone(),
-            told(stopped.clone()),
-        ));
+        tasks.spawn(trireme_http::serve_metrics(Arc::clone(core), listener, debts.clone(), told.clone()));
     }
     if let Some(base) = base
         && let openai = core.openai_models()

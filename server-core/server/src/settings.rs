@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use trireme_grpc::Tls;
 use trireme_protocol::{Limits, Restrictions};
-use trireme_runtime::{ControlMode, CoreOptions};
+use trireme_runtime::{ControlMode, CoreOptions, Supplies};
 use trireme_telemetry::MetricOptions;
 
-use crate::cli::{ControlModeFlag, Serve};
+use crate::cli::{ControlModeFlag, Serve, grammar};
 use crate::repositories;
 
 /// More loads at once than this only compete for the disk.
@@ -45,7 +45,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         backend_directory: backend_directory(flags.backend_directory.as_deref())?,
         backend_cache: flags.backend_cache.clone(),
         allow_model_backends: flags.allow_model_backends,
-        backend_config: backend_config(&flags.backend_config)?,
+        backend_config: gpu_metrics(backend_config(&flags.backend_config, flags.use_cuda_graph)?, flags),
         backend_fallback: fallback(&flags.backend_fallback)?,
         control_mode,
         startup_models: flags.load_model.clone(),
@@ -58,9 +58,29 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         load_retries: flags.model_load_retry_count,
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         cache_bytes: crate::cache::size(&flags.cache_config, flags.response_cache_byte_size)?,
+        rate_limit: rate_limit(flags)?,
         start_after: crate::test_hooks::start_after()?,
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
+}
+
+/// The resources of the rate limiter, if it is on.
+fn rate_limit(flags: &Serve) -> anyhow::Result<Option<Supplies>> {
+    if !flags.rate_limit {
+        if !flags.rate_limit_resource.is_empty() {
+            tracing::warn!(
+                "--rate-limit-resource has no effect: it only has a meaning with --rate-limit=execution_count"
+            );
+        }
+        return Ok(None);
+    }
+    let mut supplies = Supplies::default();
+    for text in &flags.rate_limit_resource {
+        let (name, count, device) = grammar::resource(text)
+            .with_context(|| format!("--rate-limit-resource '{text}': expected NAME:COUNT[:DEVICE]"))?;
+        supplies.add(name, device, count);
+    }
+    Ok(Some(supplies))
 }
 
 /// The restrictions of a door.
@@ -133,14 +153,36 @@ pub(crate) fn backend_directory(given: Option<&std::path::Path>) -> anyhow::Resu
     Ok(directory)
 }
 
-fn backend_config(given: &[String]) -> anyhow::Result<BTreeMap<String, BTreeMap<String, String>>> {
-    let mut config: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+type BackendConfig = BTreeMap<String, BTreeMap<String, String>>;
+
+/// The metrics of GPUs come from the backend that uses them.
+fn gpu_metrics(mut config: BackendConfig, flags: &Serve) -> BackendConfig {
+    let on = flags.allow_metrics && flags.allow_gpu_metrics;
+    config.entry(GPU_BACKEND.to_owned()).or_default().insert("gpu_metrics".to_owned(), on.to_string());
+    config
+}
+
+/// The backend for NVIDIA GPUs.
+const GPU_BACKEND: &str = "tensorrtllm";
+
+fn backend_config(given: &[String], use_cuda_graph: Option<bool>) -> anyhow::Result<BackendConfig> {
+    let mut config = BackendConfig::new();
     for text in given {
         let (backend, setting) = text.split_once(',').unwrap_or(("", text));
         let Some((key, value)) = setting.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             bail!("--backend-config '{text}': expected BACKEND,KEY=VALUE or KEY=VALUE");
         };
         config.entry(backend.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+    }
+    if let Some(on) = use_cuda_graph {
+        let settings = config.entry(GPU_BACKEND.to_owned()).or_default();
+        let other = settings.insert("use_cuda_graph".to_owned(), on.to_string());
+        if let Some(other) = other.filter(|other| other != &on.to_string()) {
+            bail!(
+                "--use-cuda-graph={on} and --backend-config {GPU_BACKEND},use_cuda_graph={other}: they are names of one \
+                 setting, leave one out"
+            );
+        }
     }
     Ok(config)
 }

@@ -110,6 +110,14 @@ impl Custom {
         Ok(family)
     }
 
+    /// The value of a gauge or counter of a set, by all of its labels.
+    pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let key = braces(&checked(name, labels).ok()?, None);
+        let family = self.0.get(name).filter(|family| family.kind != MetricKind::Histogram)?;
+        let newest = family.ending.get(&key)?.iter().rev().find_map(Weak::upgrade)?;
+        Some(f64::from_bits(newest.cells[0].load(Relaxed)))
+    }
+
     /// Writes all families, and forgets what has ended.
     pub(crate) fn write(&mut self, out: &mut String) {
         self.0.retain(|name, family| {
@@ -260,6 +268,9 @@ mod tests {
         let gauge = metrics.add("y", "Y.", MetricKind::Gauge, MODEL, &[]).unwrap();
         let times = metrics.add("z_seconds", "Z.", MetricKind::Histogram, MODEL, &[0.5, 2.0]).unwrap();
         set(&gauge[0], -3.0);
+        assert_eq!(registry.value("y", &[("model", "m"), ("version", "1")]), Some(-3.0));
+        assert_eq!(registry.value("y", &[("model", "m")]), None);
+        assert_eq!(registry.value("z_seconds", MODEL), None, "it has no single value");
         [4, 0, 1].into_iter().zip(&*times).for_each(|(count, cell)| cell.store(count, Relaxed));
         set(&times[3], 7.25);
         expect_test::expect![[r#"
@@ -278,6 +289,7 @@ mod tests {
         assert!(Arc::ptr_eq(&gauge, &metrics.add("y", "", MetricKind::Gauge, MODEL, &[]).unwrap()));
         drop(metrics);
         assert_eq!(registry.render(), "");
+        assert_eq!(registry.value("y", MODEL), None);
         // A family that has ended may come again as another kind.
         let metrics = registry.set();
         metrics.add("y", "Y anew.", MetricKind::Counter, &[], &[]).unwrap();

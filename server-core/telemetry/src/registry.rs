@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::clock::now_ns;
 use crate::custom::{Custom, MetricError, MetricKind, MetricSet};
+use crate::histogram::{Histogram, QUEUE_MS};
 use crate::model::ModelMetrics;
 use crate::options::MetricOptions;
 use crate::text::head;
@@ -39,6 +40,7 @@ impl Registry {
             labels,
             summaries: self.options.summaries.then(Box::default),
             keeps_first_response: self.options.histograms,
+            queue: self.options.histograms.then(|| Histogram::new(&QUEUE_MS)),
             ..ModelMetrics::default()
         });
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,6 +66,11 @@ impl Registry {
     /// An empty set of backends' metrics, shown until it is dropped.
     pub fn set(&self) -> MetricSet {
         MetricSet::new(&self.custom)
+    }
+
+    /// What a gauge or a counter of a set shows, by all of its labels in any order; none if nobody shows it.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner).value(name, labels)
     }
 
     /// Everything in Prometheus' text form.
@@ -113,7 +120,8 @@ mod tests {
             nv_inference_compute_infer_duration_us counter
             nv_inference_compute_output_duration_us counter
             nv_inference_pending_request_count gauge
-            nv_model_load_duration_secs gauge"#]]
+            nv_model_load_duration_secs gauge
+            trireme_running_request_count gauge"#]]
         .assert_eq(&names(&registry.render()).join("\n"));
         drop(model);
     }
@@ -143,6 +151,8 @@ mod tests {
             "nv_inference_request_summary_us{model=\"m\",quantile=\"0.999\",version=\"1\"} 20",
             "nv_inference_request_summary_us_sum{model=\"m\",version=\"1\"} 20",
             "nv_inference_queue_summary_us_count{model=\"m\",version=\"1\"} 1",
+            "trireme_queue_duration_ms_bucket{le=\"1\",model=\"m\",version=\"1\"} 1",
+            "trireme_queue_duration_ms_count{model=\"m\",version=\"1\"} 1",
             "nv_inference_first_response_histogram_ms_bucket{le=\"1\",model=\"m\",version=\"1\"} 0",
             "nv_inference_first_response_histogram_ms_bucket{le=\"2.5\",model=\"m\",version=\"1\"} 1",
             "nv_inference_first_response_histogram_ms_bucket{le=\"+Inf\",model=\"m\",version=\"1\"} 1",

@@ -15,7 +15,7 @@ import time
 import unittest
 
 HIDDEN = re.compile(
-    r"QA_.*|PATH|PWD|OLDPWD|SHLVL|_|LD_LIBRARY_PATH|BASH_ENV|SERVER_LOG|.*_LOG_DIR|PYTEST_VERSION|CUDA_VISIBLE_DEVICES|PYTHON.*|OLDPWD"
+    r"QA_.*|PATH|PWD|OLDPWD|SHLVL|_|LD_LIBRARY_PATH|BASH_ENV|SERVER_LOG|.*_LOG_DIR|PYTEST_CURRENT_TEST|CUDA_VISIBLE_DEVICES|PYTHON.*|OLDPWD"
 )
 LISTING = bool(os.environ.get("QA_LIST"))
 ONLY = re.compile(os.environ.get("QA_ONLY", ""))
@@ -26,6 +26,9 @@ def environment():
     with open(os.environ["QA_BASE"], encoding="utf-8") as base:
         base = json.load(base)
     changed = {k: v for k, v in os.environ.items() if base.get(k) != v and not HIDDEN.fullmatch(k)}
+    if "SERVER_PID" in changed:
+        # A number of this run; where cases are only listed it is 0.
+        changed["SERVER_PID"] = "0"
     return " ".join(f"{k}={' '.join(v.split())}" for k, v in sorted(changed.items()))
 
 

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Write the list of cases, tests/qa/cases.toml, and run nothing
     #[arg(long)]
     list: bool,
+    /// Take the server and the backends as the last build has left them
+    #[arg(long)]
+    no_build: bool,
     /// Suites at a time
     #[arg(long, value_name = "N", default_value_t = 4)]
     jobs: usize,
@@ -58,7 +61,11 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         let from = args.from.display();
         bail!("{from} is no checkout of triton-inference-server/server: it has no qa/common/util.sh");
     }
-    let built = if args.list { None } else { Some(build::server_and_backends(workspace, Profile::Release)?) };
+    let built = match (args.list, args.no_build) {
+        (true, _) => None,
+        (_, true) => Some(build::install(workspace, Profile::Release)?),
+        _ => Some(build::server_and_backends(workspace, Profile::Release)?),
+    };
     let stage = Stage::prepare(workspace, args, built.as_ref())?;
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());

@@ -39,7 +39,7 @@ impl<'a> Stage<'a> {
         let python = environment(workspace, &folder)?;
         models::write(&folder.join("data/inferenceserver").join(VERSION))?;
         if let Some(built) = built {
-            backends(workspace, built, &folder.join("backends"))?;
+            backends(workspace, built, args.no_build, &folder.join("backends"))?;
         }
         let unshare = isolation();
         if unshare.is_empty() {
@@ -160,10 +160,12 @@ impl<'a> Stage<'a> {
 }
 
 /// The backends that the suites name: two of ours, and the stand-in under the other names.
-fn backends(workspace: &Workspace, built: &Built, to: &Path) -> Result<()> {
-    let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["build", "--release", "--package", "trireme-backend-stand-in", "--examples"]);
-    process::run(&mut cargo, "cargo build")?;
+fn backends(workspace: &Workspace, built: &Built, no_build: bool, to: &Path) -> Result<()> {
+    if !no_build {
+        let mut cargo = process::cargo(&workspace.root);
+        cargo.args(["build", "--release", "--package", "trireme-backend-stand-in", "--examples"]);
+        process::run(&mut cargo, "cargo build")?;
+    }
     let mut libraries: Vec<(String, PathBuf)> = ["identity", "repeat"]
         .map(|name| (name.to_owned(), built.backends.join(name).join(format!("libtrireme_{name}.so"))))
         .to_vec();

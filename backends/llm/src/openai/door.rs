@@ -11,7 +11,7 @@ use super::common::Common;
 use super::completion::{CompletionCall, Text};
 use crate::chat::ChatTemplate;
 use crate::stop::StopRules;
-use crate::tokenizer::{Encoded, Tokenizer};
+use crate::tokenizer::Tokenizer;
 
 /// Something that continues texts.
 pub trait Generator {
@@ -21,6 +21,9 @@ pub trait Generator {
 
 /// The endpoints of a model that generates text, the one for conversations first.
 pub const GENERATE_ENDPOINTS: &[&str] = &["chat/completions", "completions"];
+
+/// Most answers of one call.
+const MAX_ANSWERS: usize = 2048;
 
 /// What is needed to read calls for a model that generates text, and to write their answers.
 pub struct TextDoor {
@@ -81,25 +84,38 @@ impl TextDoor {
             return Err(OpenAiError::invalid("model", text));
         };
         let prompt = call.render(template)?;
-        let ids = self.encode("messages", &prompt, false, call.max_tokens)?;
+        let ids = self.ids("messages", &prompt, false)?;
         let mut ask = self.ask("messages", ids, call.max_tokens, &call.common)?;
         ask.guide = if call.tools.forced() { call.tools.guide() } else { call.format };
         let tools = match call.tools.usable() {
-            true => call.tools.list.iter().map(|tool| tool.name.clone()).collect(),
+            true => call.tools.callable().map(|tool| tool.name.clone()).collect(),
             false => Vec::new(),
         };
-        let style = self.style(Kind::Chat, &call.common, tools, !call.tools.parallel);
+        let mut style = self.style(Kind::Chat, &call.common, tools, !call.tools.parallel);
+        if call.tools.forced() {
+            style.form = "tools";
+        }
         let echoes = vec![String::new(); call.common.n as usize];
         Ok(Prepared { style, asks: vec![ask], echoes })
     }
 
     fn completion(&self, body: Value) -> Result<Prepared> {
         let call = CompletionCall::read(body, self.vocab_size, self.can, &self.defaults)?;
+        let answers = call.prompts.len() * call.common.n as usize;
+        if answers > MAX_ANSWERS {
+            let text = format!(
+                "Invalid 'n': the prompts have {answers} answers together, at most {MAX_ANSWERS} are given to one call."
+            );
+            return Err(OpenAiError::invalid("n", text).with_code("invalid_value"));
+        }
         let mut asks = Vec::with_capacity(call.prompts.len());
         let mut echoes = Vec::new();
         for prompt in call.prompts {
             let (ids, text) = match prompt {
-                Text::Text(text) => (self.encode("prompt", &text, true, Some(call.max_tokens))?, Some(text)),
+                Text::Text(text) => {
+                    let ids = self.ids("prompt", &text, true)?;
+                    (ids, Some(text))
+                }
                 Text::Ids(ids) => (ids, None),
             };
             let echo = match text {
@@ -117,6 +133,17 @@ impl TextDoor {
         Ok(Prepared { style, asks, echoes })
     }
 
+    /// The tokens of a text, unless it is far too long.
+    fn ids(&self, param: &str, text: &str, special: bool) -> Result<Vec<u32>> {
+        let most = self.max_context;
+        if self.tokenizer.exceeds(text, most) {
+            let text =
+                format!("This model's maximum context length is {most} tokens, however '{param}' has more.");
+            return Err(OpenAiError::invalid(param, text).with_code("context_length_exceeded"));
+        }
+        self.tokenizer.encode(text, special).map_err(|e| OpenAiError::invalid(param, e.to_string()))
+    }
+
     fn style(&self, kind: Kind, common: &Common, tools: Vec<String>, single_call: bool) -> Style {
         Style {
             kind,
@@ -127,34 +154,23 @@ impl TextDoor {
             logprobs: common.sampling.logprobs.is_some(),
             tools,
             single_call,
+            form: "response_format",
         }
-    }
-
-    fn encode(&self, param: &str, text: &str, special: bool, max_tokens: Option<usize>) -> Result<Vec<u32>> {
-        match self.tokenizer.encode_up_to(text, special, self.max_context) {
-            Ok(Encoded::Ids(ids)) => Ok(ids),
-            Ok(Encoded::MoreThan(n)) => Err(self.too_long(param, &format!("more than {n}"), max_tokens)),
-            Err(error) => Err(OpenAiError::invalid(param, error.to_string())),
-        }
-    }
-
-    fn too_long(&self, param: &str, n: &str, max_tokens: Option<usize>) -> OpenAiError {
-        let most = self.max_context;
-        let answer =
-            max_tokens.map_or_else(|| "an answer".to_owned(), |wanted| format!("{wanted} of the answer"));
-        let text = format!(
-            "This model's maximum context length is {most} tokens, however you asked for {n} tokens of '{param}' and {answer}."
-        );
-        OpenAiError::invalid(param, text).with_code("context_length_exceeded")
     }
 
     fn ask(&self, param: &str, prompt: Vec<u32>, max_tokens: Option<usize>, common: &Common) -> Result<Ask> {
         if prompt.is_empty() {
             return Err(OpenAiError::invalid(param, format!("Invalid '{param}': it has no tokens.")));
         }
-        let room = self.max_context.saturating_sub(prompt.len());
+        let (most, n) = (self.max_context, prompt.len());
+        let room = most.saturating_sub(n);
         if room == 0 || max_tokens.is_some_and(|wanted| wanted > room) {
-            return Err(self.too_long(param, &prompt.len().to_string(), max_tokens));
+            let answer =
+                max_tokens.map_or_else(|| "an answer".to_owned(), |wanted| format!("{wanted} of the answer"));
+            let text = format!(
+                "This model's maximum context length is {most} tokens, however you asked for {n} tokens of '{param}' and {answer}."
+            );
+            return Err(OpenAiError::invalid(param, text).with_code("context_length_exceeded"));
         }
         let stop = StopRules::new(&self.eos_ids, max_tokens.unwrap_or(room))
             .and_then(|stop| stop.with_strings(&common.stop))

@@ -88,11 +88,14 @@ impl Decoder {
         let given = params.count("max_tokens").filter(|_| params.is_given("max_tokens"));
         let max_tokens = given.or(defaults.max_new_tokens).or(params.count("max_tokens")).unwrap_or(256);
 
-        let can = Abilities { guided: tokenizer.is_some(), ..Abilities::ALL };
-        let grammars = match &tokenizer {
-            Some(tokenizer) => Some(GrammarFactory::new(tokenizer, eos_ids, vocab_size).map_err(unusable)?),
-            None => None,
-        };
+        let grammars =
+            tokenizer.as_ref().map(|tokenizer| GrammarFactory::new(tokenizer, eos_ids, vocab_size));
+        // The model writes all the same.
+        if let Some(Err(error)) = &grammars {
+            context.host.warn(format!("model '{}': {error}", context.name));
+        }
+        let grammars = grammars.and_then(std::result::Result::ok);
+        let can = Abilities { guided: grammars.is_some(), ..Abilities::ALL };
         let template = checkpoint.chat_template();
         let template = || template.as_ref().map(ChatTemplate::new).transpose().map_err(unusable);
         let door = match &tokenizer {
@@ -122,13 +125,8 @@ impl Decoder {
         let text = match tokenizer.filter(|_| !takes_ids) {
             Some(tokenizer) => {
                 let template = if params.text("chat_template") == Some("none") { None } else { template()? };
-                Some(TextInputDoor::new(
-                    config,
-                    tokenizer,
-                    template,
-                    eos_ids.clone(),
-                    (max_tokens, max_context),
-                ))
+                let limits = (max_tokens, max_context);
+                Some(TextInputDoor::new(config, tokenizer, template, eos_ids.clone(), limits))
             }
             None => None,
         };

@@ -10,7 +10,9 @@ type Total = fn(&CoreStats, &Tally) -> u64;
 type Values = for<'a> fn(&'a Tally) -> &'a crate::engine::Histogram;
 
 /// Family, HELP, the name of the third label, and for each of its values where the number is found.
-const UPSTREAM: &[(&str, &str, &str, &[(&str, Now)])] = &[
+type Labelled = (&'static str, &'static str, &'static str, &'static [(&'static str, Now)]);
+
+const UPSTREAM: &[Labelled] = &[
     (
         "nv_trt_llm_request_metrics",
         "TRT LLM request metrics",

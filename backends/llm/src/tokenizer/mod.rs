@@ -16,6 +16,12 @@ pub(crate) use stand_in::of_bytes;
 
 use crate::checkpoint::CheckpointErrorKind;
 
+/// Bytes of a word, as of a stop string.
+const MAX_WORD: usize = 4096;
+
+/// Bytes of a long text that are read at a time.
+const PIECE: usize = 16 << 10;
+
 /// Why a tokenizer cannot be built or used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -37,19 +43,6 @@ impl From<CheckpointErrorKind> for TokenizerError {
     fn from(e: CheckpointErrorKind) -> Self {
         Self(e.to_string())
     }
-}
-
-/// Bytes of a text for each token that it may have, at which its length is looked at first; and the least.
-const CUT_BYTES: usize = 16;
-const MIN_CUT: usize = 1 << 16;
-
-/// What became of a text that should not have too many tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Encoded {
-    /// All tokens; there may be a few too many.
-    Ids(Vec<u32>),
-    /// It has more than so many tokens, and was not read to its end.
-    MoreThan(usize),
 }
 
 /// A tokenizer; cheap to clone and to share between threads.
@@ -87,30 +80,44 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// As [`Self::encode`], for a text that is of use only if it has at most `most` tokens. One that is far longer is not
-    /// read to its end, so that the time that it takes is bounded by `most` and not by the text.
-    pub fn encode_up_to(
-        &self,
-        text: &str,
-        add_special: bool,
-        most: usize,
-    ) -> Result<Encoded, TokenizerError> {
-        let mut cut = most.saturating_mul(CUT_BYTES).max(MIN_CUT);
-        while cut < text.len() {
-            let beginning = &text[..text.floor_char_boundary(cut)];
-            // A cut within a word changes a few tokens at the end, not half of them.
-            if self.encode(beginning, add_special)?.len() / 2 > most {
-                return Ok(Encoded::MoreThan(most));
-            }
-            cut = cut.saturating_mul(4);
+    /// Whether `text` has far more tokens than `limit`: found out by reading no more of it than about that many, so that a
+    /// text of megabytes holds nobody up. `false` says nothing; the ids do.
+    pub fn exceeds(&self, text: &str, limit: usize) -> bool {
+        // What is read in any case may be as long as this.
+        if text.len() <= limit.saturating_mul(8).max(2 * PIECE) {
+            return false;
         }
-        Ok(Encoded::Ids(self.encode(text, add_special)?))
+        // Tokenizers that leave blanks out, or take a long word for one token, find few in much.
+        if text.len() > limit.saturating_mul(1024) {
+            return true;
+        }
+        let mut tokens = 0usize;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE.min(rest.len())));
+            rest = after;
+            // A cut moves the bounds of the tokens around it, which a quarter more is ample for.
+            tokens += self.inner.encode_fast(piece, false).map_or(0, |encoding| encoding.len());
+            if tokens > limit.saturating_add(limit / 4) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The tokens of each text, as it stands at the beginning of a text and behind a blank.
+    ///
+    /// # Errors
+    /// A text has more than 4,096 bytes.
     pub fn words(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TokenizerError> {
         let mut words: Vec<Vec<u32>> = Vec::with_capacity(2 * texts.len());
         for text in texts {
+            if text.len() > MAX_WORD {
+                let bytes = text.len();
+                return Err(TokenizerError(format!(
+                    "a word has {bytes} bytes, at most {MAX_WORD} are allowed"
+                )));
+            }
             for form in [text.clone(), format!(" {text}")] {
                 let word = self.encode(&form, false)?;
                 if !word.is_empty() && !words.contains(&word) {
@@ -203,14 +210,12 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_far_too_long_is_not_read_to_its_end() {
-        // A byte is a token.
-        let tokenizer = of_bytes(400, &[]).unwrap();
-        let text = |len: usize| "é".repeat(len / 2);
-        for len in [10, 1000, MIN_CUT, MIN_CUT + 2, 3 * MIN_CUT] {
-            let ids = tokenizer.encode_up_to(&text(len), false, MIN_CUT).unwrap();
-            assert_eq!(ids, Encoded::Ids(tokenizer.encode(&text(len), false).unwrap()), "{len}");
-        }
-        assert_eq!(tokenizer.encode_up_to(&text(1 << 20), false, 100).unwrap(), Encoded::MoreThan(100));
+    fn a_text_far_beyond_a_limit_is_not_read_to_its_end() {
+        let bytes = of_bytes(300, &[]).unwrap();
+        let long = "é".repeat(1 << 20);
+        assert!(bytes.exceeds(&long, 100) && bytes.exceeds(&long, 200_000));
+        // What may fit is left to be counted.
+        assert!(!bytes.exceeds(&long, 2 << 20) && !bytes.exceeds("short", 1));
+        assert!(!bytes.exceeds(&long[..300_000], 290_000), "that is for the ids to say");
     }
 }

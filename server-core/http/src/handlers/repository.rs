@@ -35,7 +35,8 @@ pub(crate) async fn load(
 ) -> Result<Answer, Failure> {
     refuse_repository_name(repository)?;
     let limits = *core.limits();
-    let request = offload(body.len(), move || Ok(LoadRequest::from_json(&body, &limits)?)).await?;
+    let name = model.to_owned();
+    let request = offload(body.len(), move || Ok(LoadRequest::from_json(&name, &body, &limits)?)).await?;
     core.load(model, request).await?;
     Ok(empty(StatusCode::OK))
 }

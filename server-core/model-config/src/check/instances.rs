@@ -6,7 +6,7 @@ use trireme_protocol::proto;
 use trireme_protocol::proto::model_instance_group::Kind;
 
 use super::Checker;
-use crate::checked::{InstanceGroup, InstanceKind};
+use crate::checked::{InstanceGroup, InstanceKind, RateLimiter, RateResource};
 
 /// Instances of one group; more is a mistake.
 const MAX_COUNT: i32 = 1024;
@@ -55,7 +55,10 @@ impl Checker<'_> {
             .help("`count` says how many instances each GPU has");
         }
         if group.rate_limiter.is_some() && !has.rate_limiter {
-            self.warn(&format!("{path}.rate_limiter"), "the rate limiter is off: this has no effect");
+            self.warn(
+                &format!("{path}.rate_limiter"),
+                "the rate limiter is off (--rate-limit): this has no effect",
+            );
         }
         if !group.host_policy.is_empty() && !has.host_policies {
             self.warn(
@@ -74,6 +77,7 @@ impl Checker<'_> {
             passive: group.passive,
             host_policy: group.host_policy.clone(),
             profile: group.profile.clone(),
+            rate_limiter: rate_limiter(group),
         })
     }
 
@@ -95,4 +99,14 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+fn rate_limiter(group: &proto::ModelInstanceGroup) -> RateLimiter {
+    let Some(limiter) = &group.rate_limiter else { return RateLimiter::default() };
+    let resource = |one: &proto::model_rate_limiter::Resource| RateResource {
+        name: one.name.clone(),
+        global: one.global,
+        count: one.count,
+    };
+    RateLimiter { resources: limiter.resources.iter().map(resource).collect(), priority: limiter.priority }
 }

@@ -33,14 +33,14 @@ pub struct ModelFile {
 }
 
 impl LoadRequest {
-    /// Decodes an HTTP body, which may be empty. File contents are base64.
+    /// Decodes an HTTP body, which may be empty. File contents are base64. Whether files need a config is for the loader
+    /// to say.
     ///
     /// # Errors
-    /// Broken JSON or base64, an unknown parameter, a path that leaves the model's directory, files without a
-    /// config.
-    pub fn from_json(body: &[u8], limits: &Limits) -> Result<Self> {
+    /// Broken JSON or base64, an unknown parameter, a path that leaves the directory of `model`.
+    pub fn from_json(model: &str, body: &[u8], limits: &Limits) -> Result<Self> {
         let mut request = Self::default();
-        let mut unknown = None;
+        let (mut unknown, mut wrong) = (None, None);
         super::each_parameter(body, limits, |reader, key| {
             if key == CONFIG {
                 request.config = Some(reader.string()?.into_owned());
@@ -48,7 +48,8 @@ impl LoadRequest {
                 let text = reader.string()?;
                 let contents = STANDARD.decode(text.as_bytes());
                 let contents = contents.map_err(|e| ProtocolError::invalid(format!("is not base64: {e}")))?;
-                request.push(path, contents.into(), limits)?;
+                let pushed = request.push(path, contents.into(), limits);
+                wrong = wrong.take().or(pushed.err().map(|error| not_loaded(model, key, error)));
             } else {
                 let type_name = super::type_name(reader)?;
                 unknown.get_or_insert_with(|| unrecognized(key, type_name));
@@ -56,8 +57,7 @@ impl LoadRequest {
             }
             Ok(())
         })?;
-        unknown.map_or(Ok(()), Err)?;
-        request.checked()
+        wrong.or(unknown).map_or(Ok(request), Err)
     }
 
     /// Decodes the parameters of the gRPC message; file contents move without a copy.
@@ -65,6 +65,7 @@ impl LoadRequest {
     /// # Errors
     /// As [`from_json`](Self::from_json), and a parameter of another type than its name needs.
     pub fn from_proto(
+        model: &str,
         parameters: BTreeMap<String, ModelRepositoryParameter>,
         limits: &Limits,
     ) -> Result<Self> {
@@ -76,11 +77,11 @@ impl LoadRequest {
                 }
                 (Some(path), Some(ParameterChoice::BytesParam(contents))) => request
                     .push(path, contents.into(), limits)
-                    .map_err(|e| e.within(format_args!("parameter '{key}'")))?,
+                    .map_err(|error| not_loaded(model, &key, error))?,
                 (_, choice) => return Err(unrecognized(&key, choice.as_ref().map_or("none", proto_type))),
             }
         }
-        request.checked()
+        Ok(request)
     }
 
     fn push(&mut self, path: &str, contents: Bytes, limits: &Limits) -> Result<()> {
@@ -98,15 +99,11 @@ impl LoadRequest {
         self.files.push(ModelFile { path: path.to_owned(), contents });
         Ok(())
     }
+}
 
-    fn checked(self) -> Result<Self> {
-        if self.config.is_none() && !self.files.is_empty() {
-            return Err(ProtocolError::invalid(
-                "Load parameter 'config' must be specified for model file override",
-            ));
-        }
-        Ok(self)
-    }
+fn not_loaded(model: &str, key: &str, error: ProtocolError) -> ProtocolError {
+    let (model, key) = (model.escape_debug(), key.escape_debug());
+    error.within(format_args!("failed to load '{model}': parameter '{key}'"))
 }
 
 /// Each component is a plain name; nothing is left to how a file system reads the path.
@@ -135,14 +132,14 @@ mod tests {
     use crate::{Limits, proto::ModelRepositoryParameter};
 
     fn json(text: &str) -> Result<LoadRequest, String> {
-        LoadRequest::from_json(text.as_bytes(), &Limits::default()).map_err(|e| e.message)
+        LoadRequest::from_json("m", text.as_bytes(), &Limits::default()).map_err(|e| e.message)
     }
 
     fn grpc(list: &[(&str, ParameterChoice)]) -> Result<LoadRequest, String> {
         let list = list.iter().map(|(key, choice)| {
             ((*key).to_owned(), ModelRepositoryParameter { parameter_choice: Some(choice.clone()) })
         });
-        LoadRequest::from_proto(list.collect(), &Limits::default()).map_err(|e| e.message)
+        LoadRequest::from_proto("m", list.collect(), &Limits::default()).map_err(|e| e.message)
     }
 
     #[test]
@@ -166,12 +163,10 @@ mod tests {
     fn refusals() {
         let file = |path: &str| json(&format!(r#"{{"parameters":{{"config":"{{}}","file:{path}":""}}}}"#));
         for bad in ["", "/etc/passwd", "../x", "1/../../x", "1//x", "./x", "a\\\\b", "x/", "\\u0000", "c:x"] {
-            assert!(file(bad).unwrap_err().contains("inside the model's directory"), "{bad}");
+            let error = file(bad).unwrap_err();
+            assert!(error.contains("inside the model's directory"), "{bad}: {error}");
+            assert!(error.starts_with("failed to load 'm': parameter 'file:"), "{bad}: {error}");
         }
-        assert_eq!(
-            json(r#"{"parameters":{"file:1/m":""}}"#).unwrap_err(),
-            "Load parameter 'config' must be specified for model file override"
-        );
         assert_eq!(
             json(r#"{"parameters":{"x":1}}"#).unwrap_err(),
             "Unrecognized load parameter 'x' with type 'INT'"

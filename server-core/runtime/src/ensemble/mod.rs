@@ -8,9 +8,9 @@ mod tensor;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
-use trireme_host::Request;
+use trireme_host::{Request, Value};
 use trireme_model_config::{CheckedConfig, Draft};
-use trireme_protocol::{InferRequest, Parameters, SequenceControl};
+use trireme_protocol::{InferRequest, Parameters, SequenceControl, SequenceId};
 use trireme_scheduling::ensemble::Gate;
 
 use crate::error::ServeError;
@@ -54,6 +54,19 @@ impl Header {
             timeout_us: request.timeout_us,
             parameters: request.parameters.clone(),
         }
+    }
+
+    /// What an answer says of its sequence, if it is part of one.
+    fn told(&self) -> Vec<(String, Value)> {
+        let SequenceControl { id: Some(id), start, end } = &self.sequence else { return Vec::new() };
+        let id = match id {
+            SequenceId::Text(text) => Some(Value::String(text.clone())),
+            // Parameters know no larger number.
+            SequenceId::Number(number) => i64::try_from(*number).ok().map(Value::Int),
+        };
+        let flags = [("sequence_start", Value::Bool(*start)), ("sequence_end", Value::Bool(*end))];
+        let all = id.map(|id| ("sequence_id", id)).into_iter().chain(flags);
+        all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 

@@ -163,7 +163,8 @@ impl Run {
         let present = self.wanted.iter().zip(outputs).filter_map(|(output, tensor)| Some((*output, tensor?)));
         let outputs =
             present.map(|(output, tensor)| tensor.into_output(&table.outputs[output], table.batches()));
-        self.send(Response { outputs: outputs.collect(), ..Response::default() }, last);
+        let parameters = self.header.told();
+        self.send(Response { outputs: outputs.collect(), parameters, ..Response::default() }, last);
     }
 
     fn send(self: &Arc<Self>, response: Response, last: bool) {

@@ -13,6 +13,7 @@ use crate::error::ServeError;
 use crate::fleet::FleetChange;
 use crate::load::{LoadFailure, LoadedModel};
 use crate::model::ModelVersion;
+use crate::options::ControlMode;
 use crate::served::Served;
 use crate::source;
 use crate::statistics::lock;
@@ -40,9 +41,16 @@ impl Core {
         if self.is_draining() {
             return Err(ServeError::unavailable("the server is shutting down"));
         }
-        if let Some(problem) = &target.found.problem {
+        if let Some(problem) = source::problem(&self.options, &target.found, target.given.is_some()) {
             let failure: LoadFailure = ServeError::invalid(problem.clone()).into();
+            self.mark_unreadable(name);
+            if self.options.control_mode == ControlMode::Explicit {
+                // Nobody has asked for the one that serves to go.
+                let _ = self.load_failed(name, failure);
+                return Err(not_polled(name, &problem));
+            }
             if problem != trireme_repository::IN_TWO {
+                // It serves on as it was.
                 return Err(self.load_failed(name, failure));
             }
             // Nobody knows which of the two is meant, so that the one that serves has to go, too.
@@ -78,7 +86,7 @@ impl Core {
         let started = trireme_telemetry::clock::now_ns();
         match self.build(target, &fingerprint, &serving) {
             Ok(built) => {
-                self.commit(name, target, fingerprint, built, started)?;
+                self.commit(name, target, fingerprint, built, started);
                 Ok(Outcome::Changed)
             }
             Err(failure) if target.again => {
@@ -172,7 +180,7 @@ impl Core {
         revised.proto = old.clone();
         revised.proto.instance_group.clone_from(&draft.proto.instance_group);
         revised.proto.version_policy.clone_from(&draft.proto.version_policy);
-        let config = source::check(&revised, &target.found)?;
+        let config = source::check(&self.options, &revised, &target.found)?;
         let record = self.life.records.get(&target.found.name);
         let fleet = record
             .origin
@@ -237,9 +245,16 @@ fn at_once<T: Sync, R: Send, E: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
+/// What a caller is told of a model that could not be found as it should be.
+pub(crate) fn not_polled(name: &str, why: &str) -> ServeError {
+    ServeError::invalid(format!("failed to load '{name}', failed to poll from model repository: {why}"))
+}
+
 /// What a caller is told of a load that failed.
 pub(crate) fn load_error(name: &str, failure: &LoadFailure) -> ServeError {
-    let version = failure.version.map(|version| format!("version {version} is at UNAVAILABLE state: "));
+    let code = failure.error.status.label();
+    let version =
+        failure.version.map(|version| format!("version {version} is at UNAVAILABLE state: {code}: "));
     let (version, reason) = (version.unwrap_or_default(), &failure.error.message);
     ServeError::invalid(format!("load failed for model '{name}': {version}{reason};"))
 }

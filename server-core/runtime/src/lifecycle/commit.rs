@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use trireme_repository::Fingerprint;
 
@@ -15,9 +16,8 @@ use crate::load::LoadFailure;
 use crate::served::Served;
 use crate::state::ModelState;
 
-/// The field's text for a load that an unload has overtaken.
-const OUT_DATED: &str =
-    "Newer operation has been applied to the model lifecycle, current load operation is out-dated.";
+/// How long a load waits for instances that are taken out; one of them may be in a long execution.
+const LAST_EXECUTION: Duration = Duration::from_secs(10);
 
 impl Core {
     /// LOADING => READY: swaps the versions in and lets the old ones finish.
@@ -28,13 +28,7 @@ impl Core {
         fingerprint: Fingerprint,
         built: Built,
         started: u64,
-    ) -> Result<(), ServeError> {
-        // The unload waits for this turn, so that what it counted is seen here.
-        if self.life.records.epoch(name) != target.epoch {
-            let versions = built.fresh.iter().map(|loaded| loaded.version.version()).collect();
-            let error = ServeError::unavailable(OUT_DATED);
-            return Err(self.load_failed(name, LoadFailure { error, versions, version: None }));
-        }
+    ) {
         let seconds = trireme_telemetry::clock::now_ns().saturating_sub(started) as f64 / 1e9;
         let Built { draft, fresh, kept } = built;
         let mut origins = BTreeMap::new();
@@ -48,6 +42,7 @@ impl Core {
             tracing::info!(model = name, version = number, "ready after {seconds:.2} s");
         }
         let before = self.life.records.get(name).origin;
+        let mut ending = Vec::new();
         for one in kept {
             let number = one.served.version();
             let origin = before.as_ref().and_then(|origin| origin.versions.get(&number));
@@ -55,7 +50,8 @@ impl Core {
             let model = match one.revised {
                 None => one.served,
                 Some((model, change)) => {
-                    let fleet = change.commit(&model, &self.threads);
+                    let (fleet, retired) = change.commit(&model, &self.threads);
+                    ending.push((Arc::clone(&model), retired));
                     origin.fleet = origin.fleet.map(|old| old.with(fleet));
                     one.served.with_model(model)
                 }
@@ -69,7 +65,11 @@ impl Core {
             record.origin = Some(Arc::new(Origin { found, fingerprint, draft, given, versions: origins }));
         });
         self.swap_in(name, served);
-        Ok(())
+        tracing::info!("successfully loaded '{name}'");
+        // Who asks for fewer instances wants their memory back when the call returns.
+        for (model, retired) in ending {
+            model.queue().wait_ended(&retired, LAST_EXECUTION);
+        }
     }
 
     fn swap_in(&self, name: &str, served: BTreeMap<i64, Arc<Served>>) {
@@ -81,7 +81,7 @@ impl Core {
         self.change(|index| {
             let entry = index.models.entry(name.to_owned()).or_default();
             entry.reason = None;
-            entry.requested = true;
+            (entry.requested, entry.unreadable) = (true, false);
             let previous = std::mem::replace(&mut entry.versions, fresh.clone());
             // The old versions end when nobody who has looked them up holds them.
             for number in previous.into_keys() {
@@ -107,7 +107,7 @@ impl Core {
     pub(crate) fn mark_loading(&self, name: &str, versions: &[i64]) {
         self.change(|index| {
             let entry = index.models.entry(name.to_owned()).or_default();
-            entry.requested = true;
+            (entry.requested, entry.unreadable) = (true, false);
             if entry.latest.is_some() {
                 return;
             }
@@ -117,6 +117,14 @@ impl Core {
                 let loading = VersionEntry { state: ModelState::Loading, reason: String::new(), model: None };
                 entry.versions.insert(*number, loading);
             }
+        });
+    }
+
+    /// The model could not be read; if nothing of it serves, that is no reason for the server not to be ready.
+    pub(crate) fn mark_unreadable(&self, name: &str) {
+        self.change(|index| {
+            let entry = index.models.entry(name.to_owned()).or_default();
+            entry.unreadable = true;
         });
     }
 

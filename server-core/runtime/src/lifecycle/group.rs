@@ -45,7 +45,6 @@ impl Core {
     pub(crate) fn run_again(&self, ensembles: &BTreeSet<String>) {
         let target = |name: &String| -> Option<(String, Target)> {
             let record = self.life.records.get(name);
-            let epoch = self.life.records.epoch(name);
             let target = match record.origin {
                 Some(origin) => Target {
                     found: origin.found.clone(),
@@ -55,11 +54,10 @@ impl Core {
                     asked: record.asked,
                     again: true,
                     steps: record.steps,
-                    epoch,
                 },
                 None => {
                     let found = source::find(&self.options, name).ok().flatten()?;
-                    Target { asked: record.asked, again: true, ..self.target(found, None, epoch) }
+                    Target { asked: record.asked, again: true, ..self.target(found, None) }
                 }
             };
             Some((name.clone(), target))

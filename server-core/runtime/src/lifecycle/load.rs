@@ -17,12 +17,11 @@ impl Core {
             let name = name.escape_debug();
             return Err(ServeError::invalid(format!("failed to load '{name}': it is not a model's name")));
         }
-        let epoch = self.life.records.epoch(name);
         let given = Override::of(name, request)?;
         let files = given.as_ref().and_then(|given| given.files.clone());
         let seeds = || {
             let found = self.locate(name, files.as_deref())?;
-            Ok(Targets::from([(name.to_owned(), self.target(found, given.clone(), epoch))]))
+            Ok(Targets::from([(name.to_owned(), self.target(found, given.clone()))]))
         };
         let mut results = self.in_turn(seeds, |targets| self.run(targets))?;
         results.remove(name).unwrap_or(Ok(()))

@@ -48,14 +48,16 @@ impl LibraryOrigin {
 }
 
 impl Origin {
-    /// Whether a plain load would make the same again: nothing was given with the last one, and nothing has changed.
+    /// Whether a plain load has nothing to do: nothing has changed since the last one. A configuration that was given with
+    /// that one stays until the model's directory changes; files that were given do not.
     pub(crate) fn is_current(&self, found: &FoundModel, fingerprint: &Fingerprint) -> bool {
         self.is_as_seen(found, fingerprint) && !self.versions.values().any(VersionOrigin::library_has_changed)
     }
 
     /// Whether what serves was made of just this state.
     pub(crate) fn is_as_seen(&self, found: &FoundModel, fingerprint: &Fingerprint) -> bool {
-        self.given.is_none() && self.found.is_same_place(found) && self.fingerprint == *fingerprint
+        let files = self.given.as_ref().is_some_and(|given| given.files.is_some());
+        !files && self.found.is_same_place(found) && self.fingerprint == *fingerprint
     }
 
     /// The versions that a load of `draft` would make again just as they are, but for what changes in place.

@@ -148,8 +148,7 @@ impl Core {
         if !load.is_empty() {
             let seeds = || -> Result<Targets, ServeError> {
                 let target = |Seen { found, fingerprint }: &Seen| {
-                    let epoch = self.life.records.epoch(&found.name);
-                    let target = self.target(found.clone(), None, epoch);
+                    let target = self.target(found.clone(), None);
                     (found.name.clone(), Target { seen: fingerprint.clone(), ..target })
                 };
                 Ok(load.iter().map(target).collect())

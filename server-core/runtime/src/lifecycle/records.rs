@@ -18,8 +18,6 @@ pub(crate) struct Record {
     pub(crate) steps: Vec<(String, i64)>,
     /// What serves was made of.
     pub(crate) origin: Option<Arc<Origin>>,
-    /// Counts the unloads: a load that began before the last one is out-dated.
-    epoch: u64,
 }
 
 impl Records {
@@ -31,20 +29,9 @@ impl Records {
         edit(lock(&self.0).entry(name.to_owned()).or_default());
     }
 
-    pub(crate) fn epoch(&self, name: &str) -> u64 {
-        lock(&self.0).get(name).map_or(0, |record| record.epoch)
-    }
-
-    /// Makes the loads that are under way out-dated.
-    pub(crate) fn begin_epoch(&self, name: &str) {
-        lock(&self.0).entry(name.to_owned()).or_default().epoch += 1;
-    }
-
     /// Nobody wants the model any more.
     pub(crate) fn forget(&self, name: &str) {
-        if let Some(record) = lock(&self.0).get_mut(name) {
-            *record = Record { epoch: record.epoch, ..Record::default() };
-        }
+        lock(&self.0).remove(name);
     }
 
     /// The server ends: nothing keeps the files of load requests any more.

@@ -25,8 +25,7 @@ impl Core {
             self.miss(listed, found.iter().map(|model| model.name.as_str()).collect());
         }
         let wanted = found.into_iter().filter(|model| !some || listed.contains(&model.name));
-        let targets: Targets =
-            wanted.map(|model| (model.name.clone(), self.target(model, None, 0))).collect();
+        let targets: Targets = wanted.map(|model| (model.name.clone(), self.target(model, None))).collect();
         self.in_turn(|| Ok(targets.clone()), |targets| self.run(targets))?;
         if let ControlMode::Poll { interval } = self.options.control_mode {
             self.start_polling(interval)?;

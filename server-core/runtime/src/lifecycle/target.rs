@@ -7,6 +7,7 @@ use trireme_model_config::Draft;
 use trireme_protocol::repository::LoadRequest;
 use trireme_repository::{Fingerprint, FoundModel};
 
+use super::build::not_polled;
 use super::graph::{self, Needs};
 use crate::core::Core;
 use crate::error::ServeError;
@@ -38,8 +39,6 @@ pub(crate) struct Target {
     pub(crate) again: bool,
     /// The steps, of an ensemble.
     pub(crate) steps: Vec<(String, i64)>,
-    /// The unloads before this operation began.
-    pub(crate) epoch: u64,
 }
 
 pub(crate) type Targets = BTreeMap<String, Target>;
@@ -51,13 +50,16 @@ impl Override {
             Some(config) => {
                 let files = match request.files.as_slice() {
                     [] => None,
-                    files => Some(Arc::new(Overlay::write(model, files)?)),
+                    files => {
+                        let written = Overlay::write(model, files);
+                        Some(Arc::new(written.map_err(|error| not_polled(model, &error.message))?))
+                    }
                 };
                 Ok(Some(Self { config, files }))
             }
             None if request.files.is_empty() => Ok(None),
             None => {
-                Err(ServeError::invalid("Load parameter 'config' must be specified for model file override"))
+                Err(not_polled(model, "Load parameter 'config' must be specified for model file override"))
             }
         }
     }
@@ -66,14 +68,14 @@ impl Override {
 impl Core {
     /// A model as it is now, with the steps that its configuration names. A configuration that cannot be read has none:
     /// what is wrong is said when it is loaded.
-    pub(crate) fn target(&self, found: FoundModel, given: Option<Override>, epoch: u64) -> Target {
+    pub(crate) fn target(&self, found: FoundModel, given: Option<Override>) -> Target {
         let steps = if found.problem.is_some() {
             Vec::new()
         } else {
             let config = given.as_ref().map(|given| given.config.as_str());
             source::draft(&found, config).map(|draft| source::steps(&draft)).unwrap_or_default()
         };
-        Target { found, given, seen: None, draft: None, asked: true, again: false, steps, epoch }
+        Target { found, given, seen: None, draft: None, asked: true, again: false, steps }
     }
 
     /// The targets with the steps of their ensembles. Where models are loaded one by one, those that an ensemble needs
@@ -88,8 +90,7 @@ impl Core {
                 continue;
             }
             let Some(found) = source::find(&self.options, &name)? else { continue };
-            let epoch = self.life.records.epoch(&name);
-            let target = Target { asked: false, ..self.target(found, None, epoch) };
+            let target = Target { asked: false, ..self.target(found, None) };
             open.extend(steps_of([&target]));
             targets.insert(name, target);
         }

@@ -14,17 +14,8 @@ use crate::source;
 use crate::state::ModelState;
 
 impl Core {
-    /// READY => UNLOADING => UNAVAILABLE. Returns when the model takes no more requests and its ensembles know.
+    /// READY => UNLOADING => UNAVAILABLE, after the loads that came before. Returns when the model takes no more requests and its ensembles know.
     pub(crate) fn unload_now(self: &Arc<Self>, name: &str, with_steps: bool) -> Result<(), ServeError> {
-        if !self.index.load().models.contains_key(name) {
-            // What is not there is not loaded either: as asked. Scripts of upstream's rely on that.
-            if source::find(&self.options, name)?.is_none() {
-                tracing::warn!("unload of '{}': no such model in the repositories", name.escape_debug());
-            }
-            return Ok(());
-        }
-        // From here on a load that is under way is out-dated.
-        self.life.records.begin_epoch(name);
         let involved = || {
             let needs = self.life.records.needs();
             let mut names = BTreeSet::from([name.to_owned()]);
@@ -44,6 +35,14 @@ impl Core {
             drop(turn);
             names.extend(now);
         };
+        // After the turn has come: a load that came before is done by then.
+        if !self.index.load().models.contains_key(name) {
+            // What is not there is not loaded either: as asked. Scripts of upstream's rely on that.
+            if source::find(&self.options, name)?.is_none() {
+                tracing::warn!("unload of '{}': no such model in the repositories", name.escape_debug());
+            }
+            return Ok(());
+        }
         let mut leaving = BTreeSet::from([name.to_owned()]);
         if with_steps {
             let needs = self.life.records.needs();
@@ -52,6 +51,14 @@ impl Core {
         let above = self.dependents(&leaving);
         self.take_away(&leaving, false)?;
         self.run_again(&above);
+        // They went with what was unloaded on purpose, which does not make the server unready.
+        self.change(|index| {
+            for name in &above {
+                if let Some(entry) = index.models.get_mut(name).filter(|entry| entry.latest.is_none()) {
+                    entry.requested = false;
+                }
+            }
+        });
         Ok(())
     }
 
@@ -66,7 +73,7 @@ impl Core {
         self.change(|index| {
             for name in names {
                 let Some(entry) = index.models.get_mut(name) else { continue };
-                entry.requested = false;
+                (entry.requested, entry.unreadable) = (false, false);
                 entry.reason = None;
                 for version in entry.versions.values_mut() {
                     match version.model.take() {
@@ -115,7 +122,8 @@ impl Core {
                         version.reason = UNLOADED.to_owned();
                     }
                     if gone && !entry.requested {
-                        index.models.remove(name);
+                        entry.gone = true;
+                        entry.versions.clear();
                     }
                 }
             });

@@ -85,7 +85,7 @@ impl Grammar {
             Self::NamedSetting(_) => named_setting(text).is_some(),
             Self::PolicySetting => pair(text, ',').is_some_and(|(_, setting)| pair(setting, '=').is_some()),
             Self::Restriction => pair(text, ':').is_some_and(|(_, setting)| pair(setting, '=').is_some()),
-            Self::Resource => resource(text),
+            Self::Resource => resource(text).is_some(),
             Self::PerDevice(_) => pair(text, ':').is_some_and(|(device, number)| {
                 device.parse::<i32>().is_ok() && number.parse::<f64>().is_ok_and(|n| n.is_finite() && n >= 0.0)
             }),
@@ -149,12 +149,16 @@ pub(super) fn named_setting(text: &str) -> Option<(&str, &str, &str)> {
     }
 }
 
-fn resource(text: &str) -> bool {
-    let parts: Vec<&str> = text.split(':').collect();
-    let numbers = parts.get(1..).unwrap_or_default();
-    (1..=2).contains(&numbers.len())
-        && !parts[0].is_empty()
-        && numbers.iter().all(|number| number.parse::<u32>().is_ok())
+/// Name, count and device of a resource.
+pub(crate) fn resource(text: &str) -> Option<(&str, u32, Option<i32>)> {
+    let mut parts = text.split(':');
+    let name = parts.next().filter(|name| !name.is_empty())?;
+    let count = parts.next()?.parse().ok()?;
+    let device = match parts.next() {
+        Some(device) => Some(device.parse::<i32>().ok().filter(|device| *device >= 0)?),
+        None => None,
+    };
+    parts.next().is_none().then_some((name, count, device))
 }
 
 #[cfg(test)]

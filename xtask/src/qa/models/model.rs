@@ -94,11 +94,12 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn write(&self, repository: &Path) -> Result<()> {
         let folder = repository.join(&self.name);
-        for version in 1..=self.versions {
-            let version = folder.join(version.to_string());
+        for number in 1..=self.versions {
+            let version = folder.join(number.to_string());
             fs::create_dir_all(&version)?;
             if let Some(format) = self.format {
-                fs::write(version.join(format.file), "")?;
+                // What the model does follows from the file, wherever a suite puts it.
+                fs::write(version.join(format.file), format!("{number}\n"))?;
             }
         }
         let mut text = format!("name: \"{}\"\n", self.name);

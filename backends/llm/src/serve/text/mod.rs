@@ -7,7 +7,7 @@ use trireme_sdk::{Config, ConfigPatch, DataType, Error, Request, Result, TensorC
 
 use crate::chat::{ChatMessage, ChatOptions, ChatTemplate};
 use crate::openai::{Ask, Generator};
-use crate::tokenizer::{Encoded, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use inputs::TextRequest;
 use outputs::TextReceiver;
 
@@ -34,7 +34,7 @@ pub(super) struct TextInputDoor {
     eos_ids: Vec<u32>,
     /// Tokens of an answer where a request does not say.
     max_tokens: usize,
-    /// Tokens of a prompt and its answer together.
+    /// Tokens of a prompt and its answer.
     max_context: usize,
     batched: bool,
     decoupled: bool,
@@ -89,21 +89,20 @@ impl TextInputDoor {
 
     fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("input 'text_input': {e}"));
-        let encode = |text: &str, special| match self.tokenizer.encode_up_to(text, special, self.max_context)
-        {
-            Ok(Encoded::Ids(ids)) => Ok(ids),
-            Ok(Encoded::MoreThan(n)) => Err(invalid(&format!(
-                "the prompt has more than {n} tokens, there is room for {n} with the answer"
-            ))),
-            Err(error) => Err(invalid(&error)),
-        };
-        match &self.template {
+        if self.tokenizer.exceeds(text, self.max_context) {
+            return Err(invalid(&format!(
+                "it has more tokens than the {} that the model's context holds",
+                self.max_context
+            )));
+        }
+        let ids = match &self.template {
             Some(template) => {
                 let messages = [ChatMessage::new("user", text)];
                 let prompt = template.render(&messages, &ChatOptions::default()).map_err(|e| invalid(&e))?;
-                encode(&prompt, false)
+                self.tokenizer.encode(&prompt, false)
             }
-            None => encode(text, true),
-        }
+            None => self.tokenizer.encode(text, true),
+        };
+        ids.map_err(|e| invalid(&e))
     }
 }
