@@ -68,7 +68,7 @@ class Load:
         # Few different ones: each is asked for alone before.
         draw = random.Random(SEED)
         self.asked = [
-            {"prompt": "".join(draw.choices("abcdefgh ", k=draw.randint(1, 60))), "max_tokens": draw.randint(1, 40),
+            {"prompt": "".join(draw.choices("abcdefgh ", k=draw.randint(1, 60))), "max_tokens": draw.randint(1, 100),
              "temperature": draw.choice([0, 1]), "seed": draw.randint(0, 9)}
             for _ in range(60)]
         connection = self.connect()
