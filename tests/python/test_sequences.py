@@ -119,6 +119,17 @@ def test_a_sequence_without_a_slot_waits_for_one(serve):
     assert send(server, 2, 1, end=True) == 11
 
 
+def test_rows_without_a_request_count_for_the_size_of_a_batch(serve):
+    server = serve(config(DIRECT))
+    assert send(server, 1, 1, start=True) == 1
+    assert send(server, 2, 10, start=True) == 10
+    # Each ran alone, the second in the second slot.
+    with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
+        stats = client.get_inference_statistics("m", as_json=True)["model_stats"][0]
+    assert {batch["batch_size"]: batch["compute_infer"]["count"] for batch in stats["batch_stats"]} == {"1": "1", "2": "1"}
+    assert (stats["inference_count"], stats["execution_count"]) == ("2", "2")
+
+
 def test_an_idle_sequence_ends(serve):
     server = serve(config(DIRECT, batch=1, idle_us=300_000))
     assert send(server, 1, 1, start=True) == 1

@@ -4,6 +4,8 @@
 
 mod bench;
 mod build;
+mod dist;
+mod kernels;
 mod models;
 mod new_backend;
 mod process;
@@ -32,6 +34,10 @@ struct Cli {
 enum Command {
     /// Build the server and every backend into target/<profile>/{trireme,backends/<name>/}
     Build(build::Args),
+    /// Compile the CUDA kernels into target/kernels/ARCH/; fails if a hot one spills registers
+    Kernels,
+    /// Write what a GPU machine needs, server, backends and compiled kernels, into one folder that runs as it is
+    Dist(dist::Args),
     /// Fetch the weights of the example models into model_repository/
     Models(models::Args),
     /// Build, fetch the weights and serve model_repository/
@@ -55,6 +61,8 @@ fn main() -> ExitCode {
     let outcome = Workspace::load().and_then(|workspace| {
         match cli.command {
             Command::Build(args) => build::run(&workspace, &args),
+            Command::Kernels => kernels::run(&workspace).map(drop),
+            Command::Dist(args) => dist::run(&workspace, &args),
             Command::Models(args) => models::run(&workspace, &args),
             Command::Serve(args) => serve::run(&workspace, &args),
             Command::Test(args) => return test::run(&workspace, &args),

@@ -150,6 +150,11 @@ impl Counter {
         let add = |bits| Some((f64::from_bits(bits) + amount).to_bits());
         let _ = self.0.fetch_update(Relaxed, Relaxed, add);
     }
+
+    /// What it has come to.
+    pub fn value(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
 }
 
 /// A value that goes up and down.
@@ -160,5 +165,15 @@ impl Gauge {
     /// Sets it.
     pub fn set(&self, value: f64) {
         self.0.store(value.to_bits(), Relaxed);
+    }
+
+    /// Adds to it; a negative amount takes away.
+    pub fn add(&self, amount: f64) {
+        Counter(self.0).add(amount);
+    }
+
+    /// What it is.
+    pub fn value(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
     }
 }

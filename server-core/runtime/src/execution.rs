@@ -23,14 +23,20 @@ pub(crate) struct Execution {
 }
 
 impl Execution {
-    /// A batch of `requests` requests that starts now.
-    pub(crate) fn start(requests: usize, instance: InstanceId, share: Option<MemberId>) -> Self {
+    /// A batch of `requests` requests that starts now. `nulls` are the rows beside them that a sequence batcher fills with
+    /// null requests: the model computes those too, so they count for the size of the batch, but not as inferences.
+    pub(crate) fn start(
+        requests: usize,
+        nulls: usize,
+        instance: InstanceId,
+        share: Option<MemberId>,
+    ) -> Self {
         Self {
             start_ns: now_ns(),
             compute_start_ns: AtomicU64::new(0),
             compute_end_ns: AtomicU64::new(0),
             open_requests: AtomicU32::new(u32::try_from(requests).unwrap_or(u32::MAX)),
-            batch_size: AtomicU32::new(0),
+            batch_size: AtomicU32::new(u32::try_from(nulls).unwrap_or(u32::MAX)),
             instance,
             share,
         }

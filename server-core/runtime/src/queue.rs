@@ -263,9 +263,11 @@ impl Queue {
             let work = match ask {
                 // queued => running
                 Ask::Batch(_) => {
-                    let execution = Arc::new(Execution::start(ids.len(), instance, share.map(Share::member)));
                     rows.clear();
                     rows.extend_from_slice(dispatcher.rows(instance));
+                    let nulls = rows.iter().filter(|row| row.request.is_none()).count();
+                    let execution =
+                        Arc::new(Execution::start(ids.len(), nulls, instance, share.map(Share::member)));
                     let mut slots = rows.iter().filter(|row| row.request.is_some()).map(|row| row.slot);
                     for Waiting { request, journey } in ids.drain(..).filter_map(|id| take(waiting, id)) {
                         if let Some(slot) = slots.next() {

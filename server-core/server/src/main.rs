@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Ok(Command::Chat(flags)) => trireme::chat(&flags),
         Ok(Command::HealthCheck(flags)) => trireme::health_check(&flags),
         Ok(Command::Plan(flags)) => trireme::plan(&flags),
+        Ok(Command::Explain(flags)) => trireme::explain(&flags),
+        Ok(Command::Profile(flags)) => trireme::profile(&flags),
         Err(error) => {
             let _ = error.print();
             match (error.exit_code(), is_tritonserver) {

@@ -57,13 +57,21 @@ pub(crate) fn write(workspace: &Workspace, cases_file: &Path) -> Result<()> {
         if notes_file.is_file() { toml::from_str(&super::read(&notes_file)?)? } else { Notes::default() };
     let mut text = format!("{HEAD}\n| suite | cases | passed | share |\n|---|---:|---:|---:|\n");
     let (mut all, mut all_passed) = (0, 0);
-    let mut misses = String::new();
+    let (mut misses, mut others) = (String::new(), String::new());
     for suite in &SUITES {
         let groups: Vec<&Group> = cases.group.iter().filter(|group| group.suite == suite.name).collect();
         let file = super::folder(workspace).join("results").join(format!("{}.jsonl", suite.name));
         let outcomes = if file.is_file() { results::read(&file)? } else { Vec::new() };
-        let (count, missed) = compare(&groups, &outcomes);
+        let (count, missed, beside) = compare(&groups, &outcomes);
         let passed = count - missed.len();
+        if !beside.is_empty() {
+            let well = beside.iter().filter(|outcome| outcome.outcome == "pass").count();
+            let _ = writeln!(others, "* {}: {well} of {} passed", suite.name, beside.len());
+            for outcome in beside.iter().filter(|outcome| outcome.outcome != "pass") {
+                let reason = without_places(&outcome.reason).chars().take(240).collect::<String>();
+                let _ = writeln!(others, "  * `{}` ({}): {reason}", outcome.test, outcome.environment);
+            }
+        }
         (all, all_passed) = (all + count, all_passed + passed);
         let _ = writeln!(text, "| {} | {count} | {passed} | {} |", suite.name, share(passed, count));
         println!("  {:<28} {passed:>4} of {count:>4}", suite.name);
@@ -75,6 +83,12 @@ pub(crate) fn write(workspace: &Workspace, cases_file: &Path) -> Result<()> {
         }
     }
     let _ = writeln!(text, "| **all** | **{all}** | **{all_passed}** | **{}** |", share(all_passed, all));
+    if !others.is_empty() {
+        let _ = write!(
+            text,
+            "\n## Run, but not in the list\nThese count neither as cases nor as passed.\n\n{others}"
+        );
+    }
     if !misses.is_empty() {
         let _ = write!(text, "\n## Misses\n{misses}");
     }
@@ -87,8 +101,12 @@ fn share(part: usize, whole: usize) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
 }
 
-/// The number of cases, and those that did not pass. A case that is listed twice needs two outcomes.
-fn compare<'a>(groups: &[&'a Group], outcomes: &[Outcome]) -> (usize, Vec<Miss<'a>>) {
+/// The number of cases, those that did not pass, and outcomes that are of no case. A case that is listed twice needs two
+/// outcomes.
+fn compare<'a, 'b>(
+    groups: &[&'a Group],
+    outcomes: &'b [Outcome],
+) -> (usize, Vec<Miss<'a>>, Vec<&'b Outcome>) {
     let key = |script: &str, server: &str, environment: &str, test: &str| {
         [script, server, environment, test].join("\n")
     };
@@ -110,7 +128,9 @@ fn compare<'a>(groups: &[&'a Group], outcomes: &[Outcome]) -> (usize, Vec<Miss<'
             missed.push(Miss { group, test, reason });
         }
     }
-    (count, missed)
+    let mut beside: Vec<&Outcome> = found.into_values().flatten().collect();
+    beside.sort_by(|a, b| (&a.test, &a.environment).cmp(&(&b.test, &b.environment)));
+    (count, missed, beside)
 }
 
 /// Paths of the machine of the run say nothing to a reader.
@@ -162,8 +182,9 @@ mod tests {
             tests: ["T.a", "T.b", "T.c", "T.a"].map(str::to_owned).to_vec(),
         };
         let outcomes = [outcome("T.a", "pass"), outcome("T.b", "skip"), outcome("T.d", "pass")];
-        let (count, missed) = compare(&[&group], &outcomes);
+        let (count, missed, beside) = compare(&[&group], &outcomes);
         assert_eq!(count, 4);
+        assert_eq!(beside.iter().map(|outcome| outcome.test.as_str()).collect::<Vec<_>>(), ["T.d"]);
         let missed: Vec<_> = missed.iter().map(|miss| (miss.test, miss.reason.as_str())).collect();
         assert_eq!(missed, [("T.b", "skip: because"), ("T.c", "not run"), ("T.a", "not run")]);
     }

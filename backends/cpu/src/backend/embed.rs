@@ -167,6 +167,9 @@ impl Shared {
         }
         let tokens = |(i, text): (usize, &String)| {
             let invalid = |what: String| Error::invalid(format!("input 'text', element {i}: {what}"));
+            if self.tokenizer.exceeds(text, limit) {
+                return Err(invalid(format!("has more than the {limit} tokens that the model reads")));
+            }
             let ids = self.tokenizer.encode(text, true).map_err(|e| invalid(e.to_string()))?;
             match ids.len() {
                 0 => Err(invalid("is empty".into())),

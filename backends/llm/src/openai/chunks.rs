@@ -29,8 +29,10 @@ pub(super) struct Style {
     pub(super) logprobs: bool,
     /// The tools that may be called; none: all text is text.
     pub(super) tools: Vec<String>,
-    /// Every answer is calls, so that none is left at `stop`.
+    /// At most one call an answer.
     pub(super) single_call: bool,
+    /// The field that says what form an answer has.
+    pub(super) form: &'static str,
 }
 
 /// All answers to one call.
@@ -95,7 +97,7 @@ impl Answers {
             }
             Event::End(Err(error)) => {
                 if let Some(responder) = self.responder.take() {
-                    responder.fail_json(&told(error));
+                    responder.fail_json(&told(error, self.style.form));
                 }
                 Flow::Stop
             }
@@ -300,10 +302,14 @@ fn call_object(id: &str, choice: usize, number: usize, call: &Call) -> Value {
     })
 }
 
-fn told(error: AskError) -> OpenAiError {
+fn told(error: AskError, form: &str) -> OpenAiError {
     let server = |status, message| OpenAiError { status, ..OpenAiError::internal(message) };
     match error {
         AskError::Invalid(message) => OpenAiError { param: None, ..OpenAiError::invalid("", message) },
+        AskError::Form(message) => {
+            let text = format!("Invalid '{form}': no answer can be held to this form: {message}.");
+            OpenAiError::invalid(form, text)
+        }
         AskError::Unavailable(message) => server(503, message),
         AskError::Cancelled => server(499, "the request was cancelled".to_owned()),
         AskError::Internal(message) => server(500, message),

@@ -68,6 +68,13 @@ impl EmbedDoor {
         let refuse = |what: String| OpenAiError::invalid("input", format!("Invalid 'input[{at}]': {what}."));
         let ids = match text {
             Text::Text(text) if text.is_empty() => return Err(refuse("the text is empty".to_owned())),
+            Text::Text(text) if self.tokenizer.exceeds(&text, self.max_tokens) => {
+                let most = self.max_tokens;
+                let text = format!(
+                    "This model's maximum context length is {most} tokens, however 'input[{at}]' has more."
+                );
+                return Err(OpenAiError::invalid("input", text).with_code("context_length_exceeded"));
+            }
             Text::Text(text) => self.tokenizer.encode(&text, true).map_err(|e| refuse(e.to_string()))?,
             Text::Ids(ids) => ids,
         };

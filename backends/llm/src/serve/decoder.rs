@@ -112,7 +112,8 @@ impl Decoder {
         let text = match tokenizer.filter(|_| !takes_ids) {
             Some(tokenizer) => {
                 let template = if params.text("chat_template") == Some("none") { None } else { template()? };
-                Some(TextInputDoor::new(config, tokenizer, template, eos_ids.clone(), max_tokens))
+                let limits = (max_tokens, max_context);
+                Some(TextInputDoor::new(config, tokenizer, template, eos_ids.clone(), limits))
             }
             None => None,
         };

@@ -37,8 +37,7 @@ impl Generator for OnEngine<'_> {
 
 impl OnEngine<'_> {
     fn request(&self, ask: Ask) -> Result<engine::Request, AskError> {
-        let form =
-            |what: &dyn std::fmt::Display| AskError::Invalid(format!("the form of the answer: {what}"));
+        let form = |what: &dyn std::fmt::Display| AskError::Form(what.to_string());
         let grammar = match (&ask.guide, self.grammars) {
             (None, _) => None,
             (Some(_), None) => return Err(form(&"the model has no tokenizer to keep it with")),

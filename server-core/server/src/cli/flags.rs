@@ -37,10 +37,10 @@ pub struct HealthCheck {
     pub timeout: u32,
 }
 
-/// The arguments of `trireme plan`: those of `trireme-plan`.
+/// The arguments of a command that is handed over to a program of its own.
 #[derive(Debug, Args)]
-pub struct Plan {
-    /// CHECKPOINT -o FILE.plan [--by-reference] [--profile BATCH,TOKENS]...
+pub struct Arguments {
+    /// Those of the program; `--help` names them.
     #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<std::ffi::OsString>,
 }
@@ -122,6 +122,7 @@ pub struct Serve {
 
     pub backend_directory: Option<PathBuf>,
     pub backend_config: Vec<String>,
+    pub use_cuda_graph: Option<bool>,
     pub backend_cache: Option<PathBuf>,
     pub backend_fallback: Vec<String>,
     pub allow_model_backends: bool,
@@ -165,6 +166,7 @@ pub struct Serve {
 
     pub allow_metrics: bool,
     pub allow_cpu_metrics: bool,
+    pub allow_gpu_metrics: bool,
     pub metrics_address: Option<String>,
     pub metrics_port: u16,
     pub metrics_config: Vec<String>,
@@ -209,6 +211,7 @@ impl Serve {
             endpoint_file: values.path("endpoint-file"),
             backend_directory: values.path("backend-directory"),
             backend_config: values.texts("backend-config"),
+            use_cuda_graph: values.text("use-cuda-graph").map(|_| values.truth("use-cuda-graph")),
             backend_cache: values.path("backend-cache"),
             backend_fallback: values.texts("backend-fallback"),
             allow_model_backends: values.truth("allow-model-backends"),
@@ -245,6 +248,7 @@ impl Serve {
             rate_limit_resource: values.texts("rate-limit-resource"),
             allow_metrics: values.truth("allow-metrics"),
             allow_cpu_metrics: values.truth("allow-cpu-metrics"),
+            allow_gpu_metrics: values.truth("allow-gpu-metrics"),
             metrics_address: values.text("metrics-address"),
             metrics_port: values.number("metrics-port").unwrap_or(8002),
             metrics_config: values.texts("metrics-config"),

@@ -19,7 +19,7 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Plan, Serve};
+pub use flags::{Arguments, Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Serve};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;
@@ -36,7 +36,11 @@ pub enum Command {
     /// Ask a running server how it is.
     HealthCheck(HealthCheck),
     /// Write a plan of a checkpoint.
-    Plan(Plan),
+    Plan(Arguments),
+    /// Show a model's step on a GPU as it is launched.
+    Explain(Arguments),
+    /// Show and time the sizes that a model's steps have on a GPU.
+    Profile(Arguments),
 }
 
 /// Reads a command line; the first argument is the program's name.
@@ -49,7 +53,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(("check", matches)) => Check::from_arg_matches(matches).map(Command::Check),
         Some(("chat", matches)) => Chat::from_arg_matches(matches).map(Command::Chat),
         Some(("healthcheck", matches)) => HealthCheck::from_arg_matches(matches).map(Command::HealthCheck),
-        Some(("plan", matches)) => Plan::from_arg_matches(matches).map(Command::Plan),
+        Some(("plan", matches)) => Arguments::from_arg_matches(matches).map(Command::Plan),
+        Some(("explain", matches)) => Arguments::from_arg_matches(matches).map(Command::Explain),
+        Some(("profile", matches)) => Arguments::from_arg_matches(matches).map(Command::Profile),
         Some((_, matches)) => Ok(Command::Serve(Box::new(Serve::new(matches)))),
         None => Err(clap::Error::new(clap::error::ErrorKind::MissingSubcommand)),
     }

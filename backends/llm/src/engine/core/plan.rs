@@ -42,8 +42,13 @@ impl Core {
         let Packing { mut step, packed, tokens, failed, .. } = packing;
         if tokens == 0 {
             failed.into_iter().for_each(|(id, error)| self.end(id, error));
-            // The executor never hears of those who were admitted and failed at once.
-            self.freed.retain(|slot| !step.admitted.iter().any(|admission| admission.slot == *slot));
+            // The executor never hears of those who were admitted and failed at once. It does hear that others had their
+            // slots before.
+            for admission in &step.admitted {
+                if let Some(at) = self.freed.iter().rposition(|slot| *slot == admission.slot) {
+                    self.freed.remove(at);
+                }
+            }
             return None;
         }
         self.steps += 1;
