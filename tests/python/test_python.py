@@ -274,7 +274,7 @@ def test_requests_are_batched(server):
 @pytest.mark.parametrize("rows", [0, 3, 20000])
 def test_every_type_comes_back(server, dtype, rows):
     model = "identity_" + dtype.replace("float", "fp")
-    value = (np.arange(rows * 5).reshape(rows, 5) % 2).astype(dtype) if dtype == "bool" else np.arange(rows * 5).reshape(rows, 5).astype(dtype)
+    value = (np.arange(rows * 5).reshape(rows, 5) % (2 if dtype == "bool" else 100)).astype(dtype)
     back = infer(server, model, INPUT0=value).as_numpy("OUTPUT0")
     assert back.dtype == value.dtype and np.array_equal(back, value)
 
@@ -336,7 +336,7 @@ def test_the_configuration_is_completed(server):
     assert config["max_batch_size"] == 4 and "dynamic_batching" in config
 
 
-@pytest.mark.parametrize("code, status", enumerate([500, 500, 404, 400, 503, 501, 409, 499]))
+@pytest.mark.parametrize("code, status", enumerate([400, 500, 404, 400, 503, 501, 400, 400]))
 def test_errors_have_codes(server, code, status):
     body = json.dumps({"inputs": [{"name": "IN", "datatype": "INT32", "shape": [1], "data": [code]}]}).encode()
     answer = server.raw("POST", "/v2/models/codes/infer", body)

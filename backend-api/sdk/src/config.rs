@@ -110,6 +110,8 @@ pub struct ConfigPatch {
     model_transaction_policy: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic_batching: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    instance_group: Vec<Value>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     extends: bool,
 }
@@ -162,6 +164,14 @@ impl ConfigPatch {
     #[must_use]
     pub fn dynamic_batching(mut self) -> Self {
         self.dynamic_batching = Some(json!({}));
+        self
+    }
+
+    /// Proposes GPUs for the instance groups that may run on one and name none.
+    #[must_use]
+    pub fn gpus(mut self, gpus: impl IntoIterator<Item = i32>) -> Self {
+        let gpus: Vec<i32> = gpus.into_iter().collect();
+        self.instance_group = vec![json!({ "kind": "KIND_GPU", "gpus": gpus })];
         self
     }
 

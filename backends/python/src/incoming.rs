@@ -43,7 +43,7 @@ pub(crate) enum Event {
     Bye,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) enum Metric {
     Counter(Counter),
     Gauge(Gauge),

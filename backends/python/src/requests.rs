@@ -104,7 +104,8 @@ impl Requests {
         responder.is_some_and(Responder::is_cancelled)
     }
 
-    /// The right to ask other models on behalf of one of these requests: of the one that is waited for the longest.
+    /// The right to ask other models on behalf of one of these requests: of the first that somebody
+    /// waits for.
     pub(crate) fn caller(responders: &[(u64, Responder)]) -> Option<Caller> {
         let alive = responders.iter().filter(|(_, responder)| !responder.is_cancelled());
         let (_, responder) = alive.chain(responders).next()?;

@@ -1,16 +1,32 @@
-use trireme_protocol::proto::{DataType, ModelConfig};
+use trireme_protocol::proto::model_instance_group::Kind;
+use trireme_protocol::proto::{DataType, ModelConfig, ModelInstanceGroup};
 
 use crate::json::config_from_json;
 
 /// Fields that a backend may propose.
-const ALLOWED: [&str; 6] = [
+const ALLOWED: [&str; 7] = [
     "max_batch_size",
     "input",
     "output",
     "dynamic_batching",
     "sequence_batching",
     "model_transaction_policy",
+    "instance_group",
 ];
+
+/// Groups that may run on a GPU and name none get those that the backend proposes. How many instances there are is the
+/// author's to say.
+fn devices(config: &mut ModelConfig, proposed: &ModelInstanceGroup) {
+    if config.instance_group.is_empty() {
+        config.instance_group.push(ModelInstanceGroup { count: 1, ..ModelInstanceGroup::default() });
+    }
+    for group in &mut config.instance_group {
+        if matches!(group.kind(), Kind::Auto | Kind::Gpu) && group.gpus.is_empty() {
+            group.set_kind(Kind::Gpu);
+            group.gpus.clone_from(&proposed.gpus);
+        }
+    }
+}
 
 /// Adds to `config` what a backend proposes and the configuration leaves open. What the author wrote stays: a list of
 /// tensors is left alone if there is one, unless the proposal says that it `extends` it. Then tensors are added, and those
@@ -52,6 +68,9 @@ pub fn complete(config: &mut ModelConfig, patch: &str) -> Result<(), String> {
     }
     if config.model_transaction_policy.is_none() {
         config.model_transaction_policy = patch.model_transaction_policy;
+    }
+    if let Some(proposed) = patch.instance_group.first() {
+        devices(config, proposed);
     }
     Ok(())
 }

@@ -10,8 +10,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-/// What runs a checkpoint.
-pub(crate) const CHECKPOINT_BACKEND: &str = "cpu";
+const CPU_BACKEND: &str = "cpu";
+const GPU_BACKEND: &str = "tensorrtllm";
+
+/// What NVIDIA's driver shows of itself.
+const DRIVER_MARKS: [&str; 2] = ["/dev/nvidiactl", "/proc/driver/nvidia/version"];
+
+/// What runs a checkpoint: the GPU where there are a driver and the backend for it, else the CPU. Then also what stands
+/// in where that cannot run the checkpoint: an encoder, or a GPU that is too old.
+pub(crate) fn checkpoint_backend(backends: &Path) -> (&'static str, Option<(&'static str, &'static str)>) {
+    let driver = DRIVER_MARKS.iter().any(|mark| Path::new(mark).exists());
+    if driver && backends.join(GPU_BACKEND).is_dir() {
+        return (GPU_BACKEND, Some((GPU_BACKEND, CPU_BACKEND)));
+    }
+    (CPU_BACKEND, None)
+}
 
 /// What makes a directory a checkpoint.
 const MARKS: &[&str] = &["config.json", "model.plan", "model.safetensors", "model.safetensors.index.json"];
