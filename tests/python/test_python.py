@@ -505,6 +505,15 @@ def test_a_missing_interpreter_is_named(tmp_path):
         assert "--backend-config=python,shm is unknown" in line["reason"], line
 
 
+def test_models_that_asked_each_other_end(tmp_path):
+    flat = io("input", "INPUT0", "FP32", "-1, -1") + io("output", "OUTPUT0", "FP32", "-1, -1")
+    put(tmp_path, "identity_fp32", IDENTITY, flat)
+    put(tmp_path, "ask", method(ASK.format(model="identity_fp32", call="ask.exec()")), flat)
+    with Server(tmp_path, PYTHON) as server:
+        infer(server, "ask", INPUT0=np.zeros((1, 1), np.float32))
+        assert server.stop(timeout=15) == 0, server.output()
+
+
 def runs(pid):
     try:
         with open(f"/proc/{pid}/stat") as stat:
