@@ -178,6 +178,12 @@ def test_a_shape_without_weights_or_tokenizer_serves(tmp_path):
             assert answer.usage.prompt_tokens == 3 and answer.usage.completion_tokens == 24
             said.append(answer.choices[0].text)
     assert said[0] == said[1] and len(set(said[0])) > 2
+    # Without a token that ends a text there are no forms, but there are answers.
+    (tmp_path / "shape/config.json").write_text(json.dumps({**SHAPE, "eos_token_id": None}))
+    with Server([], str(tmp_path / "shape"), "--load-format=dummy") as server:
+        assert "no token ends a text" in server.output()
+        with openai.OpenAI(base_url=server.url("/v1"), api_key="none") as client:
+            assert client.completions.create(model="shape", prompt="abc", max_tokens=5).usage.completion_tokens == 5
     (tmp_path / "shape/config.json").write_text(json.dumps({**SHAPE, "num_hidden_layers": 1 << 30}))
     refused = subprocess.run([BINARY, "serve", tmp_path / "shape", "--load-format=dummy", "--print-config",
                               "--backend-directory", BACKENDS], text=True, timeout=60, capture_output=True)

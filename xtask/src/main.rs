@@ -4,6 +4,7 @@
 
 mod bench;
 mod build;
+mod deploy;
 mod dist;
 mod kernels;
 mod models;
@@ -44,6 +45,14 @@ enum Command {
     Serve(serve::Args),
     /// Run every test in tiers with times and caps
     Test(test::Args),
+    /// Run the scripts of deploy/slurm on a real Slurm that is started for it
+    TestSlurm,
+    /// Restart servers behind a real balancer under load and count what is lost
+    TestRollout(deploy::RolloutArgs),
+    /// Check the chart and the manifests against helm, schemas, published types and the real server
+    TestDeploy,
+    /// Build a container image without a Docker engine, with its bill of materials
+    Image(deploy::image::Args),
     /// Run Triton's own QA clients against the server
     Qa(qa::Args),
     /// Simulate the scheduler from seeds: random models, clients, failures and reloads
@@ -68,6 +77,10 @@ fn main() -> ExitCode {
             Command::Test(args) => return test::run(&workspace, &args),
             Command::Sim(args) => return sim::run(&workspace, &args),
             Command::Qa(args) => qa::run(&workspace, &args),
+            Command::TestSlurm => deploy::test_slurm(&workspace),
+            Command::TestRollout(args) => deploy::test_rollout(&workspace, &args),
+            Command::TestDeploy => deploy::test_deploy(&workspace),
+            Command::Image(args) => deploy::image::run(&workspace, &args),
             Command::Tidy => tidy::run(&workspace),
             Command::NewBackend(args) => new_backend::run(&workspace, &args),
             Command::Bench(args) => bench::run(&workspace, &args),

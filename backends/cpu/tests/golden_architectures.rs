@@ -198,6 +198,10 @@ fn a_feature_left_out_is_noticed() {
         let path = dir.path().join("config.json");
         let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         config[key] = serde_json::from_str(value).unwrap();
+        if key.contains("sliding_window") {
+            // Which layers have a window is no feature of its own: without a window the list is refused.
+            config.as_object_mut().unwrap().remove("layer_types");
+        }
         if name == "llama-dynamic" {
             config["max_position_embeddings"] = 48.into();
         }

@@ -94,24 +94,25 @@ impl EmbedDoor {
     /// The answer: one vector for each text.
     pub fn object(&self, ask: &EmbedAsk, rows: &[Vec<f32>]) -> String {
         let vector = |row: &Vec<f32>| match ask.base64 {
-            false => json!(row),
+            // Written as what they are: by way of a JSON value each would get the digits of a double.
+            false => serde_json::to_string(row).unwrap_or_else(|_| "[]".to_owned()),
             true => {
                 let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
-                json!(STANDARD.encode(bytes))
+                format!("\"{}\"", STANDARD.encode(bytes))
             }
         };
-        let data: Vec<Value> = rows
+        let data: Vec<String> = rows
             .iter()
             .enumerate()
-            .map(|(index, row)| json!({ "object": "embedding", "index": index, "embedding": vector(row) }))
+            .map(|(index, row)| {
+                format!(r#"{{"object":"embedding","index":{index},"embedding":{}}}"#, vector(row))
+            })
             .collect();
         let tokens: usize = ask.texts.iter().map(Vec::len).sum();
-        json!({
-            "object": "list",
-            "data": data,
-            "model": self.model,
-            "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-        })
-        .to_string()
+        format!(
+            r#"{{"object":"list","data":[{}],"model":{},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#,
+            data.join(","),
+            Value::from(self.model.as_str()),
+        )
     }
 }

@@ -73,6 +73,54 @@ pub struct Chat {
     pub backend_directory: Option<PathBuf>,
 }
 
+/// The flags of `trireme batch`.
+#[derive(Debug, Args)]
+pub struct Batch {
+    /// A checkpoint directory or a .gguf file, in the place of a repository.
+    #[arg(required_unless_present = "model_repository", conflicts_with = "model_repository")]
+    pub checkpoint: Option<PathBuf>,
+    /// A repository of models; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub model_repository: Vec<PathBuf>,
+    /// The calls, one JSON object a line: custom_id, method, url and body.
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Where the answers go, in the order of the lines. One of an earlier run that was cut short is continued.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Calls that are under way at a time; from the models' batch sizes without it, 256 at least.
+    #[arg(long, value_name = "COUNT", value_parser = positive)]
+    pub concurrency: Option<usize>,
+    /// The name of the checkpoint's model; made from its file's without it.
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Load only this model of the repositories; may be given several times.
+    #[arg(long, value_name = "MODEL")]
+    pub load_model: Vec<String>,
+    /// Where the backends are; the default is `backends` beside the program.
+    #[arg(long, value_name = "DIR")]
+    pub backend_directory: Option<PathBuf>,
+    /// A setting of a backend; may be given several times.
+    #[arg(long, value_name = "BACKEND,KEY=VALUE")]
+    pub backend_config: Vec<String>,
+    /// Run models of one backend by another; may be given several times.
+    #[arg(long, value_name = "FROM=TO")]
+    pub backend_fallback: Vec<String>,
+    /// Seconds that lines under way have after a signal.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub exit_timeout_secs: u64,
+    /// 0 logs warnings and errors only.
+    #[arg(long, value_name = "LEVEL", default_value_t = 0)]
+    pub log_verbose: u32,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| (1..=1 << 20).contains(count))
+        .ok_or_else(|| "a number from 1 to 1048576".to_owned())
+}
+
 /// Who decides which models are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ControlModeFlag {

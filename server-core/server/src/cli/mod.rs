@@ -1,4 +1,4 @@
-//! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat`,
+//! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat`, `trireme batch`,
 //! `trireme healthcheck` and `trireme plan`.
 //!
 //! The flags of `serve` are rows of one [`table`]: parsing, help and `docs/flags.md` come from it.
@@ -19,7 +19,7 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Arguments, Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Serve};
+pub use flags::{Arguments, Batch, Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Serve};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;
@@ -33,6 +33,8 @@ pub enum Command {
     Check(Check),
     /// Hold a conversation.
     Chat(Chat),
+    /// Answer the lines of a file.
+    Batch(Batch),
     /// Ask a running server how it is.
     HealthCheck(HealthCheck),
     /// Write a plan of a checkpoint.
@@ -52,6 +54,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     match matches.subcommand() {
         Some(("check", matches)) => Check::from_arg_matches(matches).map(Command::Check),
         Some(("chat", matches)) => Chat::from_arg_matches(matches).map(Command::Chat),
+        Some(("batch", matches)) => Batch::from_arg_matches(matches).map(Command::Batch),
         Some(("healthcheck", matches)) => HealthCheck::from_arg_matches(matches).map(Command::HealthCheck),
         Some(("plan", matches)) => Arguments::from_arg_matches(matches).map(Command::Plan),
         Some(("explain", matches)) => Arguments::from_arg_matches(matches).map(Command::Explain),
