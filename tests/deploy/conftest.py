@@ -42,7 +42,16 @@ def routes(server):
 @pytest.fixture(scope="session")
 def server_flags():
     """The flags that `trireme serve` works with."""
-    help_text = subprocess.run([BINARY, "serve", "-h"], capture_output=True, text=True, check=True).stdout
+    return flags_of("serve")
+
+
+@pytest.fixture(scope="session")
+def batch_flags():
+    return flags_of("batch")
+
+
+def flags_of(command):
+    help_text = subprocess.run([BINARY, command, "-h"], capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"--[a-z0-9-]+", help_text))
 
 

@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 import tools
 import yaml
+from kinds import operator_errors
 
 KUBERNETES = ["1.25", "1.37"]
 MATRIX = {
@@ -92,6 +93,36 @@ def schema_errors(text, tmp_path, version):
     command = [sys.executable, "-m", "kubernetes_validate", "--strict", "--kubernetes-version", version, "--quiet", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr if done.returncode else ""
+
+
+def of_operators(text):
+    return [d for d in yaml.safe_load_all(text) if d and re.search(r"coreos|keda", d["apiVersion"])]
+
+
+@pytest.mark.parametrize("name, kinds", [("everything", {"PodMonitor", "PrometheusRule"}), ("keda", {"ScaledObject"})])
+def test_kinds_of_operators(helm, tmp_path, name, kinds):
+    _, text, _ = render(helm, tmp_path, MATRIX[name])
+    objects = of_operators(text)
+    assert {one["kind"] for one in objects} == kinds
+    assert operator_errors(objects) == []
+
+
+@pytest.mark.parametrize(
+    "name, right, wrong, words",
+    [
+        ("keda", "minReplicaCount: 1", 'minReplicaCount: "one"', "minReplicaCount must be integer"),
+        ("keda", "cooldownPeriod:", "coolDownPeriod:", "spec.coolDownPeriod is unknown"),
+        ("everything", "interval: 10s", "interval: soon", "interval must match pattern"),
+        ("everything", "podMetricsEndpoints:", "podMetricEndpoints:", "podMetricEndpoints is unknown"),
+        ("everything", "kind: PrometheusRule", "kind: PrometheusRules", "has no kind PrometheusRules"),
+        ("everything", "expr: trireme:queue_seconds", "exp: trireme:queue_seconds", "exp is unknown"),
+    ],
+)
+def test_a_planted_fault_in_a_kind_of_an_operator_is_found(helm, tmp_path, name, right, wrong, words):
+    _, text, _ = render(helm, tmp_path, MATRIX[name])
+    assert right in text
+    faults = operator_errors(of_operators(text.replace(right, wrong)))
+    assert any(words in fault for fault in faults), faults
 
 
 def test_lint(helm, tmp_path):
@@ -177,6 +208,23 @@ def test_the_metric_that_scales_moves_under_load(server):
     for thread in threads:
         thread.join()
     assert seen >= 3 and pending() == 0
+
+
+def test_rules_are_rules_of_prometheus(helm, tmp_path):
+    """Expressions and templates, by Prometheus' own checker."""
+    _, text, _ = render(helm, tmp_path, MATRIX["everything"])
+    (rule,) = [d for d in of_operators(text) if d["kind"] == "PrometheusRule"]
+    assert check_rules(rule["spec"], tmp_path) == ""
+    broken = copy.deepcopy(rule["spec"])
+    broken["groups"][1]["rules"][0]["expr"] += " >"
+    assert "parse error" in check_rules(broken, tmp_path)
+
+
+def check_rules(spec, tmp_path):
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump(spec))
+    done = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True, timeout=30)
+    return done.stdout + done.stderr if done.returncode else ""
 
 
 def test_the_dashboard_names_metrics_that_exist(metrics):

@@ -4,12 +4,15 @@ import io
 import os
 import pathlib
 import subprocess
+import sys
 import tarfile
 import zipfile
 
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Of the environment that the tests run in.
+PROGRAMS = pathlib.Path(sys.executable).parent
 CHART = ROOT / "deploy" / "helm" / "trireme"
 
 

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 
+import tritonclient.http as httpclient
 from trireme_server import BACKENDS, BINARY, ROOT, TARGET, Server, identity, write_model
 
 
@@ -23,6 +24,15 @@ def test_started_under_the_name_of_tritonserver(tmp_path):
         status, _, body = server.raw("GET", "/v2")
         assert status == 200 and json.loads(body)["name"] == "triton"
         assert server.stop() == 0
+
+
+def test_a_container_whose_arguments_begin_with_tritonserver(tmp_path):
+    """The entry point of upstream's image runs its arguments; ours is the program itself."""
+    for word in ("tritonserver", "/opt/tritonserver/bin/tritonserver"):
+        done = subprocess.run([BINARY, word, "--no-such-flag"], capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1 and "--no-such-flag" in done.stderr
+        done = subprocess.run([BINARY, word, f"--model-store={tmp_path / 'none'}"], capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1 and "none" in done.stderr
 
 
 def test_the_start_table_and_the_line_to_try(tmp_path):

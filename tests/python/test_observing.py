@@ -8,6 +8,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from conftest import REPEAT
+from exposition import scrape
 from trireme_server import Server, identity, write_model
 
 MODULES = {"http": httpclient, "grpc": grpcclient}
@@ -95,11 +96,33 @@ def test_log_settings_that_cannot_be(logging, protocol, change, says, http, grpc
     assert logging.raw("POST", "/v2/logging", b"")[0] == 200
 
 
-def test_the_header_of_orca_is_not_answered(logging):
-    for form in ("text", "json"):
-        body = json.dumps({"inputs": [{"name": "INPUT0", "shape": [1], "datatype": "FP32", "data": [1.5]}]}).encode()
-        status, headers, _ = logging.raw("POST", "/v2/models/flat/infer", body, {"endpoint-load-metrics-format": form})
-        assert status == 200 and "endpoint-load-metrics" not in {name.lower() for name in headers}
+@pytest.mark.parametrize("call", ["generate", "generate_stream"])
+def test_the_header_of_orca(full_server, call):
+    """The load of a language model beside its answer, to who asks for it."""
+    body = json.dumps({"text_input": "Hello", "max_tokens": 4, "temperature": 0}).encode()
+
+    def header(form):
+        asked = {"endpoint-load-metrics-format": form} if form else {}
+        status, headers, _ = full_server.raw("POST", f"/v2/models/smollm2/{call}", body, asked)
+        assert status == 200
+        return {name.lower(): value for name, value in headers.items()}.get("endpoint-load-metrics")
+
+    blocks = scrape(full_server.metrics)["nv_trt_llm_kv_cache_block_metrics"].samples
+    blocks = {dict(labels)["kv_cache_block_type"]: value for (_, labels), value in blocks.items() if dict(labels)["model"] == "smollm2"}
+    capacity = int(blocks["max"] * blocks["tokens_per"])
+    form, told = header("json").split(" ", 1)
+    named = json.loads(told)["named_metrics"]
+    assert form == "JSON" and set(named) == {"kv_cache_utilization", "max_token_capacity"}
+    assert 0 <= named["kv_cache_utilization"] <= 1 and named["max_token_capacity"] == capacity > 0
+    text = re.fullmatch(r"TEXT named_metrics\.kv_cache_utilization=(0\.\d{6}), named_metrics\.max_token_capacity=(\d+)", header("text"))
+    assert text and int(text[2]) == capacity
+    assert header(None) is None and header("xml") is None
+
+
+def test_models_without_such_a_load_do_not_tell_it(logging):
+    body = json.dumps({"INPUT0": [1.5]}).encode()
+    status, headers, _ = logging.raw("POST", "/v2/models/flat/generate", body, {"endpoint-load-metrics-format": "json"})
+    assert status == 200 and "endpoint-load-metrics" not in {name.lower() for name in headers}
 
 
 def test_trace_settings_are_not_supported(logging):

@@ -118,7 +118,7 @@ def test_structured_output(client):
         assert value["grade"] in ("good", "bad") and 0 <= value["points"] <= 10 and len(value) == 2
     json_object = chat(client, messages, response_format={"type": "json_object"}, max_tokens=100).choices[0]
     assert json_object.finish_reason == "length" or isinstance(json.loads(json_object.message.content), dict)
-    with pytest.raises(openai.BadRequestError, match="the form of the answer"):
+    with pytest.raises(openai.BadRequestError, match="no answer can be held to this form"):
         chat(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}})
 
 
@@ -141,6 +141,88 @@ def test_tools(client, choice):
     messages += [choice.message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "It is sunny, 21 degrees."}]
     end = chat(client, messages, tools=[WEATHER], tool_choice="none").choices[0]
     assert end.message.content and not end.message.tool_calls
+
+
+POINT = {"type": "object", "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["x"], "additionalProperties": False}
+LINE = {"type": "object", "properties": {"from": {"$ref": "#/$defs/point"}, "to": {"$ref": "#/$defs/point"}},
+        "required": ["from", "to"], "additionalProperties": False, "$defs": {"point": POINT}}
+# No grammar holds an array to `uniqueItems`, or a text to a format that nobody knows.
+ODD = {"properties": {"few": {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "maxItems": 3, "uniqueItems": True},
+                      "what": {"type": "string", "format": "zebra", "maxLength": 5}}, "required": ["few", "what"], "additionalProperties": False}
+
+
+def function(name, parameters, **more):
+    return {"type": "function", "function": {"name": name, "parameters": parameters, **more}}
+
+
+def forced(client, tools, choice="required", seed=1):
+    [choice] = chat(client, tools=tools, tool_choice=choice, temperature=1, seed=seed, max_tokens=150).choices
+    [call] = choice.message.tool_calls
+    return call.function.name, json.loads(call.function.arguments)
+
+
+def test_schemas_of_tools(client):
+    """A schema may refer to its own parts, alone or beside others; what cannot be held to is left out unless it is strict."""
+    for tools in ([function("draw", LINE)], [function("draw", LINE), function("paint", LINE)]):
+        _, arguments = forced(client, tools)
+        assert set(arguments) == {"from", "to"} and set(arguments["from"]) == {"x"} and 0 <= arguments["to"]["x"] <= 9
+    _, arguments = forced(client, [function("odd", ODD)])
+    assert len(arguments["few"]) <= 3 and len(arguments["what"]) <= 5
+    with pytest.raises(openai.BadRequestError, match="uniqueItems"):
+        forced(client, [function("odd", ODD, strict=True)])
+    assert isinstance(forced(client, [function("anything", {})])[1], dict)
+    with pytest.raises(openai.BadRequestError) as caught:
+        forced(client, [function("f", {"type": "string"})])
+    assert (caught.value.param, caught.value.code) == ("tools[0].function.parameters", "invalid_function_parameters")
+
+
+def test_allowed_tools(client):
+    tools = [function("one", POINT), function("two", LINE)]
+
+    def only(name, mode="required"):
+        return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [{"type": "function", "function": {"name": name}}]}}
+
+    assert {forced(client, tools, only("two"), seed)[0] for seed in range(3)} == {"two"}
+    assert chat(client, tools=tools, tool_choice=only("one", "auto")).choices[0].message.content
+    for wrong, param in ((only("three"), "tool_choice.allowed_tools.tools[0].function.name"), (only("one", "often"), "tool_choice.allowed_tools.mode")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            forced(client, tools, wrong)
+        assert caught.value.param == param
+
+
+NOTHING = [{"$ref": "#"}, {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}, {"enum": []}]
+
+
+@pytest.mark.parametrize("schema", NOTHING)
+def test_a_form_that_nothing_has_harms_nobody_else(client, full_server, schema):
+    """It ended the engine with all that ran in it: its slot was given to the next while the executor took it for another's."""
+    answers = []
+    others = [threading.Thread(target=lambda: answers.append(chat(client).choices[0].message.content)) for _ in range(3)]
+    [other.start() for other in others]
+    for _ in range(4):
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(client, response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+        assert caught.value.param == "response_format"
+        assert chat(client).choices[0].message.content == ANSWER
+    [other.join() for other in others]
+    assert answers == [ANSWER] * 3 and "made anew" not in full_server.output()
+
+
+def test_recursive_schemas(client):
+    # The bias is for `null`, so that lists end.
+    node = {"type": "object", "properties": {"value": {"type": "boolean"}, "next": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
+            "required": ["value", "next"], "additionalProperties": False}
+    whole = 0
+    for seed in range(4):
+        form = {"type": "json_schema", "json_schema": {"name": "list", "schema": node, "strict": True}}
+        choice = chat(client, temperature=1, seed=seed, max_tokens=300, response_format=form, logit_bias={"10034": 4, "18220": 4}).choices[0]
+        if choice.finish_reason == "stop":
+            whole += 1
+            value = json.loads(choice.message.content)
+            while value is not None:
+                assert set(value) == {"value", "next"}
+                value = value["next"]
+    assert whole > 0
 
 
 def test_tools_that_are_not_needed(client):
@@ -239,6 +321,9 @@ BAD = {
     "options of no stream": ("stream_options", dict(stream_options={"include_usage": True})),
     "a bias outside the vocabulary": ("logit_bias.99999999", dict(logit_bias={"99999999": 1})),
     "store": ("store", dict(store=True)),
+    "a long bad word": ("bad_words", dict(extra_body={"bad_words": ["x" * 5000]})),
+    "the name of a form": ("response_format.json_schema.name", dict(
+        response_format={"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}})),
     "functions": ("functions", dict(functions=[{"name": "f"}])),
     "an unknown field": ("temprature", dict(extra_body={"temprature": 1})),
 }
@@ -266,6 +351,8 @@ def test_more_errors(client):
         client.chat.completions.create(model="gpt-9", messages=QUESTION)
     with pytest.raises(openai.NotFoundError, match="/v1/embeddings"):
         client.chat.completions.create(model="minilm", messages=QUESTION)
+    with pytest.raises(openai.BadRequestError, match="at most 2048"):
+        client.completions.create(model="smollm2", prompt=["a"] * 100, n=100)
     with pytest.raises(openai.BadRequestError, match="'suffix' is not supported"):
         client.completions.create(model="smollm2", prompt="a", suffix="b")
     with pytest.raises(openai.BadRequestError) as caught:
@@ -273,6 +360,22 @@ def test_more_errors(client):
     assert "input[1]" in caught.value.message
     with pytest.raises(openai.BadRequestError, match="384 dimensions"):
         client.embeddings.create(model="minilm", input="x", dimensions=12)
+
+
+def test_a_text_of_megabytes_holds_nobody_up(client, full_server):
+    """It was read to its end, half a minute in which the model took no other call."""
+    huge = "hello world, some text. " * 1_000_000
+    start = time.monotonic()
+    for ask in (lambda: chat(client, [{"role": "user", "content": huge}]),
+                lambda: client.completions.create(model="smollm2", prompt=["fine", huge]),
+                lambda: client.embeddings.create(model="minilm", input=[huge])):
+        with pytest.raises(openai.BadRequestError, match="maximum context length") as caught:
+            ask()
+        assert caught.value.code == "context_length_exceeded"
+    for model, name in (("smollm2", "text_input"), ("minilm", "text")):
+        answer = httpx.post(full_server.url(f"/v2/models/{model}/generate"), json={name: huge}, timeout=60)
+        assert answer.status_code == 400 and "more" in answer.json()["error"], answer.text[:300]
+    assert time.monotonic() - start < 15
 
 
 def test_a_client_that_leaves_frees_the_model(client, full_server):

@@ -80,8 +80,8 @@ def test_tensors_go_in_and_out(client, region):
     result = client.infer("identity", [shared_input(client, "r", [4, 16], "FP32", 256, 128)], outputs=[output])
     answered = result.get_output("OUTPUT0")
     if client.kind == "http":
-        expected = {"shared_memory_region": "r", "shared_memory_offset": 1024, "shared_memory_byte_size": 256}
-        assert answered["parameters"] == expected and answered["shape"] == [4, 16]
+        # As tritonserver: its C++ client cannot read an answer that says more.
+        assert answered == {"name": "OUTPUT0", "datatype": "FP32", "shape": [4, 16]}
     else:
         assert answered.parameters["shared_memory_region"].string_param == "r"
         assert answered.parameters["shared_memory_byte_size"].int64_param == 256

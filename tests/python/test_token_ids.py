@@ -178,13 +178,19 @@ def test_a_shape_without_weights_or_tokenizer_serves(tmp_path):
             assert answer.usage.prompt_tokens == 3 and answer.usage.completion_tokens == 24
             said.append(answer.choices[0].text)
     assert said[0] == said[1] and len(set(said[0])) > 2
+    # Without a token that ends a text there are no forms, but there are answers.
+    (tmp_path / "shape/config.json").write_text(json.dumps({**SHAPE, "eos_token_id": None}))
+    with Server([], str(tmp_path / "shape"), "--load-format=dummy") as server:
+        assert "no token ends a text" in server.output()
+        with openai.OpenAI(base_url=server.url("/v1"), api_key="none") as client:
+            assert client.completions.create(model="shape", prompt="abc", max_tokens=5).usage.completion_tokens == 5
     (tmp_path / "shape/config.json").write_text(json.dumps({**SHAPE, "num_hidden_layers": 1 << 30}))
     refused = subprocess.run([BINARY, "serve", tmp_path / "shape", "--load-format=dummy", "--print-config",
                               "--backend-directory", BACKENDS], text=True, timeout=60, capture_output=True)
     assert refused.returncode == 1 and ("larger than the memory" in refused.stderr or "more than 65536" in refused.stderr)
     without = subprocess.run([BINARY, "serve", tmp_path / "shape", "--print-config", "--backend-directory", BACKENDS],
                              text=True, timeout=60, capture_output=True)
-    assert without.returncode == 1 and "has no tensor" in without.stderr
+    assert without.returncode == 1 and "has a config.json but no *.safetensors" in without.stderr
 
 
 def test_index_and_start_table_say_who_runs_the_model(server):
@@ -334,6 +340,39 @@ def test_serving_a_file(full_server):
         talk = subprocess.run([BINARY, "chat", "nobody", "--url", server.url()], text=True, input="", capture_output=True)
         assert talk.returncode == 1 and "'nobody' does not exist" in talk.stderr
         assert server.stop() == 0
+
+
+def test_what_cannot_be_served_is_named_as_it_was_given(tmp_path, full_server):
+    """Half-downloaded and wrong checkpoints: path and mend, by no other path than the one on the command line."""
+    golden = ROOT / "backends" / "cpu" / "tests" / "golden" / "llama"
+    config = (golden / "config.json").read_bytes()
+
+    def folder(name, **files):
+        (tmp_path / name).mkdir()
+        for file, content in {"config.json": config, **{key.replace("__", "."): value for key, value in files.items()}}.items():
+            (tmp_path / name / file).write_bytes(content)
+        return tmp_path / name
+
+    weights = (golden / "model.safetensors").read_bytes()
+    half = tmp_path / "half.gguf"
+    with GGUF.open("rb") as whole:
+        half.write_bytes(whole.read(60_000_000))
+    page = tmp_path / "page.gguf"
+    page.write_bytes(b"<!DOCTYPE html>")
+    unknown = json.dumps({**json.loads(config), "architectures": ["MambaForCausalLM"]}).encode()
+    for path, said in (
+        (folder("speechless", model__safetensors=weights), "tokenizer.json: is missing"),
+        (folder("cut", model__safetensors=weights[:50_000]), "is cut off"),
+        (folder("waiting", model__safetensors__incomplete=b"x"), "its download is not complete"),
+        (folder("pointer", model__safetensors=b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        (folder("foreign", config__json=unknown, model__safetensors=weights), "known are: BertModel, LlamaForCausalLM"),
+        (folder("torn", config__json=config[:40], model__safetensors=weights), "config.json: is malformed"),
+        (half, "is cut off"), (page, "does not begin with 'GGUF'"),
+    ):
+        refused = subprocess.run([BINARY, "serve", path, "--print-config", "--backend-directory", BACKENDS], text=True, timeout=60,
+                                 capture_output=True)
+        last = refused.stderr.splitlines()[-1]
+        assert refused.returncode == 1 and said in last and str(path) in last and "/1/" not in last, refused.stderr
 
 
 def test_a_configuration_to_keep(tmp_path, full_server):

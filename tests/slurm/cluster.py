@@ -81,7 +81,7 @@ class Cluster:
             "MpiDefault": "none", "SwitchType": "switch/none", "SchedulerType": "sched/backfill",
             "SelectType": "select/cons_tres", "SelectTypeParameters": "CR_Core", "SlurmdParameters": "config_overrides",
             "GresTypes": "gpu", "ReturnToService": 2, "SlurmctldTimeout": 30, "SlurmdTimeout": 30, "KillWait": 10,
-            "MinJobAge": 300, "SchedulerParameters": "sched_interval=2,sched_min_interval=0,batch_sched_delay=0,bf_interval=2", "RequeueExit": "", "BatchStartTimeout": 10,
+            "MinJobAge": 300, "SchedulerParameters": "sched_interval=2,sched_min_interval=0,batch_sched_delay=0,bf_interval=2", "RequeueExit": 75, "BatchStartTimeout": 10,
         }
         lines = [f"{key}={value}" for key, value in settings.items() if value != ""]
         for node, port in zip(NODES, nodes):

@@ -9,8 +9,9 @@ import time
 import urllib.request
 
 import pytest
+from trireme_server import ROOT
 
-SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "slurm"
+SCRIPTS = ROOT / "deploy" / "slurm"
 
 
 def endpoint(cluster, folder, file, seconds=60):
@@ -32,16 +33,29 @@ def answers(url):
         return False
 
 
-def gpus_of(job):
-    """CUDA_VISIBLE_DEVICES of the server of a job, from the process itself."""
+def servers_of(job):
+    """The environments of the processes of our program in a job, by their ids."""
+    found = {}
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             environment = dict(e.split("=", 1) for e in (process / "environ").read_text().split("\0") if "=" in e)
             if environment.get("SLURM_JOB_ID") == job and (process / "comm").read_text().strip() == "trireme":
-                return environment.get("CUDA_VISIBLE_DEVICES", "")
+                found[int(process.name)] = environment
         except (OSError, UnicodeDecodeError):
             continue
-    raise AssertionError(f"job {job} has no server")
+    assert found, f"job {job} has no server"
+    return found
+
+
+def gpus_of(job):
+    """CUDA_VISIBLE_DEVICES of the server of a job, from the process itself."""
+    (environment,) = servers_of(job).values()
+    return environment.get("CUDA_VISIBLE_DEVICES", "")
+
+
+def process_of(job):
+    (process,) = servers_of(job)
+    return process
 
 
 class Running:
@@ -153,6 +167,70 @@ def test_a_node_that_fails(cluster, models, program, tmp_path):
     assert endpoint(cluster, tmp_path, file) == again and answers(again)
     cluster.output("scancel", "--signal=TERM", "--batch", job)
     cluster.wait_state(job, "COMPLETED", 30)
+
+
+LINES = 3000
+
+
+@pytest.fixture
+def lines(tmp_path):
+    """A file of sentences for MiniLM."""
+    calls = [{"custom_id": f"s{n}", "method": "POST", "url": "/v1/embeddings", "body": {"model": "minilm", "input": f"Sentence {n}"}}
+             for n in range(LINES)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(call) + "\n" for call in calls))
+    return [tmp_path / "in.jsonl", tmp_path / "out.jsonl", f"--model-repository={ROOT / 'model_repository'}", "--load-model=minilm"]
+
+
+def answered(folder):
+    out = folder / "out.jsonl"
+    return out.read_bytes().count(b"\n") if out.exists() else 0
+
+
+def each_line_once(folder):
+    answers = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    return [a["custom_id"] for a in answers] == [f"s{n}" for n in range(LINES)] and {a["response"]["status_code"] for a in answers} == {200}
+
+
+def half_way(cluster, folder):
+    cluster.wait(lambda: answered(folder) > LINES // 10, 60, "the batch is on its way", lambda: str([*folder.iterdir()]))
+    assert answered(folder) < LINES
+
+
+def test_a_batch_that_is_killed_and_requeued(cluster, program, lines, tmp_path):
+    environment, flags = program
+    job = cluster.submit("--gres=gpu:1", SCRIPTS / "batch.sbatch", *lines, *flags, cwd=tmp_path, env=environment)
+    half_way(cluster, tmp_path)
+    node = cluster.job(job)["NodeList"]
+    os.kill(process_of(job), signal.SIGSTOP)
+    before = answered(tmp_path)
+    # The node is lost with all that ran there.
+    cluster.stop_node(node)
+    os.kill(process_of(job), signal.SIGKILL)
+    cluster.output("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    cluster.wait(lambda: cluster.job(job)["Restarts"] == "1", 30, "the job is requeued")
+    cluster.output("scontrol", "update", f"jobid={job}", "StartTime=now")
+    cluster.wait_state(job, "COMPLETED", 90)
+    cluster.start_node(node)
+    cluster.output("scontrol", "update", f"nodename={node}", "state=resume")
+    assert each_line_once(tmp_path)
+    # Nothing that was written before was done again.
+    log = (tmp_path / f"trireme-batch-{job}.log").read_text()
+    assert f"{before:,} are answered already" in log
+
+
+def test_a_batch_whose_time_is_up_goes_on_by_itself(cluster, program, lines, tmp_path):
+    """TERM, exit code 75, and `RequeueExit=75` of slurm.conf."""
+    environment, flags = program
+    job = cluster.submit(SCRIPTS / "batch.sbatch", *lines, *flags, cwd=tmp_path, env=environment)
+    half_way(cluster, tmp_path)
+    cluster.output("scancel", "--signal=TERM", "--batch", job)
+    cluster.wait(lambda: cluster.job(job)["Restarts"] == "1", 60, "the job is requeued", lambda: str(cluster.job(job)))
+    assert 0 < answered(tmp_path) < LINES
+    # Not in the second in which it ended: Slurm takes the credential of that run for the one that it has just revoked.
+    cluster.output("scontrol", "update", f"jobid={job}", "StartTime=now+3")
+    cluster.wait_state(job, "COMPLETED", 90)
+    assert each_line_once(tmp_path)
+    assert "not complete: " in (tmp_path / f"trireme-batch-{job}.log").read_text()
 
 
 def test_a_server_that_is_not_there_in_time(cluster, tmp_path):

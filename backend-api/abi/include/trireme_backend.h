@@ -21,7 +21,7 @@
 #define TRIREME_ABI_MAJOR 0
 
 // Minor version; grows with each field, function or constant that is added.
-#define TRIREME_ABI_MINOR 2
+#define TRIREME_ABI_MINOR 3
 
 // How a panic of the library behaves.
 typedef uint32_t TriremePanicStrategy;
@@ -393,6 +393,8 @@ typedef uint32_t TriremeLogLevel;
 typedef uint32_t TriremeMetricKind;
 #define TriremeMetricKind_COUNTER 0
 #define TriremeMetricKind_GAUGE 1
+// Only in sets of the extension `metrics/1`.
+#define TriremeMetricKind_HISTOGRAM 2
 
 // A metric that a backend wants to show. `labels` is a list of `label_count` pairs: name, value, name, value …
 typedef struct TriremeMetricDesc {
@@ -562,6 +564,39 @@ typedef struct TriremeBlsVtable {
   // The last use of `caller`. Its calls go on.
   void (*close)(struct TriremeCallerHandle *caller);
 } TriremeBlsVtable;
+
+// A set of series; opaque to a backend.
+typedef struct TriremeMetricSetHandle TriremeMetricSetHandle;
+
+// A series that a backend wants to show.
+typedef struct TriremeSeriesDesc {
+  size_t struct_size;
+  // A Prometheus name. A family has one kind; the help text is that of the first series.
+  struct TriremeStrView name;
+  struct TriremeStrView help;
+  TriremeMetricKind kind;
+  uint32_t reserved;
+  // `label_count` pairs: name, value, name, value …
+  const struct TriremeStrView *labels;
+  size_t label_count;
+  // Of a histogram: `bound_count` upper bounds, finite and ascending; at least one.
+  const double *bounds;
+  size_t bound_count;
+} TriremeSeriesDesc;
+
+// The host's half of `metrics/1`. All functions: `[any-thread]`.
+typedef struct TriremeMetricsVtable {
+  size_t struct_size;
+  // An empty set. `context` is the host's.
+  struct TriremeMetricSetHandle *(*open)(const void *context);
+  // Adds a series, which begins at zero. The description is lent. `out` becomes the first of its cells, which live until
+  // the set is closed. The same name and labels within a set give the same cells.
+  struct TriremeStatus (*add)(struct TriremeMetricSetHandle *set,
+                              const struct TriremeSeriesDesc *desc,
+                              TriremeMetricCell *out);
+  // Ends the set: its series are shown no more. The last use of `set` and of its cells.
+  void (*close)(struct TriremeMetricSetHandle *set);
+} TriremeMetricsVtable;
 
 // A model's half: by having it, a model says that it takes such calls. Valid until the model is unloaded.
 typedef struct TriremeOpenAiModel {

@@ -4,14 +4,16 @@
 //! them. So it can also go through a pipe. Calls never block; answers come by callback.
 //!
 //! ```text
-//! call    { "model": "m", "version": 3, "id": "x", "waits": false, "parameters": { "k": 1 },
+//! call    { "model": "m", "version": 3, "id": "x", "waits": false, "parameters": { "k": 1 }, "timeout": 5000,
+//!           "sequence": { "id": 7, "start": true, "end": false },
 //!           "inputs": [ { "name": "A", "datatype": "FP32", "shape": [1, 4] } ], "outputs": [ "B" ] }
 //! answer  { "model": "m", "version": 3, "parameters": { },
 //!           "outputs": [ { "name": "B", "datatype": "FP32", "shape": [1, 4] } ] }
 //!         { "error": { "code": 3, "message": "..." } }
 //! ```
 //! Only `model` and `inputs` must be there. `waits` says that the caller keeps its thread until the answer is there; a
-//! call that could then never be answered is refused. `code` is a [`StatusCode`](crate::StatusCode).
+//! call that could then never be answered is refused. `timeout` is in microseconds, for the queue of the model, if that
+//! lets its callers say so. The `id` of a sequence is a number or a text. `code` is a [`StatusCode`](crate::StatusCode).
 
 use crate::{Buffer, ResponderHandle, Status, StrView};
 use abi_stable::StableAbi;

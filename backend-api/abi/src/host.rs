@@ -22,6 +22,8 @@ pub struct MetricKind(pub u32);
 impl MetricKind {
     pub const COUNTER: Self = Self(0);
     pub const GAUGE: Self = Self(1);
+    /// Only in sets of the extension `metrics/1`.
+    pub const HISTOGRAM: Self = Self(2);
 }
 
 /// A metric that a backend wants to show. `labels` is a list of `label_count` pairs: name, value, name, value …

@@ -26,7 +26,8 @@ pub struct BackendVtable {
     /// `[load-thread]` Once, when the server ends and all models are gone. The library itself is never unloaded.
     pub destroy: unsafe extern "C" fn(backend: *mut c_void),
     /// `[load-thread]` Proposes what the configuration leaves open: `out` is a JSON object that may hold
-    /// `max_batch_size`, `input`, `output`, `dynamic_batching` and `model_transaction_policy`, or an empty text.
+    /// `max_batch_size`, `input`, `output`, `dynamic_batching`, `model_transaction_policy` and `extends` (true: the tensors
+    /// are added to those of the configuration), or an empty text.
     /// May run concurrently for different models.
     pub complete_config:
         unsafe extern "C" fn(backend: *mut c_void, args: ModelArgsPtr, out: *mut OwnedText) -> Status,

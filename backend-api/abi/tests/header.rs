@@ -29,13 +29,14 @@ extern const TriremeProbe trireme_backend_probe;
 }
 #endif";
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "lib",
     "args",
     "bls",
     "buffer",
     "dtype",
     "host",
+    "metrics",
     "object",
     "openai",
     "probe",
@@ -52,10 +53,10 @@ fn the_header_says_what_the_types_say() {
     let export = ExportConfig {
         prefix: Some("Trireme".to_owned()),
         // Everything else follows from it.
-        include: ["Probe", "BlsVtable", "OpenAiModel", "OpenAiVtable", "OpenAiAnswer"]
+        include: ["Probe", "BlsVtable", "MetricsVtable", "OpenAiModel", "OpenAiVtable", "OpenAiAnswer"]
             .map(str::to_owned)
             .into(),
-        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "OPENAI_1"].map(upper).into(),
+        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "METRICS_1", "OPENAI_1"].map(upper).into(),
         renaming_overrides_prefixing: true,
         ..ExportConfig::default()
     };
@@ -88,7 +89,8 @@ fn the_header_says_what_the_types_say() {
 /// What only Rust says: an array without elements for an opaque type, links in comments.
 fn in_c(text: &str) -> String {
     let mut text = text.replace("[`", "`").replace("`]", "`");
-    for handle in ["TriremeRequestHandle", "TriremeResponderHandle", "TriremeCallerHandle"] {
+    let handles = ["RequestHandle", "ResponderHandle", "CallerHandle", "MetricSetHandle"];
+    for handle in handles.map(|name| format!("Trireme{name}")) {
         let rust = format!("typedef struct {handle} {{\n  uint8_t private_[0];\n}} {handle};");
         assert!(text.contains(&rust), "{handle} is opaque");
         text = text.replace(&rust, &format!("typedef struct {handle} {handle};"));

@@ -58,7 +58,7 @@ pub(crate) unsafe fn responder<'a>(responder: *const ResponderHandle) -> &'a Res
 
 /// # Safety
 /// `out` may be written to if it is not null.
-unsafe fn answer<T>(out: *mut T, value: Result<T, Status>) -> WireStatus {
+pub(crate) unsafe fn answer<T>(out: *mut T, value: Result<T, Status>) -> WireStatus {
     let value =
         if out.is_null() { Err(Status::invalid("the pointer for the result is null")) } else { value };
     match value {
@@ -508,7 +508,7 @@ static HOST: HostVtable = HostVtable {
 
 /// # Safety
 /// `context` came from [`host_ref`].
-unsafe fn services(context: *const c_void) -> &'static dyn HostServices {
+pub(crate) unsafe fn services(context: *const c_void) -> &'static dyn HostServices {
     // SAFETY: by this function's contract; it lives until the process ends.
     unsafe { &*context.cast::<HostContext>() }.services
 }
@@ -574,6 +574,7 @@ unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_
     let (services, id) = unsafe { (services(context), read(id)) };
     match id.as_str() {
         trireme_abi::BLS_1 => std::ptr::from_ref(&crate::bls::BLS).cast(),
+        trireme_abi::METRICS_1 => std::ptr::from_ref(&crate::metrics::METRICS).cast(),
         trireme_abi::OPENAI_1 => std::ptr::from_ref(&crate::openai::OPENAI).cast(),
         id => services.extension(id),
     }

@@ -21,19 +21,59 @@ pub struct Call {
     parameters: Map<String, Value>,
     outputs: Vec<String>,
     tensors: Response,
+    waits: bool,
 }
 
 impl Call {
     /// A request to the newest version of `model`.
     pub fn new(model: &str) -> Self {
         let header = Map::from_iter([("model".to_owned(), model.into())]);
-        Self { header, parameters: Map::new(), outputs: Vec::new(), tensors: Response::new() }
+        Self { header, parameters: Map::new(), outputs: Vec::new(), tensors: Response::new(), waits: false }
     }
 
     /// Asks this version.
     #[must_use]
     pub fn version(mut self, version: i64) -> Self {
         self.header.insert("version".to_owned(), version.into());
+        self
+    }
+
+    /// Gives the request an id of its own.
+    #[must_use]
+    pub fn id(mut self, id: &str) -> Self {
+        self.header.insert("id".to_owned(), id.into());
+        self
+    }
+
+    /// Makes it a request of sequence number `id`, the first or last one of it.
+    #[must_use]
+    pub fn sequence(self, id: u64, start: bool, end: bool) -> Self {
+        self.in_sequence(id.into(), start, end)
+    }
+
+    /// As [`Call::sequence`], with a sequence that has a name.
+    #[must_use]
+    pub fn named_sequence(self, id: &str, start: bool, end: bool) -> Self {
+        self.in_sequence(id.into(), start, end)
+    }
+
+    fn in_sequence(mut self, id: Value, start: bool, end: bool) -> Self {
+        self.header.insert("sequence".to_owned(), json!({ "id": id, "start": start, "end": end }));
+        self
+    }
+
+    /// How long the request may wait in the model's queue, in microseconds, if the model lets its callers say so.
+    #[must_use]
+    pub fn timeout_us(mut self, timeout: u64) -> Self {
+        self.header.insert("timeout".to_owned(), timeout.into());
+        self
+    }
+
+    /// Says that the instance does nothing else until the answer is there, however the call is made: if it could never
+    /// be answered, because it would need that instance, it is refused.
+    #[must_use]
+    pub fn waits(mut self) -> Self {
+        self.waits = true;
         self
     }
 
@@ -156,7 +196,8 @@ impl Caller {
     /// Asks a model that may give any number of answers. `each` gets them in order, never two at once; `true` with the
     /// last one, which may be empty or an error.
     pub fn call_each(&self, call: Call, each: impl FnMut(Result<Answer>, bool) + Send + 'static) {
-        self.start(call, false, Box::new(each));
+        let waits = call.waits;
+        self.start(call, waits, Box::new(each));
     }
 
     /// Asks a model and waits for its one answer. Meanwhile the instance does nothing else; a call that could never be

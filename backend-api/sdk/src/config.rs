@@ -110,6 +110,10 @@ pub struct ConfigPatch {
     model_transaction_policy: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dynamic_batching: Option<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    instance_group: Vec<Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    extends: bool,
 }
 
 impl ConfigPatch {
@@ -148,10 +152,26 @@ impl ConfigPatch {
         self
     }
 
+    /// Proposes tensors beside those of the configuration, and completes those of which it says less than type and
+    /// dimensions. Without it, tensors are proposed only where the configuration has none.
+    #[must_use]
+    pub fn extending(mut self) -> Self {
+        self.extends = true;
+        self
+    }
+
     /// Proposes dynamic batching with its defaults.
     #[must_use]
     pub fn dynamic_batching(mut self) -> Self {
         self.dynamic_batching = Some(json!({}));
+        self
+    }
+
+    /// Proposes GPUs for the instance groups that may run on one and name none.
+    #[must_use]
+    pub fn gpus(mut self, gpus: impl IntoIterator<Item = i32>) -> Self {
+        let gpus: Vec<i32> = gpus.into_iter().collect();
+        self.instance_group = vec![json!({ "kind": "KIND_GPU", "gpus": gpus })];
         self
     }
 

@@ -18,6 +18,10 @@ pub enum ErrorCode {
     Unsupported,
     /// The caller does not wait any more.
     Cancelled,
+    /// The named thing exists already.
+    AlreadyExists,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// What a client, or whoever loads a model, is told.
@@ -63,6 +67,8 @@ impl Error {
             ErrorCode::Unavailable => StatusCode::UNAVAILABLE,
             ErrorCode::Unsupported => StatusCode::UNSUPPORTED,
             ErrorCode::Cancelled => StatusCode::CANCELLED,
+            ErrorCode::AlreadyExists => StatusCode::ALREADY_EXISTS,
+            ErrorCode::Unknown => StatusCode::UNKNOWN,
         }
     }
 }
@@ -76,6 +82,8 @@ impl ErrorCode {
             StatusCode::UNAVAILABLE => Self::Unavailable,
             StatusCode::UNSUPPORTED => Self::Unsupported,
             StatusCode::CANCELLED => Self::Cancelled,
+            StatusCode::ALREADY_EXISTS => Self::AlreadyExists,
+            StatusCode::UNKNOWN => Self::Unknown,
             _ => Self::Internal,
         }
     }

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use trireme_abi::{
@@ -6,7 +7,8 @@ use trireme_abi::{
     ResponderVtable,
 };
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::metrics::{Counter, Gauge, MetricSet};
 use crate::wire::{check, view};
 
 /// The server, as a backend sees it. Cheap to clone.
@@ -105,7 +107,9 @@ impl Host {
     /// # Errors
     /// A name that Prometheus does not allow, or one that is a gauge already.
     pub fn counter(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
-        self.metric(name, help, MetricKind::COUNTER, labels).map(Counter)
+        let cell = self.metric(name, help, MetricKind::COUNTER, labels)?;
+        // SAFETY: what the host gives lives until the process ends.
+        Ok(unsafe { Counter::forever(cell) })
     }
 
     /// A gauge among the server's metrics.
@@ -113,7 +117,17 @@ impl Host {
     /// # Errors
     /// A name that Prometheus does not allow, or one that is a counter already.
     pub fn gauge(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
-        self.metric(name, help, MetricKind::GAUGE, labels).map(Gauge)
+        let cell = self.metric(name, help, MetricKind::GAUGE, labels)?;
+        // SAFETY: as above.
+        Ok(unsafe { Gauge::forever(cell) })
+    }
+
+    /// An empty set of metrics that end with it. Those of [`Host::counter`] and [`Host::gauge`] never end.
+    ///
+    /// # Errors
+    /// UNSUPPORTED by a server that has none.
+    pub fn metric_set(&self) -> Result<MetricSet> {
+        MetricSet::open(self, self.0.context)
     }
 
     fn metric(
@@ -122,7 +136,7 @@ impl Host {
         help: &str,
         kind: MetricKind,
         labels: &[(&str, &str)],
-    ) -> Result<&'static AtomicU64> {
+    ) -> Result<NonNull<AtomicU64>> {
         let flat: Vec<_> = labels.iter().flat_map(|(key, value)| [view(key), view(value)]).collect();
         let desc = MetricDesc {
             name: view(name),
@@ -135,30 +149,6 @@ impl Host {
         let mut cell = MetricCell(std::ptr::null_mut());
         // SAFETY: the description lives until the call returns.
         unsafe { check((self.table().metric)(self.0.context, &desc, &mut cell))? };
-        // SAFETY: lives until the process ends and is written atomically.
-        Ok(unsafe { AtomicU64::from_ptr(cell.0) })
-    }
-}
-
-/// A value that only grows.
-#[derive(Debug, Clone, Copy)]
-pub struct Counter(&'static AtomicU64);
-
-impl Counter {
-    /// Adds to it.
-    pub fn add(&self, amount: f64) {
-        let add = |bits| Some((f64::from_bits(bits) + amount).to_bits());
-        let _ = self.0.fetch_update(Relaxed, Relaxed, add);
-    }
-}
-
-/// A value that goes up and down.
-#[derive(Debug, Clone, Copy)]
-pub struct Gauge(&'static AtomicU64);
-
-impl Gauge {
-    /// Sets it.
-    pub fn set(&self, value: f64) {
-        self.0.store(value.to_bits(), Relaxed);
+        NonNull::new(cell.0.cast()).ok_or_else(|| Error::internal("the server gave no cell"))
     }
 }

@@ -78,7 +78,8 @@ impl From<Error> for OpenAiError {
             ErrorCode::Unsupported => (501, "invalid_request_error"),
             ErrorCode::Unavailable => (503, "server_error"),
             ErrorCode::Cancelled => (499, "server_error"),
-            ErrorCode::Internal => (500, "server_error"),
+            ErrorCode::AlreadyExists => (409, "invalid_request_error"),
+            ErrorCode::Internal | ErrorCode::Unknown => (500, "server_error"),
         };
         Self { status, kind, message: error.message, param: None, code: None }
     }

@@ -73,8 +73,13 @@ fn a_call_reaches_the_model_and_its_object_comes_back() {
 #[test]
 fn chunks_come_one_by_one_and_a_slow_reader_pauses_the_model() {
     let model = Model::load(&PROBE, CONFIG).unwrap();
-    let answers = model.request().capacity(2).openai("completions", "chunks").send().answers();
-    let bodies: Vec<String> = answers.into_iter().map(|answer| answer.document.unwrap().1).collect();
+    let pending = model.request().capacity(2).openai("completions", "chunks").send();
+    // The slowest reader: it begins when all has been sent.
+    while pending.unread() < 4 {
+        std::thread::yield_now();
+    }
+    let bodies: Vec<String> =
+        pending.answers().into_iter().map(|answer| answer.document.unwrap().1).collect();
     assert_eq!(bodies, ["[0]", "[1]", "[2]", "[3]"]);
 }
 

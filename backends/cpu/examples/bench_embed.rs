@@ -1,7 +1,8 @@
-//! Sentences per second of an encoder: `bench_embed CHECKPOINT IDS VECTORS [--threads N] [--repeat N]`.
+//! Sentences per second of an encoder: `bench_embed CHECKPOINT IDS VECTORS [--threads N] [--repeat N] [--texts FILE]`.
 //!
 //! 256 short sentences are tokenised, then embedded together. Leaves their ids (JSON) in `IDS` and the vectors (f32) in
-//! `VECTORS`, for a peer to run and to compare, and prints one line of `name=value` pairs with the median.
+//! `VECTORS`, for a peer to run and to compare, with `--texts` the sentences as a list in JSON, and prints one line of
+//! `name=value` pairs with the median.
 // A benchmark prints and measures.
 #![allow(clippy::print_stdout, clippy::disallowed_types)]
 
@@ -11,7 +12,7 @@ use std::time::Instant;
 use trireme_cpu::{BertModel, Options};
 use trireme_llm::checkpoint::Checkpoint;
 
-const USAGE: &str = "usage: bench_embed CHECKPOINT IDS VECTORS [--threads N] [--repeat N]";
+const USAGE: &str = "usage: bench_embed CHECKPOINT IDS VECTORS [--threads N] [--repeat N] [--texts FILE]";
 
 const WHO: [&str; 8] = [
     "A man",
@@ -41,22 +42,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut path = || args.next().ok_or(USAGE);
     let (checkpoint, ids_file, vectors_file) = (path()?, path()?, path()?);
     let (mut threads, mut repeat) = (0, 5);
+    let mut texts_file = None;
     while let Some(flag) = args.next() {
-        let value: usize = args.next().ok_or("a flag needs a value")?.parse()?;
+        let value = args.next().ok_or("a flag needs a value")?;
         match flag.as_str() {
-            "--threads" => threads = value,
-            "--repeat" => repeat = value,
+            "--threads" => threads = value.parse()?,
+            "--repeat" => repeat = value.parse()?,
+            "--texts" => texts_file = Some(value),
             other => return Err(format!("unknown flag '{other}'; {USAGE}").into()),
         }
     }
     let checkpoint = Checkpoint::open(Path::new(&checkpoint))?;
     let tokenizer = checkpoint.tokenizer()?;
     let mut model = BertModel::load(&checkpoint, Options { threads, ..Options::default() })?;
-    let mut texts = Vec::new();
+    let (mut texts, mut sentences) = (Vec::new(), Vec::new());
     for who in WHO {
         for what in WHAT {
             for place in WHERE {
-                texts.push(tokenizer.encode(&format!("{who} {what}{place}"), true)?);
+                let sentence = format!("{who} {what}{place}");
+                texts.push(tokenizer.encode(&sentence, true)?);
+                sentences.push(sentence);
             }
         }
     }
@@ -65,6 +70,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
     std::fs::write(vectors_file, bytes)?;
     std::fs::write(ids_file, format!("{texts:?}"))?;
+    if let Some(file) = texts_file {
+        // They are of letters and marks that JSON writes as Rust does.
+        std::fs::write(file, format!("{sentences:?}"))?;
+    }
     let mut seconds: Vec<f64> = Vec::new();
     for _ in 0..repeat {
         let start = Instant::now();

@@ -5,7 +5,7 @@ use std::ops::Range;
 use trireme_llm::executor::BlockId;
 
 use crate::kernels::Kernels;
-use crate::kv::KvPool;
+use crate::kv::{BLOCK_TOKENS, KvPool};
 use crate::ops::attention::{AttentionTile, MAX_ROWS, Merge, Partials, SPLIT_BLOCKS, SPLIT_POSITIONS, Seen};
 use crate::shared::SharedMut;
 use crate::threads::Pool;
@@ -161,14 +161,22 @@ impl AttentionPlan {
             // SAFETY: see above.
             unsafe { out.part(at..at + heads.dim) }
         };
+        // Others take what follows: a thread's own next work is likely so far away.
+        let threads = pool.threads();
         if self.splits.units.is_empty() {
             pool.run_ranges(self.tiles.len(), 16, |range| {
                 let mut partials = Partials::new(heads.dim);
-                for tile in &self.tiles[range] {
+                for t in range.clone() {
+                    let tile = &self.tiles[t];
+                    let later = self.tiles.get(if t + 1 < range.end { t + 1 } else { t + threads });
                     let mut merges: Vec<Merge<'_>> =
                         tile.pairs().map(|(i, head)| Merge::new(row(tile, i, head))).collect();
                     for split in tile.splits() {
-                        step.split(tile, split, &mut partials);
+                        let next = match later {
+                            _ if split + 1 < tile.splits().end => Some((tile, split + 1)),
+                            later => later.map(|tile| (tile, tile.splits().start)),
+                        };
+                        step.split(tile, split, next, &mut partials);
                         for (r, (i, _)) in tile.pairs().enumerate() {
                             let seen = tile.seen_of(split, i);
                             if seen.from < seen.to {
@@ -188,7 +196,8 @@ impl AttentionPlan {
             let mut partials = Partials::new(heads.dim);
             for u in (first..units.len()).step_by(crate::threads::MAX_CHUNKS) {
                 let (t, split) = units[u];
-                step.split(&tiles[t], split, &mut partials);
+                let next = units.get(u + threads).map(|(t, split)| (&tiles[*t], *split));
+                step.split(&tiles[t], split, next, &mut partials);
                 // SAFETY: each unit has its own part.
                 let to = unsafe { results.part(u * size..(u + 1) * size) };
                 to[..MAX_ROWS].copy_from_slice(&partials.max);
@@ -226,7 +235,8 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    fn split(&self, tile: &Tile, split: usize, out: &mut Partials) {
+    /// Computes a split of a tile; `next` is likely to be read after it.
+    fn split(&self, tile: &Tile, split: usize, next: Option<(&Tile, usize)>, out: &mut Partials) {
         let mut queries: [&[f32]; MAX_ROWS] = [&[]; MAX_ROWS];
         let mut seen = [Seen::default(); MAX_ROWS];
         let mut n = 0;
@@ -236,19 +246,28 @@ impl Step<'_> {
             seen[n] = tile.seen_of(split, i);
             n += 1;
         }
-        let table = self.kv.tables[tile.sequence];
-        let table = &table[split * SPLIT_BLOCKS..table.len().min((split + 1) * SPLIT_BLOCKS)];
-        let mut blocks = [0; SPLIT_BLOCKS];
-        for (start, block) in blocks.iter_mut().zip(table) {
-            *start = self.kv.pool.start(*block, self.kv.layer, tile.kv_head);
-        }
+        let (mut blocks, mut following) = ([0; SPLIT_BLOCKS], [0; 2]);
+        let end = seen[..n].iter().map(|seen| seen.to.div_ceil(BLOCK_TOKENS)).max().unwrap_or(0);
+        let blocks = self.blocks(tile, split, &mut blocks[..end]);
+        let next = next.map_or(&[][..], |(tile, split)| self.blocks(tile, split, &mut following));
         let tile = AttentionTile {
             kv: self.kv.pool.vectors(),
-            blocks: &blocks[..table.len()],
+            blocks,
+            next,
             queries: &queries[..n],
             seen: &seen[..n],
             head_dim: self.heads.dim,
         };
         (self.kernels.attention)(&tile, out);
+    }
+
+    /// Where the keys of a split's first blocks begin, as many as `to` has room for.
+    fn blocks<'b>(&self, tile: &Tile, split: usize, to: &'b mut [usize]) -> &'b [usize] {
+        let table = &self.kv.tables[tile.sequence][split * SPLIT_BLOCKS..];
+        let n = table.len().min(to.len());
+        for (start, block) in to.iter_mut().zip(table) {
+            *start = self.kv.pool.start(*block, self.kv.layer, tile.kv_head);
+        }
+        &to[..n]
     }
 }

@@ -19,6 +19,7 @@ mod executor;
 mod kernels;
 mod kv;
 mod linear;
+mod memory;
 mod ops;
 mod options;
 mod shared;

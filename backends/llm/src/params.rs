@@ -129,6 +129,7 @@ pub const PARAMETERS: &[Parameter] = &[
 ];
 
 const NO_PATHS: &str = "the checkpoint is the version's directory, or parameter 'checkpoint'";
+const NO_GPU: &str = "it concerns GPUs";
 const NO_EXECUTOR: &str = "the engine runs in the server itself";
 const NO_ADAPTERS: &str = "adapters are not supported";
 const NO_SPECULATION: &str = "speculative decoding is not supported";
@@ -178,6 +179,9 @@ const UPSTREAM: &[(&str, &str)] = &[
     ("eagle_choices", NO_SPECULATION),
     ("speculative_decoding_fast_logits", NO_SPECULATION),
     ("guided_decoding_backend", "the engine has one"),
+    ("use_cuda_graph", NO_GPU),
+    ("fusion", NO_GPU),
+    ("deterministic", "answers never depend on what else runs"),
 ];
 
 /// A parameter that is unknown or has a wrong value.
@@ -189,6 +193,8 @@ pub enum ParameterError {
     WrongValue { name: &'static str, value: String, expected: String },
     #[error("parameter '{name}' is '{value}', it must be a whole number of at least 1")]
     WrongSize { name: String, value: String },
+    #[error("an instance group names profile '{name}', there are: {there}")]
+    NoProfile { name: String, there: String },
     #[error("profile {number} has no parameter '{missing}'")]
     OpenProfile { number: u32, missing: String },
     #[error("parameters 'profile.<n>.…': {0}")]
@@ -271,6 +277,17 @@ impl Parameters {
     /// A profile lacks an end of an axis, or its ends do not grow.
     pub fn profiles(&self) -> Result<ProfileSet, ParameterError> {
         profiles::assemble(&self.profiles)
+    }
+
+    /// The same, but only those that instance groups name by their number.
+    ///
+    /// # Errors
+    /// As [`Self::profiles`]; or there is no profile of that number.
+    pub fn profiles_named(&self, names: &BTreeSet<String>) -> Result<ProfileSet, ParameterError> {
+        if names.is_empty() {
+            return self.profiles();
+        }
+        profiles::assemble(&profiles::named(&self.profiles, names)?)
     }
 
     /// The text of a parameter, `None` if it is neither given nor has a default.

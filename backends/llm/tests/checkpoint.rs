@@ -132,14 +132,66 @@ fn shards_are_read_by_their_index() {
     let checkpoint = Checkpoint::open(folder(&files).path()).unwrap();
     assert_eq!(checkpoint.weights().count(), 11);
     files.pop();
-    let err = Checkpoint::open(folder(&files).path()).unwrap_err().to_string();
-    assert!(err.contains("b.safetensors: cannot be read"), "{err}");
+    refused(
+        Checkpoint::open(folder(&files).path()),
+        expect![
+            "is not a checkpoint: 1 of its 2 files of weights are not there, the first is b.safetensors; fetch them again"
+        ],
+    );
     let out = json!({"weight_map": {"model.norm.weight": "../b.safetensors"}}).to_string();
     files[1].1 = out.as_bytes();
     refused(
         Checkpoint::open(folder(&files).path()),
         expect!["is malformed: the path '../b.safetensors' leads out of the folder"],
     );
+}
+
+/// What a download or a clone may leave, and what is near a checkpoint without being one.
+#[test]
+fn what_is_in_the_place_of_weights_is_said() {
+    let config = llama_config().to_string();
+    let with = |name, bytes: &[u8]| {
+        Checkpoint::open(folder(&[("config.json", config.as_bytes()), (name, bytes)]).path())
+    };
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
+    for (name, bytes, said) in [
+        ("x", &b""[..], "no *.safetensors"),
+        ("model.safetensors.incomplete", b"x", "model.safetensors.incomplete: its download is not complete"),
+        ("pytorch_model.bin", b"x", "pytorch_model.bin, which can run code"),
+        ("x.gguf", b"x", "x.gguf: give that file"),
+        ("model.safetensors", pointer, "git lfs pull"),
+        ("config.json", pointer, "git lfs pull"),
+    ] {
+        let error = with(name, bytes).expect_err(name).to_string();
+        assert!(error.contains(said), "{name}: {error}");
+    }
+    let adapter = folder(&[("adapter_config.json", b"{}"), ("adapter_model.safetensors", b"x")]);
+    refused(
+        Checkpoint::open(adapter.path()),
+        expect!["is not a checkpoint: it is an adapter (adapter_config.json): merge it into its model first"],
+    );
+    let sentencepiece = folder(&[
+        ("config.json", config.as_bytes()),
+        ("model.safetensors", &file(&llama_shapes())),
+        ("tokenizer.model", b"x"),
+    ]);
+    let error = Checkpoint::open(sentencepiece.path()).unwrap().tokenizer().err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json: is missing; tokenizer.model alone is not read"), "{error}");
+}
+
+/// A link by its full path is followed, so that an error names what somebody has given; others stay as they are.
+#[test]
+fn errors_name_what_was_linked() {
+    let target = folder(&[("config.json", b"{")]);
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("1");
+    std::os::unix::fs::symlink(target.path(), &link).unwrap();
+    assert_eq!(Checkpoint::open(&link).unwrap_err().path, target.path().join("config.json"));
+    fs::create_dir(dir.path().join("2")).unwrap();
+    fs::write(dir.path().join("file"), "x").unwrap();
+    let blob = dir.path().join("2/model.gguf");
+    std::os::unix::fs::symlink(dir.path().join("file"), &blob).unwrap();
+    assert_eq!(Checkpoint::open(&dir.path().join("2")).unwrap_err().path, blob);
 }
 
 #[test]
@@ -167,6 +219,12 @@ fn what_is_not_supported_is_said() {
         open(&with("architectures", json!(["MambaForCausalLM"])), &shapes),
         expect![
             "architecture 'MambaForCausalLM' is not known; known are: BertModel, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
+        ],
+    );
+    refused(
+        open(&with("quantization_config", json!({"quant_method": "gptq", "bits": 4})), &shapes),
+        expect![
+            "quantization_config with quant_method 'gptq' (F32, F16 and BF16 weights are read, and GGUF's quantised ones) is not supported yet"
         ],
     );
     let partial = || expect!["a 'partial_rotary_factor' other than 1 is not supported yet"];

@@ -1,149 +1,24 @@
-//! The engine over an executor whose next token is a hash of all that it really read: a wrong block, a stale one, a
-//! wrong position or a wrong reuse changes the answer.
+//! The engine over an executor that shows what it really read.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::{BTreeMap, VecDeque};
+mod support;
+
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, mpsc};
 
 use proptest::prelude::*;
+use support::{Shape, Stub, VOCAB};
 use trireme_llm::engine::{
     Core, Engine, EngineOptions, Event, Flow, Policy, Request, RequestError, RequestHandle,
 };
 use trireme_llm::executor::{
-    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, Sampled, Slot, SlotSampling, StepDiff, StepId,
-    StepOutput,
+    Executor, ExecutorError, ExecutorInfo, SlotSampling, StepDiff, StepId, StepOutput,
 };
 use trireme_llm::profile::{AxisRange, Profile, ProfileSet};
-use trireme_llm::sampling::{Row, Sampler};
 use trireme_llm::stop::StopRules;
 
-const VOCAB: usize = 40;
-const BLOCK: usize = 4;
-const CONTEXT: usize = 48;
 const EOS: u32 = 0;
-
-struct State {
-    sampling: Arc<SlotSampling>,
-    prompt: Arc<[u32]>,
-    generated: Vec<u32>,
-}
-
-/// A made-up model. With two steps in flight a step is computed only when it is waited for.
-struct Stub {
-    info: ExecutorInfo,
-    ledger: Ledger,
-    /// What each position of each block holds.
-    memory: Vec<u64>,
-    slots: BTreeMap<Slot, State>,
-    queue: VecDeque<(StepId, StepDiff)>,
-    next: u64,
-}
-
-fn mix(a: u64, b: u64) -> u64 {
-    let x = (a ^ b.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (x ^ (x >> 29)).wrapping_mul(0x94d0_49bb_1331_11eb) ^ (x >> 32)
-}
-
-impl Stub {
-    fn new(shape: Shape) -> Self {
-        let info = ExecutorInfo {
-            vocab_size: VOCAB,
-            max_context: CONTEXT,
-            max_slots: shape.slots,
-            max_step_tokens: shape.budget,
-            max_steps_in_flight: shape.depth,
-            kv: KvLayout { block_tokens: BLOCK, num_blocks: shape.blocks, block_bytes: 1, dtype: "float32" },
-        };
-        Self {
-            ledger: Ledger::new(&info),
-            memory: vec![0; shape.blocks * BLOCK],
-            slots: BTreeMap::new(),
-            queue: VecDeque::new(),
-            next: 0,
-            info,
-        }
-    }
-
-    /// Reads all positions before, writes this one, and gives what the row's logits are made of.
-    fn row(&mut self, slot: Slot, position: usize, token: u32) -> u64 {
-        let table = self.ledger.table(slot);
-        let at = |p: usize| table[p / BLOCK].0 as usize * BLOCK + p % BLOCK;
-        let read = (0..position).fold(7, |h, p| mix(h, self.memory[at(p)]));
-        let value = mix(mix(read, u64::from(token)), position as u64);
-        let place = at(position);
-        self.memory[place] = value;
-        value
-    }
-
-    fn compute(&mut self, id: StepId, step: &StepDiff) -> Result<StepOutput, ExecutorError> {
-        self.ledger.apply(step)?;
-        for slot in &step.freed {
-            self.slots.remove(slot);
-        }
-        for admission in &step.admitted {
-            let state = State {
-                sampling: admission.sampling.clone(),
-                prompt: admission.prompt.clone(),
-                generated: admission.generated.to_vec(),
-            };
-            self.slots.insert(admission.slot, state);
-        }
-        let mut rows = Vec::new();
-        for chunk in &step.prefill {
-            let mut last = 0;
-            for (position, token) in (chunk.start as usize..).zip(&chunk.tokens) {
-                last = self.row(chunk.slot, position, *token);
-            }
-            rows.extend(chunk.sample.map(|sample| (chunk.slot, last, sample)));
-        }
-        for row in &step.decode {
-            let token = *self.slots[&row.slot].generated.last().unwrap();
-            rows.push((row.slot, self.row(row.slot, row.position as usize, token), row.sample));
-        }
-        let sampled = rows.into_iter().map(|(slot, value, sample)| {
-            let state = self.slots.get_mut(&slot).unwrap();
-            let mut logits: Vec<f32> =
-                (0..VOCAB as u64).map(|t| (mix(value, t) >> 40) as f32 / (1 << 21) as f32).collect();
-            let mask = step.masks.iter().find(|mask| mask.slot == slot).map(|mask| &*mask.words);
-            let row = Row { prompt: &state.prompt, generated: &state.generated, mask, sample };
-            let choice = Sampler::new().choose(&mut logits, &state.sampling, &row).unwrap();
-            assert_eq!(state.generated.len(), sample as usize);
-            state.generated.push(choice.token);
-            Sampled { slot, token: Some(choice.token), logprob: choice.logprob, top: choice.top }
-        });
-        Ok(StepOutput { id, sampled: sampled.collect(), context_logits: Vec::new() })
-    }
-}
-
-impl Executor for Stub {
-    fn info(&self) -> &ExecutorInfo {
-        &self.info
-    }
-    fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
-        assert!(self.queue.len() < self.info.max_steps_in_flight);
-        let id = StepId(self.next);
-        self.next += 1;
-        self.queue.push_back((id, step.clone()));
-        Ok(id)
-    }
-    fn poll(&mut self, _: StepId) -> Result<Option<StepOutput>, ExecutorError> {
-        Ok(None)
-    }
-    fn wait(&mut self, id: StepId) -> Result<StepOutput, ExecutorError> {
-        let (first, step) = self.queue.pop_front().unwrap();
-        assert_eq!(first, id);
-        self.compute(id, &step)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Shape {
-    slots: usize,
-    budget: usize,
-    blocks: usize,
-    depth: usize,
-}
 
 #[derive(Clone, Debug)]
 struct Asked {
@@ -255,7 +130,7 @@ prop_compose! {
 fn cases() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 1_000;
+        config.cases = 3_000;
     }
     config
 }
@@ -278,7 +153,7 @@ proptest! {
         let options = EngineOptions { policy, prefix_reuse, chunked_prefill, profiles, ..options() };
         let shape = Shape { slots, budget, blocks, depth };
         let (answers, core) = run(shape, options, &asked);
-        if policy == Policy::GuaranteedNoEvict {
+        if policy == Policy::GuaranteedNoEvict && asked.iter().all(|ask| ask.pause.is_none()) {
             prop_assert_eq!(core.stats().preemptions, 0);
         }
         for (ask, answer) in asked.iter().zip(&answers) {
@@ -345,7 +220,8 @@ fn what_can_never_fit_is_refused_with_the_limit() {
     assert_eq!(error(&mut core, request(vec![], 9)), "the prompt has no tokens");
     assert_eq!(error(&mut core, request(vec![40], 9)), "token id 40 is outside the vocabulary of 40");
     let mut core = Core::new(stub.info.clone(), EngineOptions { max_waiting: 1, ..options() }).unwrap();
-    core.submit(0, request(vec![1], 1), 0).unwrap();
+    // Four come before the first step and have places, one waits for them.
+    (0..5).for_each(|id| core.submit(id, request(vec![1], 1), 0).unwrap());
     assert_eq!(
         error(&mut core, request(vec![1], 1)),
         "1 requests are waiting, the limit is 1: try again later"
@@ -455,6 +331,36 @@ fn a_paused_answer_goes_on_when_it_is_resumed() {
         events.push(receive.recv().unwrap());
     }
     assert_eq!(collect(events), alone(&request));
+}
+
+/// A reader that is behind holds nobody up: what it has is given to others, and computed again when it goes on.
+#[test]
+fn whoever_does_not_read_gives_way_under_both_policies() {
+    for policy in [Policy::GuaranteedNoEvict, Policy::MaxUtilization] {
+        // Room for one of them.
+        let stub = Stub::new(Shape { slots: 4, budget: 24, blocks: 7, depth: 1 });
+        let engine = Engine::start(Box::new(stub), EngineOptions { policy, ..options() }).unwrap();
+        let (send, receive) = mpsc::channel();
+        let sink = move |_: &RequestHandle, event| {
+            send.send(event).unwrap();
+            Flow::Pause
+        };
+        let asked =
+            |token| Request { stream: NonZeroU32::new(1), ignore_eos: true, ..request(vec![token; 5], 20) };
+        let slow = engine.submit(asked(3), Box::new(sink));
+        let mut events = vec![receive.recv().unwrap()];
+        for token in 4..9 {
+            let (other, answered) = channel();
+            engine.submit(asked(token), Box::new(other));
+            assert_eq!(collect(answered), alone(&asked(token)), "{policy:?}");
+        }
+        assert!(engine.stats().preemptions > 0);
+        while !matches!(events.last(), Some(Event::End(_))) {
+            slow.resume();
+            events.push(receive.recv().unwrap());
+        }
+        assert_eq!(collect(events), alone(&asked(3)), "{policy:?}");
+    }
 }
 
 /// Breaks at its third step.

@@ -36,8 +36,7 @@ __device__ __forceinline__ void attend_decode(const DecodeArgs& p) {
     __shared__ float maxima[ATT_WARPS][8], sums[ATT_WARPS][8];
     __shared__ float outs[ATT_WARPS][8][HD];
     __shared__ u32 rank;
-    wait_for_inputs();
-    let_dependents_start();
+    __shared__ float factors[8][32], totals[8];
 
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
     const int row = blockIdx.z, part = blockIdx.y;
@@ -58,14 +57,6 @@ __device__ __forceinline__ void attend_decode(const DecodeArgs& p) {
     const int* table = p.tables + (size_t)p.row_slot[row] * p.table_width;
     const int row_heads = p.q_heads + 2 * p.kv_heads;
     const u16* q = p.qkv + ((size_t)row * row_heads + first_head) * HD;
-
-    uint4 query[KSTEPS];
-#pragma unroll
-    for (int j = 0; j < KSTEPS; j++) {
-        const int d = j * 32 + c * 8;
-        query[j] = make_uint4(0, 0, 0, 0);
-        if (g < heads && d < HD) query[j] = *(const uint4*)(q + g * HD + d);
-    }
 
     float acc[CHUNKS][4][4] = {};
     float top[2] = {-INF, -INF}, sum[2] = {0.0f, 0.0f};
@@ -89,9 +80,21 @@ __device__ __forceinline__ void attend_decode(const DecodeArgs& p) {
             }
         }
     };
+    // Rows, tables and all positions but the last were written long before the kernel in front.
     int tile = from + warp;
-    size_t at = 0;
-    if (tile < to) load_keys(at = tile_at(tile));
+    size_t at = tile < to ? tile_at(tile) : 0;
+    const bool old = (tile + 1) * TILE < length;
+    if (tile < to && old) load_keys(at);
+    wait_for_inputs();
+    let_dependents_start();
+    if (tile < to && !old) load_keys(at);
+    uint4 query[KSTEPS];
+#pragma unroll
+    for (int j = 0; j < KSTEPS; j++) {
+        const int d = j * 32 + c * 8;
+        query[j] = make_uint4(0, 0, 0, 0);
+        if (g < heads && d < HD) query[j] = *(const uint4*)(q + g * HD + d);
+    }
     while (tile < to) {
         uint4 value[CHUNKS][4];
 #pragma unroll
@@ -202,19 +205,28 @@ __device__ __forceinline__ void attend_decode(const DecodeArgs& p) {
     if (rank != num_parts - 1) return;
     __threadfence();
     if (threadIdx.x == 0) p.arrived[place] = 0;
-    for (int i = threadIdx.x; i < heads * HD; i += ATT_WARPS * 32) {
+    constexpr size_t STRIDE = (size_t)8 * (HD + 2);
+    // A warp takes the weights of a head's parts, a part a lane; there are at most 32.
+    for (int head = warp; head < heads; head += ATT_WARPS) {
+        const float* sums_of = parts + (size_t)lane * STRIDE + head * (HD + 2) + HD;
+        float m = -INF, l = 0.0f;
+        if (lane < num_parts) m = __ldcg(sums_of), l = __ldcg(sums_of + 1);
+        const float top_of = warp_max(m), f = exp2_fast(m - (top_of == -INF ? 0.0f : top_of));
+        const float total = warp_sum(f * l);
+        factors[head][lane] = f;
+        if (lane == 0) totals[head] = total;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x * 2; i < heads * HD; i += ATT_WARPS * 64) {
         const int head = i / HD, d = i % HD;
-        const float* from_part = parts + (size_t)head * (HD + 2);
-        constexpr size_t STRIDE = (size_t)8 * (HD + 2);
-        float m = -INF, l = 0.0f, o = 0.0f;
-        for (int k = 0; k < num_parts; k++) m = fmaxf(m, __ldcg(from_part + k * STRIDE + HD));
-        const float base = m == -INF ? 0.0f : m;
+        const float* from_part = parts + head * (HD + 2) + d;
+        float o0 = 0.0f, o1 = 0.0f;
+#pragma unroll 8
         for (int k = 0; k < num_parts; k++) {
-            const float f = exp2_fast(__ldcg(from_part + k * STRIDE + HD) - base);
-            l += f * __ldcg(from_part + k * STRIDE + HD + 1);
-            o += f * __ldcg(from_part + k * STRIDE + d);
+            const float2 v = __ldcg((const float2*)(from_part + k * STRIDE));
+            o0 += factors[head][k] * v.x, o1 += factors[head][k] * v.y;
         }
-        p.out[((size_t)row * p.q_heads + first_head) * HD + i] = round_bf16(o / l);
+        *(u32*)(p.out + ((size_t)row * p.q_heads + first_head) * HD + i) = pack_bf16(o0 / totals[head], o1 / totals[head]);
     }
 }
 

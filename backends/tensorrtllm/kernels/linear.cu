@@ -1,6 +1,6 @@
 // Products of weights with few rows: y[row] = W x[row] for at most 16 rows, at the speed of memory.
 //
-// Floor: the weight's n * k * 2 bytes once. A block owns 16 outputs and all of k; its warps take turns along k (128
+// Floor: the weight's n * k * 2 bytes once. A block owns 16 outputs and all of k; its warps take turns along k (64
 // elements each), so an output is always the same chain of additions, whatever the number of rows: results do not
 // depend on the company of a row.
 //
@@ -11,7 +11,7 @@
 enum Out { STORE, STORE_F32, ADD, SILU_MUL };
 
 constexpr int WARPS = 8;
-constexpr int GROUP = 128;
+constexpr int GROUP = 64;
 constexpr int STEPS = GROUP / 32;
 
 struct Weights {
@@ -39,11 +39,11 @@ __device__ __forceinline__ u32 scale_pair(u32 x, u32 w, float& squares) {
     return pack_bf16(lo * low_f32(w), hi * high_f32(w));
 }
 
-// TILES: groups of 8 rows. `stride`: outputs of a row of `out`. NORM: the rows are normalised on the way, y = W (x * norm) * rstd(x).
+// TILES: groups of 8 rows. `stride`: outputs of a row of `out`. `late`: the next kernel may start when the weights are read. NORM: the rows are normalised on the way, y = W (x * norm) * rstd(x).
 template <int TILES, int OUT, bool NORM>
 __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16* __restrict__ x,
                                        const u16* __restrict__ norm, float eps, void* __restrict__ out, int n, int k,
-                                       int rows, int stride) {
+                                       int rows, int stride, int late) {
     __shared__ float4 partial[WARPS][TILES][32];
     __shared__ float squares_of[WARPS][TILES * 8];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
@@ -60,7 +60,7 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
     int group = warp;
     load_group(now, row0, row1, group * GROUP, group < groups ? k : 0);
     wait_for_inputs();
-    let_dependents_start();
+    if (!late) let_dependents_start();
 
     float acc[TILES][4] = {};
     float squares[TILES] = {};
@@ -92,6 +92,7 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
         now = next;
     }
 
+    if (late) let_dependents_start();
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
         partial[warp][t][lane] = make_float4(acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
@@ -141,10 +142,10 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
 }
 
 #define SKINNY(NAME, TILES, OUT, NORM)                                                                                \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, 2)                                                       \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, 3)                                                       \
         NAME(const u16* weight, const u16* x, const u16* norm, float eps, void* out, int n, int k, int rows,          \
-             int stride) {                                                                                            \
-        skinny<TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride);                                      \
+             int stride, int late) {                                                                                  \
+        skinny<TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride, late);                                      \
     }
 
 SKINNY(skinny8_norm, 1, STORE, true)

@@ -5,6 +5,8 @@
 pub enum CudaError {
     #[error("there is no NVIDIA driver on this machine (libcuda.so.1 cannot be opened)")]
     NoDriver,
+    #[error("there is an NVIDIA driver on this machine, but no GPU that it can use")]
+    NoGpu,
     #[error("this machine has {count} GPUs, GPU {ordinal} is not one of them")]
     NoDevice { ordinal: usize, count: usize },
     #[error("{name} has compute capability {major}.{minor}, the kernels need 8.0 or later")]

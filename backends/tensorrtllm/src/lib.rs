@@ -1,5 +1,6 @@
 //! The CUDA engine: decoders of the Llama family on NVIDIA GPUs, with kernels of its own.
 //!
+//! * `backend`: what `backend: "tensorrtllm"` names
 //! * [`device`]: the GPU as this crate uses it
 //! * [`kernels`]: CUDA C++ sources and how they become code
 //! * [`gemm`]: products of many rows through cuBLASLt
@@ -9,6 +10,7 @@
 //!
 //! CUDA's libraries are opened when they are first called: nothing of them is needed to build or to start.
 
+mod backend;
 pub mod device;
 mod error;
 pub mod executor;
@@ -17,6 +19,7 @@ pub mod kernels;
 pub mod model;
 pub mod state;
 
+pub use backend::{CudaBackend, OfflineModel, PARAMETERS};
 pub use error::CudaError;
-pub use executor::{CudaExecutor, MemoryPlan, Options};
+pub use executor::{CudaExecutor, EarlyLaunch, MemoryPlan, Options};
 pub use model::Source;

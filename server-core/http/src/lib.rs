@@ -23,5 +23,6 @@ mod serve;
 
 pub use client::{Client, ClientError, Reply};
 pub use metrics::serve_metrics;
+pub use openai::{OpenAiAnswer, openai_call};
 pub use options::HttpOptions;
 pub use serve::serve;

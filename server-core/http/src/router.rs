@@ -13,7 +13,7 @@ use trireme_runtime::{Core, ServeError};
 use crate::answer::{Answer, Failure, method_not_allowed, not_found};
 use crate::body::{self, Body};
 use crate::encoding;
-use crate::handlers::{generate, health, infer, memory, models, page, repository, settings};
+use crate::handlers::{generate, health, infer, memory, models, orca, page, repository, settings};
 use crate::offload::offload;
 use crate::openai::{self, OpenAi};
 use crate::options::HttpOptions;
@@ -72,11 +72,16 @@ impl Router {
                 let body = self.inflated(head, body).await?;
                 infer::infer(core, model, &head.headers, body, self.options.forward.as_ref()).await
             }
-            Route::Model(model, ModelCall::Generate) => {
-                generate::generate(core, model, &head.headers, body).await
-            }
-            Route::Model(model, ModelCall::GenerateStream) => {
-                generate::generate_stream(core, model, &head.headers, body).await
+            Route::Model(model, call @ (ModelCall::Generate | ModelCall::GenerateStream)) => {
+                let load = orca::Asked::by(&head.headers, &model);
+                let mut answer = match call {
+                    ModelCall::Generate => generate::generate(core, model, &head.headers, body).await?,
+                    _ => generate::generate_stream(core, model, &head.headers, body).await?,
+                };
+                if let Some(load) = load {
+                    load.tell(core, &mut answer);
+                }
+                Ok(answer)
             }
             Route::Model(model, ModelCall::Metadata) => models::metadata(core, &model),
             Route::Model(model, ModelCall::Ready) => models::ready(core, &model),

@@ -21,7 +21,7 @@ const SHORT: [&[&str]; 2] = [
 /// A configuration as JSON: protobuf's field names, all defaults, 64-bit numbers as numbers.
 pub fn config_json(config: &ModelConfig) -> String {
     let Some(descriptor) = descriptor() else { return "{}".to_owned() };
-    let Ok(message) = DynamicMessage::decode(descriptor, config.encode_to_vec().as_slice()) else {
+    let Ok(message) = DynamicMessage::decode(descriptor.clone(), config.encode_to_vec().as_slice()) else {
         return "{}".to_owned();
     };
     let options = SerializeOptions::new()
@@ -36,6 +36,7 @@ pub fn config_json(config: &ModelConfig) -> String {
         (Ok(mut plain), Some(short), Ok(strings)) => {
             SHORT.iter().for_each(|path| take_over(&mut plain, &short, path));
             STRINGS.iter().for_each(|path| take_over(&mut plain, &strings, path));
+            sort_maps(&mut plain, &descriptor);
             plain.to_string()
         }
         _ => "{}".to_owned(),
@@ -63,6 +64,28 @@ fn take_over(plain: &mut serde_json::Value, other: &serde_json::Value, path: &[&
             *plain = other.clone();
         } else {
             take_over(plain, other, rest);
+        }
+    }
+}
+
+/// Sorts the keys of all maps, which come in no order of their own, so that one configuration is one text.
+fn sort_maps(value: &mut serde_json::Value, message: &MessageDescriptor) {
+    for field in message.fields() {
+        let Some(value) = value.get_mut(field.name()) else { continue };
+        if field.is_map()
+            && let Some(map) = value.as_object_mut()
+        {
+            map.sort_keys();
+        }
+        let Kind::Message(inner) = field.kind() else { continue };
+        match value {
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| sort_maps(item, &inner)),
+            serde_json::Value::Object(map) if field.is_map() => {
+                if let Kind::Message(inner) = inner.map_entry_value_field().kind() {
+                    map.values_mut().for_each(|value| sort_maps(value, &inner));
+                }
+            }
+            value => sort_maps(value, &inner),
         }
     }
 }

@@ -96,6 +96,42 @@ fn a_backend_completes_what_is_open() {
 }
 
 #[test]
+fn a_backend_proposes_gpus_for_groups_that_name_none() {
+    let patch = r#"{"instance_group": [{"kind": "KIND_GPU", "gpus": [0, 1]}]}"#;
+    let groups = |text: &str| {
+        let mut config = config_from_json(text).unwrap();
+        complete(&mut config, patch).unwrap();
+        let shown = config.instance_group.iter().map(|g| format!("{:?} {} {:?}", g.kind(), g.count, g.gpus));
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(groups("{}"), "Gpu 1 [0, 1]");
+    assert_eq!(
+        groups(
+            r#"{"instance_group": [{"count": 2}, {"kind": "KIND_CPU"}, {"kind": "KIND_GPU", "gpus": [1], "count": 3}]}"#
+        ),
+        "Gpu 2 [0, 1], Cpu 0 [], Gpu 3 [1]"
+    );
+}
+
+#[test]
+fn a_backend_may_extend_the_tensors() {
+    let written =
+        r#"{"name": "m", "input": [{"name": "A"}, {"name": "B", "data_type": "TYPE_FP32", "dims": [1]}]}"#;
+    let mut config = config_from_json(written).unwrap();
+    let tensor = |name: &str| format!(r#"{{"name": "{name}", "data_type": "TYPE_INT32", "dims": [2]}}"#);
+    let (a, b, c) = (tensor("A"), tensor("B"), tensor("C"));
+    complete(&mut config, &format!(r#"{{"extends": true, "input": [{a}, {b}, {c}], "output": [{c}]}}"#))
+        .unwrap();
+    let tensors: Vec<_> = config
+        .input
+        .iter()
+        .map(|t| (t.name.as_str(), t.data_type().as_str_name(), t.dims.as_slice()))
+        .collect();
+    let expected = [("A", "TYPE_INT32", &[2][..]), ("B", "TYPE_FP32", &[1]), ("C", "TYPE_INT32", &[2])];
+    assert_eq!((tensors, config.output.len()), (expected.to_vec(), 1));
+}
+
+#[test]
 fn a_backend_may_not_set_more() {
     let mut config = proto::ModelConfig::default();
     let mut refuse = |patch: &str, expected: Expect| {

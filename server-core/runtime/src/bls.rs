@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use trireme_host::{CallReader, Message, Status};
 use trireme_protocol::{
-    DataType, InferRequest, InferResponse, InputTensor, ParameterValue, RequestedOutput, TensorData,
+    DataType, InferRequest, InferResponse, InputTensor, ParameterValue, RequestedOutput, SequenceControl,
+    SequenceId, TensorData,
 };
 
 use crate::ensemble::MAX_DEPTH;
@@ -34,12 +35,12 @@ pub(crate) fn call(parent: &Arc<Journey>, call: Message, reader: CallReader) -> 
         depth: above.depth + 1,
         sums: None,
         trace_parent: above.trace_parent.clone(),
-        ancestors: Some(Ancestor::new(&parent.model, waits, above.ancestors.clone())),
+        ancestors: Some(Ancestor::new(parent, waits, above.ancestors.clone())),
     };
-    if lineage.occupies(&model) {
+    if let Some(what) = lineage.takes_from(&model) {
         return Err(ServeError::invalid(format!(
-            "the call to model '{}' could never be answered: all its instances are occupied by the requests that wait \
-             for it. Give it more instances, or call without waiting",
+            "the call to model '{}' could never be answered: {what} by the requests that wait for it. Give it more, or \
+             call without waiting",
             model.name()
         )));
     }
@@ -128,6 +129,10 @@ fn read(call: Message) -> Result<(InferRequest, bool), ServeError> {
     let mut request =
         InferRequest::new(model, message.get("version").and_then(Value::as_i64).filter(|v| *v > 0));
     request.id = text(&message, "id").unwrap_or_default();
+    request.timeout_us = message.get("timeout").and_then(Value::as_u64).unwrap_or(0);
+    if let Some(sequence) = message.get("sequence") {
+        request.sequence = in_sequence(sequence).ok_or_else(|| wrong("the sequence has no valid id"))?;
+    }
     request.inputs = inputs;
     request.outputs = list("outputs")
         .filter_map(Value::as_str)
@@ -148,6 +153,17 @@ fn read(call: Message) -> Result<(InferRequest, bool), ServeError> {
     Ok((request, message.get("waits").and_then(Value::as_bool).unwrap_or(false)))
 }
 
+/// The place of a request in its sequence; nothing if the sequence has no valid name.
+fn in_sequence(sequence: &Value) -> Option<SequenceControl> {
+    let id = match sequence.get("id")? {
+        Value::String(name) if (1..=128).contains(&name.chars().count()) => SequenceId::Text(name.clone()),
+        Value::Number(number) => SequenceId::Number(number.as_u64().filter(|number| *number != 0)?),
+        _ => return None,
+    };
+    let flag = |key| sequence.get(key).and_then(Value::as_bool).unwrap_or(false);
+    Some(SequenceControl { id: Some(id), start: flag("start"), end: flag("end") })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -156,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_message_is_a_request() {
-        let text = r#"{"model":"m","version":3,"id":"x","waits":true,"parameters":{"k":1,"f":0.5},
+        let text = r#"{"model":"m","version":3,"id":"x","waits":true,"timeout":9,"sequence":{"id":7,"start":true},"parameters":{"k":1,"f":0.5},
             "inputs":[{"name":"A","datatype":"FP32","shape":[1,2]}],"outputs":["B"]}"#;
         let data = Bytes::from_static(&[1; 8]);
         let message = Message { text: text.to_owned(), buffers: vec![data.clone()] };
@@ -170,6 +186,9 @@ mod tests {
         let TensorData::Bytes(input) = &request.inputs[0].data else { unreachable!() };
         assert_eq!(input.as_ptr(), data.as_ptr(), "not copied");
         assert_eq!(request.outputs[0].name, "B");
+        assert_eq!(request.timeout_us, 9);
+        let sequence = SequenceControl { id: Some(SequenceId::Number(7)), start: true, end: false };
+        assert_eq!(request.sequence, sequence);
     }
 
     #[test]
@@ -180,6 +199,8 @@ mod tests {
             r#"{"model":"m","inputs":[{"name":"A","datatype":"FP32","shape":[1]}]}"#,
             r#"{"model":"m","inputs":[{"name":"A"}]}"#,
             r#"{"model":"m","parameters":{"a":[]}}"#,
+            r#"{"model":"m","sequence":{"start":true}}"#,
+            r#"{"model":"m","sequence":{"id":0}}"#,
         ] {
             assert!(read(Message { text: text.to_owned(), buffers: Vec::new() }).is_err(), "{text}");
         }

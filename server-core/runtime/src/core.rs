@@ -305,6 +305,12 @@ impl Core {
         format!("{}# HELP {name} {help}\n# TYPE {name} counter\n{name} {copied}\n", self.registry.render())
     }
 
+    /// What a model shows under the name of a gauge, by its labels beside `model` and `version`; none if it does not.
+    pub fn model_gauge(&self, model: &Served, name: &str, label: (&str, &str)) -> Option<f64> {
+        let version = model.version().to_string();
+        self.registry.value(name, &[("model", model.name()), ("version", &version), label])
+    }
+
     /// The models that answer calls of OpenAI's API, in the order of their names.
     pub fn openai_models(&self) -> Vec<Arc<Served>> {
         let index = self.index.load();

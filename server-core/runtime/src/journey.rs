@@ -8,7 +8,7 @@
 //! Whatever happens, exactly one terminal answer reaches the mailbox.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use trireme_host::abi::Stage;
@@ -16,7 +16,7 @@ use trireme_host::{
     CallReader, Document, Message, Output, Response, ResponseSink, Shape, Status, Value, Verdict,
 };
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue, ShapeText, element_count};
-use trireme_scheduling::Turn;
+use trireme_scheduling::{MemberId, Turn};
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
@@ -156,8 +156,15 @@ impl Journey {
     }
 
     /// An instance has taken the request into a batch.
+    /// What the instance that runs it holds of the server's resources, if it runs and needs any.
+    pub(crate) fn share(&self) -> Option<MemberId> {
+        lock(&self.progress).execution.as_ref()?.share
+    }
+
     pub(crate) fn begin(&self, execution: Arc<Execution>) {
-        lock(&self.progress).execution = Some(execution);
+        if lock(&self.progress).execution.replace(execution).is_none() {
+            self.model.metrics.running_request_count.fetch_add(1, Relaxed);
+        }
     }
 
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Letter> {
@@ -563,9 +570,22 @@ impl ResponseSink for Journey {
     }
 }
 
+impl Drop for Journey {
+    fn drop(&mut self) {
+        // Ended by somebody else while an instance had it.
+        let left = self.progress.get_mut().unwrap_or_else(PoisonError::into_inner).execution.take();
+        if left.is_some() {
+            self.model.metrics.running_request_count.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
 impl Journey {
     /// The last answer of a request that an instance had: counts it, gives the room back, then lets the answer leave.
     fn end(&self, letter: Letter, execution: Option<Arc<Execution>>, now: u64) {
+        if execution.is_some() {
+            self.model.metrics.running_request_count.fetch_sub(1, Relaxed);
+        }
         let failed = letter.as_ref().map_or(true, StreamItem::is_failure);
         let times = match &execution {
             Some(execution) => execution.request_done(self, self.batch_size, now),

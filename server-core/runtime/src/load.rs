@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use trireme_host::abi::InstanceKind;
 use trireme_host::{Backend, ModelArgs};
 use trireme_model_config::{CheckedConfig, Draft, InstanceGroup};
+use trireme_protocol::StatusCode;
 use trireme_repository::{FoundModel, FoundVersion};
 use trireme_scheduling::StartAfter;
 use trireme_telemetry::Registry;
@@ -123,7 +124,7 @@ impl Loader<'_> {
     fn try_version(
         &self,
         found: &FoundModel,
-        mut draft: Draft,
+        draft: Draft,
         number: i64,
         dir: &Path,
         numbers: &[i64],
@@ -131,12 +132,32 @@ impl Loader<'_> {
         if source::is_ensemble(&draft) {
             return self.ensemble(found, &draft, number, numbers);
         }
-        let (mut library, mut backend_name) = source::backend(self.options, &draft, found, dir)?;
-        let backend = match self.backends.get(&library, &backend_name) {
-            Ok(backend) => backend,
-            // It is there, but cannot run on this machine.
-            Err(mut error) if backend_name == draft.proto.backend => {
-                let Some(other) = source::stand_in(self.options, &draft, found, dir) else {
+        if let Some((library, name)) = source::asked_first(self.options, &draft, found, dir) {
+            match self.backends.get(&library, &name).and_then(|backend| {
+                self.with_backend(found, draft.clone(), (number, dir), numbers, (library, name), backend)
+            }) {
+                Ok(loaded) => return Ok(loaded),
+                Err(error) => {
+                    tracing::info!(model = found.name, "its own backend is used: {}", error.message)
+                }
+            }
+        }
+        let (library, backend_name) = source::backend(self.options, &draft, found, dir)?;
+        let own = backend_name == draft.proto.backend;
+        let with = |library: PathBuf, name: String| {
+            let backend = self.backends.get(&library, &name).map_err(|error| (true, error))?;
+            self.with_backend(found, draft.clone(), (number, dir), numbers, (library, name), backend)
+                .map_err(|error| (error.status == StatusCode::Unsupported, error))
+        };
+        match with(library, backend_name.clone()) {
+            Ok(loaded) => Ok(loaded),
+            Err((cannot, mut error)) => {
+                // It is there, but cannot run on this machine, or not this model.
+                let other = match cannot && own {
+                    true => source::stand_in(self.options, &draft, found, dir),
+                    false => None,
+                };
+                let Some((library, other)) = other else {
                     error.message += source::hint(self.options, &draft, found, dir);
                     return Err(error);
                 };
@@ -145,11 +166,21 @@ impl Loader<'_> {
                     "backend '{backend_name}' cannot be used: {}",
                     error.message
                 );
-                (library, backend_name) = other;
-                self.backends.get(&library, &backend_name)?
+                with(library, other).map_err(|(_, error)| error)
             }
-            Err(error) => return Err(error),
-        };
+        }
+    }
+
+    /// A version that this backend runs.
+    fn with_backend(
+        &self,
+        found: &FoundModel,
+        mut draft: Draft,
+        (number, dir): (i64, &Path),
+        numbers: &[i64],
+        (library, backend_name): (PathBuf, String),
+        backend: Arc<Backend>,
+    ) -> Result<LoadedModel, ServeError> {
         if self.options.auto_complete {
             let json = source::json(&draft);
             let args = model_args(&found.name, number, &found.dir, dir, &json);
@@ -215,6 +246,7 @@ impl Loader<'_> {
         let mut version =
             ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue, sequences);
         version.cache = cache;
+        version.limiter = self.limiter.cloned();
         version.directory = Arc::downgrade(self.index);
         version
     }
@@ -288,14 +320,18 @@ fn instance_plans(config: &CheckedConfig, backend: &Backend) -> Result<Vec<Insta
             Asked::Gpu => InstanceKind::GPU,
             Asked::Model => InstanceKind::MODEL,
             Asked::Cpu => InstanceKind::CPU,
-            // No backend of this build reports a device, so there is never a GPU to prefer.
+            Asked::Auto if info.gpu && (!info.cpu || !group.gpus.is_empty()) => InstanceKind::GPU,
             Asked::Auto => InstanceKind::CPU,
         };
-        for number in 0..group.count {
+        // As many on each GPU.
+        let devices =
+            if kind == InstanceKind::GPU && !group.gpus.is_empty() { &group.gpus[..] } else { &[0] };
+        let places = devices.iter().flat_map(|device| (0..group.count).map(move |_| *device));
+        for (number, device) in places.enumerate() {
             let index = u32::try_from(plans.len()).unwrap_or(u32::MAX);
             let name = format!("{}_{number}", group.name);
             let alike = InstanceGroup { name: String::new(), count: 0, ..group.clone() };
-            plans.push(InstancePlan { name, group: alike, index, kind, device: 0 });
+            plans.push(InstancePlan { name, group: alike, index, kind, device });
         }
     }
     if plans.is_empty() {

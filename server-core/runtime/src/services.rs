@@ -1,11 +1,12 @@
 //! What the server offers to backends.
 
 use std::ffi::c_void;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use trireme_host::abi::{LogLevel, MetricKind};
-use trireme_host::{HostServices, Status};
-use trireme_telemetry::Registry;
+use trireme_host::abi::{LogLevel, MetricKind, StatusCode};
+use trireme_host::{HostServices, MetricSet, Series, Status};
+use trireme_telemetry::{MetricError, MetricKind as Kind, Registry};
 
 /// The one implementation of [`HostServices`]; lives until the process ends, because a library does.
 pub(crate) struct Services {
@@ -46,18 +47,15 @@ impl HostServices for Services {
         kind: MetricKind,
         labels: &[(&str, &str)],
     ) -> Result<&'static AtomicU64, Status> {
-        let kind = match kind {
-            MetricKind::COUNTER => trireme_telemetry::MetricKind::Counter,
-            MetricKind::GAUGE => trireme_telemetry::MetricKind::Gauge,
-            other => {
-                let message = format!("metric '{name}' is of the unknown kind {}", other.0);
-                return Err(Status { code: trireme_host::abi::StatusCode::UNSUPPORTED, message });
-            }
-        };
-        self.registry.custom(name, help, kind, labels).map_err(|error| Status {
-            code: trireme_host::abi::StatusCode::INVALID_ARG,
-            message: error.to_string(),
-        })
+        match kind_of(name, kind)? {
+            // It has more than one cell.
+            Kind::Histogram => Err(unsupported(format!("metric '{name}' is a histogram, which needs a set"))),
+            kind => self.registry.custom(name, help, kind, labels).map_err(refused),
+        }
+    }
+
+    fn metric_set(&self) -> Box<dyn MetricSet> {
+        Box::new(Shown(self.registry.set()))
     }
 
     fn now_ns(&self) -> u64 {
@@ -67,4 +65,31 @@ impl HostServices for Services {
     fn extension(&self, _id: &str) -> *const c_void {
         std::ptr::null()
     }
+}
+
+/// A set of a backend's metrics among those of the server.
+struct Shown(trireme_telemetry::MetricSet);
+
+impl MetricSet for Shown {
+    fn add(&self, series: &Series<'_>) -> Result<Arc<[AtomicU64]>, Status> {
+        let Series { name, help, kind, labels, bounds } = *series;
+        self.0.add(name, help, kind_of(name, kind)?, labels, bounds).map_err(refused)
+    }
+}
+
+fn kind_of(name: &str, kind: MetricKind) -> Result<Kind, Status> {
+    match kind {
+        MetricKind::COUNTER => Ok(Kind::Counter),
+        MetricKind::GAUGE => Ok(Kind::Gauge),
+        MetricKind::HISTOGRAM => Ok(Kind::Histogram),
+        other => Err(unsupported(format!("metric '{name}' is of the unknown kind {}", other.0))),
+    }
+}
+
+fn unsupported(message: String) -> Status {
+    Status { code: StatusCode::UNSUPPORTED, message }
+}
+
+fn refused(error: MetricError) -> Status {
+    Status { code: StatusCode::INVALID_ARG, message: error.to_string() }
 }

@@ -222,9 +222,34 @@ pub(crate) fn hint(
     let is_there = |other| trireme_repository::find_backend(other, &places).is_ok();
     match draft.proto.backend.as_str() {
         GPU_BACKEND if is_there(CPU_BACKEND) => CPU_HINT,
-        PYTHON_BACKEND if is_there(TOKENIZER_BACKEND) => PYTHON_HINT,
+        PYTHON_BACKEND if is_there(TOKENIZER_BACKEND) && !has_script(draft, version_dir) => PYTHON_HINT,
         _ => "",
     }
+}
+
+/// Whether there is what the backend `python` runs.
+fn has_script(draft: &Draft, version_dir: &Path) -> bool {
+    let name = draft.proto.default_model_filename.as_str();
+    version_dir.join(if name.is_empty() { "model.py" } else { name }).is_file()
+}
+
+/// The backend that is asked before the configuration's own, which is there too. A model written in Python may be one
+/// that another backend knows and serves without Python; any other goes to its own.
+pub(crate) fn asked_first(
+    options: &CoreOptions,
+    draft: &Draft,
+    model: &FoundModel,
+    version_dir: &Path,
+) -> Option<(PathBuf, String)> {
+    let places = BackendPlaces {
+        backend_directory: &options.backend_directory,
+        model_dir: &model.dir,
+        version_dir,
+        allow_model_backends: options.allow_model_backends,
+    };
+    let is_python = draft.proto.backend == PYTHON_BACKEND && draft.proto.runtime.is_empty();
+    trireme_repository::find_backend(&draft.proto.backend, &places).ok().filter(|_| is_python)?;
+    stand_in(options, draft, model, version_dir)
 }
 
 const GPU_BACKEND: &str = "tensorrtllm";
@@ -232,7 +257,7 @@ const CPU_BACKEND: &str = "cpu";
 const PYTHON_BACKEND: &str = "python";
 const TOKENIZER_BACKEND: &str = "tokenizer";
 const PYTHON_HINT: &str = "; --backend-fallback python=tokenizer serves preprocessing, postprocessing and tensorrt_llm_bls of \
-    TensorRT-LLM's repository without Python; other models of it must be written as a backend";
+    TensorRT-LLM's repository without Python";
 const CPU_HINT: &str = "; --backend-fallback tensorrtllm=cpu runs such models on the CPU";
 
 /// The backend that `--backend-fallback` names in the place of the configuration's, if it is there.

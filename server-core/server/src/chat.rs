@@ -15,9 +15,9 @@ use trireme_http::{Client, HttpOptions, Reply};
 use trireme_runtime::{Core, LogLevel};
 use trireme_telemetry::{LogOptions, MetricOptions, Registry};
 
-use crate::checkpoint::{CHECKPOINT_BACKEND, CheckpointRepository};
+use crate::checkpoint::{CheckpointRepository, checkpoint_backend};
 use crate::cli::{Chat, Command};
-use crate::settings::core_options;
+use crate::settings::{backend_directory, core_options};
 
 const HELP: &str = "/reset begins anew, /exit or Ctrl-D ends, Ctrl-C stops an answer.\n";
 
@@ -73,7 +73,9 @@ impl Own {
     fn load(path: &Path, flags: &Chat) -> anyhow::Result<Self> {
         let log = LogOptions { info: false, ..LogOptions::default() };
         trireme_telemetry::init_logging(&log).context("the log")?;
-        let repository = CheckpointRepository::of(path, None, CHECKPOINT_BACKEND)?;
+        let backends = backend_directory(flags.backend_directory.as_deref())?;
+        let (backend, stand_in) = checkpoint_backend(&backends);
+        let repository = CheckpointRepository::of(path, None, backend)?;
         let registry: &'static Registry =
             Box::leak(Box::new(Registry::with_options(MetricOptions::default())));
         let mut arguments = vec!["trireme".into(), "serve".into(), repository.path().into_os_string()];
@@ -84,6 +86,7 @@ impl Own {
             bail!("no server can be started")
         };
         serve.model_repository = vec![repository.path()];
+        serve.backend_fallback.extend(stand_in.map(|(from, to)| format!("{from}={to}")));
         let core = Core::start(core_options(&serve)?, registry, LogLevel::WARN)
             .map_err(|error| anyhow::anyhow!(error.message))?;
         if !core.startup_ok() {

@@ -10,8 +10,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-/// What runs a checkpoint.
-pub(crate) const CHECKPOINT_BACKEND: &str = "cpu";
+const CPU_BACKEND: &str = "cpu";
+const GPU_BACKEND: &str = "tensorrtllm";
+
+/// What NVIDIA's driver shows of itself.
+const DRIVER_MARKS: [&str; 2] = ["/dev/nvidiactl", "/proc/driver/nvidia/version"];
+
+/// What runs a checkpoint: the GPU where there are a driver and the backend for it, else the CPU. Then also what stands
+/// in where that cannot run the checkpoint: an encoder, or a GPU that is too old.
+pub(crate) fn checkpoint_backend(backends: &Path) -> (&'static str, Option<(&'static str, &'static str)>) {
+    let driver = DRIVER_MARKS.iter().any(|mark| Path::new(mark).exists());
+    if driver && backends.join(GPU_BACKEND).is_dir() {
+        return (GPU_BACKEND, Some((GPU_BACKEND, CPU_BACKEND)));
+    }
+    (CPU_BACKEND, None)
+}
 
 /// What makes a directory a checkpoint.
 const MARKS: &[&str] = &["config.json", "model.plan", "model.safetensors", "model.safetensors.index.json"];
@@ -102,6 +115,9 @@ fn kind(path: &Path) -> anyhow::Result<Kind> {
         [] => {}
         several => bail!("it holds {} GGUF files: give one of them", several.len()),
     }
+    if path.join("adapter_config.json").is_file() {
+        bail!("it is an adapter (adapter_config.json), not a model: merge it into its model first");
+    }
     if path.join("config.pbtxt").is_file() {
         bail!("it is a model of a repository: give --model-repository {}", parent(path).display());
     }
@@ -160,8 +176,15 @@ mod tests {
 
     #[test]
     fn what_is_no_checkpoint_is_told_what_it_is() {
-        let place =
-            place(&["repo/m/config.pbtxt", "two/a.gguf", "two/b.gguf", "one/a.gguf", "a.bin", "empty/x"]);
+        let place = place(&[
+            "repo/m/config.pbtxt",
+            "two/a.gguf",
+            "two/b.gguf",
+            "one/a.gguf",
+            "a.bin",
+            "empty/x",
+            "lora/adapter_config.json",
+        ]);
         for (path, why) in [
             ("nowhere", "cannot be read"),
             ("repo", "--model-repository"),
@@ -170,6 +193,7 @@ mod tests {
             ("one", "give that"),
             ("a.bin", ".gguf"),
             ("empty", "config.json"),
+            ("lora", "it is an adapter"),
         ] {
             let error = CheckpointRepository::of(&place.path().join(path), None, "cpu").unwrap_err();
             assert!(format!("{error:#}").contains(why), "{path}: {error:#}");

@@ -33,7 +33,7 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 /// For how long requests are served that were on their way when their connection was told to end.
 const LAST_CALLS: Duration = Duration::from_millis(400);
 /// A signal that comes twice within this time counts once: wrappers pass on what the process has got by itself.
-const SAME_SIGNAL: Duration = Duration::from_millis(500);
+pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// How long it may take.
 #[derive(Debug, Clone, Copy)]

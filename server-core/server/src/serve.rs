@@ -13,12 +13,12 @@ use trireme_http::HttpOptions;
 use trireme_runtime::{ControlMode, Core, LogLevel};
 use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 
-use crate::checkpoint::{CHECKPOINT_BACKEND, CheckpointRepository};
+use crate::checkpoint::{CheckpointRepository, checkpoint_backend};
 use crate::cli::{LogFormatFlag, Serve};
 use crate::endpoint_file::{EndpointFile, Endpoints};
 use crate::leave::{Running, Times, leave};
 use crate::report;
-use crate::settings::{core_options, metric_options, restrictions, tls};
+use crate::settings::{backend_directory, core_options, metric_options, restrictions, tls};
 use crate::signals::Signals;
 
 /// Runs the server until it is told to stop.
@@ -53,6 +53,11 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     refuse_or_warn(flags)?;
     let checkpoint = checkpoint(flags)?;
     let mut options = core_options(flags)?;
+    if flags.checkpoint.is_some()
+        && let (_, Some((from, to))) = checkpoint_backend(&options.backend_directory)
+    {
+        options.backend_fallback.entry(from.to_owned()).or_insert_with(|| to.to_owned());
+    }
     if let Some(checkpoint) = &checkpoint {
         options.repositories = vec![checkpoint.path()];
     }
@@ -108,7 +113,9 @@ fn checkpoint(flags: &Serve) -> anyhow::Result<Option<CheckpointRepository>> {
             None => return Ok(None),
         }
     };
-    let repository = CheckpointRepository::of(path, flags.model_name.as_deref(), CHECKPOINT_BACKEND)?;
+    let backends = backend_directory(flags.backend_directory.as_deref())?;
+    let (backend, _) = checkpoint_backend(&backends);
+    let repository = CheckpointRepository::of(path, flags.model_name.as_deref(), backend)?;
     if flags.load_format != AS_IT_IS {
         repository.set("load_format", &flags.load_format)?;
     }

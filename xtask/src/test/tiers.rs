@@ -6,6 +6,7 @@ use super::counts::Runner;
 use super::runner::{self, Budget};
 use super::{Findings, Tier, deny, python};
 use crate::build::{self, Profile};
+use crate::kernels;
 use crate::models;
 use crate::process;
 use crate::sim;
@@ -57,6 +58,7 @@ impl Context<'_> {
         let mut tests = self.test_command(&["--workspace", "--exclude", END_TO_END]);
         self.tests(rust_runner(), &mut tests, "unit and property tests");
         self.check(sim::test(self.workspace, self.full), "simulation of the scheduler");
+        self.check(kernels::compile(self.workspace).map(drop), "the CUDA kernels compile and spill nothing");
     }
 
     fn end_to_end(&mut self) {

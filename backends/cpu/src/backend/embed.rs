@@ -88,13 +88,14 @@ impl EmbedInstance {
     pub(super) fn execute(&mut self, batch: Vec<Request>) {
         let mut texts = Vec::new();
         let mut taken = Vec::with_capacity(batch.len());
+        let mut calls = Vec::new();
         for mut request in batch {
             if request.is_cancelled() {
-                request.fail(Error::cancelled("the request was cancelled"));
+                request.fail(cancelled());
                 continue;
             }
             if request.openai().is_some() {
-                self.answer(request);
+                calls.push(request);
                 continue;
             }
             match self.shared.tokens(&request, self.bert.config().max_tokens) {
@@ -106,6 +107,7 @@ impl EmbedInstance {
                 }
             }
         }
+        self.answer(calls);
         let vectors = self.bert.embed(&texts);
         let mut vectors = match vectors {
             Ok(vectors) => vectors.into_iter(),
@@ -127,27 +129,55 @@ impl EmbedInstance {
 }
 
 impl EmbedInstance {
-    /// Answers a call of OpenAI's API, so many texts at a time that their activations stay small.
-    fn answer(&mut self, mut request: Request) {
-        let Some(asked) = request.openai().map(|call| self.shared.door.read(&call)) else { return };
-        let asked = match asked {
-            Ok(asked) => asked,
-            Err(error) => return request.into_responder().fail_json(&error),
-        };
-        request.responder().computing();
-        let mut rows = Vec::with_capacity(asked.texts.len());
-        for texts in asked.texts.chunks(MAX_BATCH as usize) {
-            if request.is_cancelled() {
-                return request.fail(Error::cancelled("the request was cancelled"));
+    /// Answers calls of OpenAI's API. Their texts run together, so many at a time that their activations stay small.
+    fn answer(&mut self, calls: Vec<Request>) {
+        let mut asked = Vec::with_capacity(calls.len());
+        // Each text with the call that it is of.
+        let (mut texts, mut owners) = (Vec::new(), Vec::new());
+        for mut request in calls {
+            match request.openai().map(|call| self.shared.door.read(&call)) {
+                Some(Ok(ask)) => {
+                    request.responder().computing();
+                    owners.extend(ask.texts.iter().map(|_| asked.len()));
+                    texts.extend(ask.texts.iter().cloned());
+                    asked.push((request, ask));
+                }
+                Some(Err(error)) => request.into_responder().fail_json(&error),
+                // Only calls come here; a dropped request is answered by the host.
+                None => drop(request),
+            }
+        }
+        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(texts.len());
+        for (texts, owners) in texts.chunks(MAX_BATCH as usize).zip(owners.chunks(MAX_BATCH as usize)) {
+            if owners.iter().all(|owner| asked.get(*owner).is_none_or(|(request, _)| request.is_cancelled()))
+            {
+                rows.extend(texts.iter().map(|_| Vec::new()));
+                continue;
             }
             match self.bert.embed(texts) {
                 Ok(vectors) => rows.extend(vectors),
-                Err(error) => return request.fail(Error::internal(error.to_string())),
+                Err(error) => {
+                    let error = Error::internal(error.to_string());
+                    asked.into_iter().for_each(|(request, _)| request.fail(error.clone()));
+                    return;
+                }
             }
         }
-        request.responder().computed();
-        request.into_responder().finish_json(&self.shared.door.object(&asked, &rows));
+        let mut rows = rows.into_iter();
+        for (mut request, ask) in asked {
+            let rows: Vec<Vec<f32>> = rows.by_ref().take(ask.texts.len()).collect();
+            if rows.iter().any(Vec::is_empty) || request.is_cancelled() {
+                request.fail(cancelled());
+                continue;
+            }
+            request.responder().computed();
+            request.into_responder().finish_json(&self.shared.door.object(&ask, &rows));
+        }
     }
+}
+
+fn cancelled() -> Error {
+    Error::cancelled("the request was cancelled")
 }
 
 impl Shared {
@@ -167,6 +197,9 @@ impl Shared {
         }
         let tokens = |(i, text): (usize, &String)| {
             let invalid = |what: String| Error::invalid(format!("input 'text', element {i}: {what}"));
+            if self.tokenizer.exceeds(text, limit) {
+                return Err(invalid(format!("has more than the {limit} tokens that the model reads")));
+            }
             let ids = self.tokenizer.encode(text, true).map_err(|e| invalid(e.to_string()))?;
             match ids.len() {
                 0 => Err(invalid("is empty".into())),

@@ -10,9 +10,15 @@ use crate::ops::rope;
 use crate::shared::SharedMut;
 
 impl Weights {
-    /// Runs checked segments, whose positions all lie in blocks of their tables; appends the wanted logits to
-    /// `s.logits`.
-    pub(crate) fn step(&self, s: &mut Scratch, kv: &mut KvPool, segments: &[Segment<'_>]) {
+    /// Runs checked segments, whose positions all lie in blocks of their tables; puts the wanted logits behind the `done`
+    /// ones in `s.logits` and gives how many are there then.
+    pub(crate) fn step(
+        &self,
+        s: &mut Scratch,
+        kv: &mut KvPool,
+        segments: &[Segment<'_>],
+        done: usize,
+    ) -> usize {
         let rows: usize = segments.iter().map(|x| x.tokens.len()).sum();
         let (c, pool, kernels) = (&self.config, &*self.pool, &self.kernels);
         let (hidden, heads) = (c.hidden_size, self.heads());
@@ -57,7 +63,7 @@ impl Weights {
             s.gated.ready(pool, kernels, &layer.down);
             layer.down.apply(pool, kernels, &s.gated, &mut s.hidden, hidden, Epilogue::Add);
         }
-        self.logits(s, segments);
+        self.logits(s, segments, done)
     }
 
     fn embed(&self, s: &mut Scratch, segments: &[Segment<'_>], rows: usize) {
@@ -121,7 +127,7 @@ impl Weights {
     }
 
     /// Norm and head for the rows that want logits.
-    fn logits(&self, s: &mut Scratch, segments: &[Segment<'_>]) {
+    fn logits(&self, s: &mut Scratch, segments: &[Segment<'_>], done: usize) -> usize {
         let mut wanted = Vec::new();
         let mut first = 0;
         for segment in segments {
@@ -141,8 +147,10 @@ impl Weights {
             let row = &from[wanted[m] * hidden..][..hidden];
             (kernels.rms_norm)(row, &self.norm, self.config.rms_norm_eps, x);
         });
-        let done = s.logits.len();
-        s.logits.resize(done + wanted.len() * vocab, 0.0);
-        self.head.apply(pool, kernels, &s.x, &mut s.logits[done..], vocab, Epilogue::Store);
+        let end = done + wanted.len() * vocab;
+        // Every one is written: what is there already need not be zeros.
+        s.logits.resize(end.max(s.logits.len()), 0.0);
+        self.head.apply(pool, kernels, &s.x, &mut s.logits[done..end], vocab, Epilogue::Store);
+        end
     }
 }

@@ -103,6 +103,7 @@ struct Scratch {
     x: Activations,
     /// Cosines and sines, `head_dim / 2` a row.
     angles: Vec<[f32; 2]>,
+    /// Rows of `vocab_size`; may be longer than what the last step wrote.
     logits: Vec<f32>,
 }
 
@@ -148,7 +149,7 @@ impl LlamaModel {
         logits: LogitsWanted,
     ) -> Result<&[f32], EngineError> {
         self.weights.check(tokens, cache)?;
-        self.scratch.logits.clear();
+        let mut done = 0;
         let last_piece = (tokens.len() - 1) / MAX_STEP_ROWS;
         for (i, piece) in tokens.chunks(MAX_STEP_ROWS).enumerate() {
             let logits = match logits {
@@ -157,17 +158,17 @@ impl LlamaModel {
             };
             cache.reserve(piece.len())?;
             let segment = Segment { table: &cache.table, start: cache.len(), tokens: piece, logits };
-            self.weights.step(&mut self.scratch, &mut cache.pool, &[segment]);
+            done = self.weights.step(&mut self.scratch, &mut cache.pool, &[segment], done);
             cache.advance(piece.len());
         }
-        Ok(&self.scratch.logits)
+        Ok(&self.scratch.logits[..done])
     }
 
-    /// Runs checked segments over the blocks of `kv` and gives the wanted logits in their order: rows of `vocab_size`.
-    pub(crate) fn step(&mut self, kv: &mut KvPool, segments: &[Segment<'_>]) -> &[f32] {
-        self.scratch.logits.clear();
-        self.weights.step(&mut self.scratch, kv, segments);
-        &self.scratch.logits
+    /// Runs checked segments over the blocks of `kv` and gives the wanted logits in their order: rows of `vocab_size`, the
+    /// caller's to change.
+    pub(crate) fn step(&mut self, kv: &mut KvPool, segments: &[Segment<'_>]) -> &mut [f32] {
+        let n = self.weights.step(&mut self.scratch, kv, segments, 0);
+        &mut self.scratch.logits[..n]
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::executor::{
-    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, Sampled, Slot, StepDiff, StepId, StepOutput,
-    TokenMask,
+    Executor, ExecutorError, ExecutorInfo, KvLayout, Ledger, MemoryUse, Sampled, Slot, StepDiff, StepId,
+    StepOutput, TokenMask,
 };
 
 use crate::decoder::{LlamaModel, LogitsWanted, Segment};
@@ -118,17 +118,18 @@ impl CpuExecutor {
         }
         let vocab = self.info.vocab_size;
         let pool = Arc::clone(self.model.pool());
-        let mut rows = self.model.step(&mut self.kv, &segments).chunks_exact(vocab);
+        let mut rows = self.model.step(&mut self.kv, &segments).chunks_exact_mut(vocab);
 
         // Rows of logits come in the order of the segments.
         let mut context_logits = Vec::new();
-        let mut wanted: Vec<Option<(&[f32], u32)>> = vec![None; self.slots.len()];
+        let mut wanted: Vec<Option<(&mut [f32], u32)>> = Vec::new();
+        wanted.resize_with(self.slots.len(), || None);
         for chunk in &step.prefill {
             let mut last = None;
             if chunk.context_logits {
-                let all: Vec<&[f32]> = rows.by_ref().take(chunk.tokens.len()).collect();
-                last = all.last().copied();
+                let mut all: Vec<&mut [f32]> = rows.by_ref().take(chunk.tokens.len()).collect();
                 context_logits.push((chunk.slot, all.concat()));
+                last = all.pop();
             } else if chunk.sample.is_some() {
                 last = rows.next();
             }
@@ -158,7 +159,7 @@ impl CpuExecutor {
 /// A token to be chosen.
 struct Draw<'a> {
     state: &'a mut SlotState,
-    logits: &'a [f32],
+    logits: &'a mut [f32],
     index: u32,
     mask: Option<&'a TokenMask>,
     sampled: Option<Sampled>,
@@ -173,6 +174,11 @@ impl Draw<'_> {
 impl Executor for CpuExecutor {
     fn info(&self) -> &ExecutorInfo {
         &self.info
+    }
+
+    fn memory(&self) -> MemoryUse {
+        let kv = &self.info.kv;
+        MemoryUse { cpu: kv.num_blocks as u64 * kv.block_bytes as u64, ..MemoryUse::default() }
     }
 
     fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {

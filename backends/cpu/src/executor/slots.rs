@@ -12,7 +12,6 @@ pub(super) struct SlotState {
     sampler: Sampler,
     prompt: Arc<[u32]>,
     generated: Vec<u32>,
-    logits: Vec<f32>,
 }
 
 impl SlotState {
@@ -23,7 +22,6 @@ impl SlotState {
             sampler: Sampler::new(),
             prompt: Arc::clone(&admission.prompt),
             generated: admission.generated.to_vec(),
-            logits: Vec::new(),
         }
     }
 
@@ -32,18 +30,15 @@ impl SlotState {
         self.generated.last().copied()
     }
 
-    /// Chooses the next token, number `index` of the generated ones.
-    pub(super) fn sample(&mut self, logits: &[f32], index: u32, mask: Option<&TokenMask>) -> Sampled {
-        // Copied: the rules of the slot change them.
-        self.logits.clear();
-        self.logits.extend_from_slice(logits);
+    /// Chooses the next token, number `index` of the generated ones. The rules of the slot change the logits.
+    pub(super) fn sample(&mut self, logits: &mut [f32], index: u32, mask: Option<&TokenMask>) -> Sampled {
         let row = Row {
             prompt: &self.prompt,
             generated: &self.generated,
             mask: mask.map(|mask| &*mask.words),
             sample: index,
         };
-        let Some(choice) = self.sampler.choose(&mut self.logits, &self.sampling, &row) else {
+        let Some(choice) = self.sampler.choose(logits, &self.sampling, &row) else {
             return Sampled { slot: self.slot, token: None, logprob: None, top: Vec::new() };
         };
         self.generated.push(choice.token);

@@ -15,9 +15,9 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
-use super::avx512::{Avx512, minima, quants, scales};
+use super::avx512::{Avx512, minima, quants, scales, whole};
 use super::format::{Format, Q4K, Q40, Q41, Q50, Q80};
-use super::isa::{LANES, QUANT_BASE, QUANT_BYTES, Tile};
+use super::isa::{LANES, QUANT_BYTES, Tile};
 use crate::linear::{Line, Packed, PackedType, QuantPanel, QuantRows};
 
 /// Activation rows of a tile.
@@ -163,7 +163,6 @@ fn tile_of<F: Format>(_: Avx512, w: &Packed, panel: usize, x: &QuantRows, m0: us
                 expand::<F>(&p, b + 1, lines.as_mut_ptr().cast::<Line>().add((b + 1) % 2 * 8));
             }
             let Some(b) = b.checked_sub(1) else { continue };
-            let base = _mm512_set1_ps(QUANT_BASE);
             let [d, _] = scales::<F>(&p, b);
             let min = if F::MIN { minima::<F>(&p, b) } else { d };
             for half in 0..2 {
@@ -176,14 +175,9 @@ fn tile_of<F: Format>(_: Avx512, w: &Packed, panel: usize, x: &QuantRows, m0: us
                 let out = &mut out[half * LANES..];
                 let mut at = half * LANES * xr.blocks + b;
                 for m in 0..LANES {
-                    let mut high = _mm512_loadu_si512(done.add(m * LANES).cast());
-                    let mut low = _mm512_loadu_si512(done.add((LANES + m) * LANES).cast());
-                    if F::BIAS != 0 {
-                        let [[h0, l0], [h1, l1]] = *xr.sums.get_unchecked(at);
-                        high = _mm512_sub_epi32(high, _mm512_set1_epi32(F::BIAS * (h0 + h1)));
-                        low = _mm512_sub_epi32(low, _mm512_set1_epi32(F::BIAS * (l0 + l1)));
-                    }
-                    let dot = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), base, _mm512_cvtepi32_ps(low));
+                    let high = _mm512_loadu_si512(done.add(m * LANES).cast());
+                    let low = _mm512_loadu_si512(done.add((LANES + m) * LANES).cast());
+                    let dot = _mm512_cvtepi32_ps(whole::<F>(high, low, &xr.sums.get_unchecked(at)[2]));
                     let scale = _mm512_mul_ps(d, _mm512_set1_ps(*xr.scales.get_unchecked(at)));
                     let mut acc = _mm512_fmadd_ps(dot, scale, _mm512_loadu_ps(out[m].as_ptr()));
                     if F::MIN {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
-use super::isa::{Isa, LANES, QUANT_BASE, QUANT_BYTES, Tile};
+use super::isa::{Isa, LANES, QUANT_BYTES, Tile};
 use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows};
 
 /// Proof that AVX2, FMA and F16C are here.
@@ -31,8 +31,14 @@ impl Isa for Avx2 {
     type V = V;
     const TILES: &'static [usize] = &[4, 2, 1];
     const PAIR_TILES: &'static [usize] = &[];
-    const VALUE_VECTORS: usize = 1;
+    const SCORE_CHAINS: usize = 4;
+    const VALUE_CHAINS: usize = 4;
 
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> V {
         // SAFETY: features proven.
@@ -157,11 +163,20 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile) {
+    fn tile_quantized(
+        self,
+        w: &Packed,
+        panel: usize,
+        soon: usize,
+        x: &QuantRows,
+        m0: usize,
+        rows: usize,
+        out: &mut Tile,
+    ) {
         match rows {
-            4 => by_format!(w.ty, self.tile::<4>(w, panel, x, m0, out)),
-            2 => by_format!(w.ty, self.tile::<2>(w, panel, x, m0, out)),
-            _ => by_format!(w.ty, self.tile::<1>(w, panel, x, m0, out)),
+            4 => by_format!(w.ty, self.tile::<4>(w, panel, soon, x, m0, out)),
+            2 => by_format!(w.ty, self.tile::<2>(w, panel, soon, x, m0, out)),
+            _ => by_format!(w.ty, self.tile::<1>(w, panel, soon, x, m0, out)),
         }
     }
 }
@@ -173,6 +188,7 @@ impl Avx2 {
         self,
         w: &Packed,
         panel: usize,
+        soon: usize,
         x: &QuantRows,
         m0: usize,
         out: &mut Tile,
@@ -183,10 +199,12 @@ impl Avx2 {
         // SAFETY: features proven. `p` holds `blocks` blocks of what its format says; `xr` holds M rows of as many.
         unsafe {
             let ones = _mm256_set1_epi16(1);
-            let base = _mm256_set1_ps(QUANT_BASE);
             for half in 0..2 {
                 let mut acc = [_mm256_setzero_ps(); M];
                 for b in 0..p.blocks {
+                    if half == 0 {
+                        p.prefetch::<F>(self, b, soon);
+                    }
                     let v = quants::<F>(&p, b, half);
                     let d = scales::<F>(&p, b, half);
                     let min = if F::MIN { minima::<F>(&p, b, half) } else { _mm256_setzero_ps() };
@@ -197,8 +215,8 @@ impl Avx2 {
                         // Pairs of products are summed in 16 bits for as many lines as that holds. (A closure would
                         // be a call.)
                         macro_rules! sum {
-                            ($lines:expr, $first:literal, $bias:expr) => {{
-                                let mut sum = _mm256_set1_epi32($bias);
+                            ($lines:expr, $first:literal) => {{
+                                let mut sum = _mm256_setzero_si256();
                                 let lines = $lines;
                                 let mut i = lines.start;
                                 while i < lines.end {
@@ -210,27 +228,24 @@ impl Avx2 {
                                     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
                                     i += chain::<F>();
                                 }
-                                _mm256_cvtepi32_ps(sum)
+                                sum
                             }};
                         }
                         macro_rules! dot {
-                            ($lines:expr, $high:expr, $low:expr) => {{
-                                let bias = if F::WHOLE { 0 } else { -F::BIAS };
-                                let high = sum!($lines, 0, bias * $high);
-                                let low = sum!($lines, 8, bias * $low);
-                                _mm256_fmadd_ps(high, base, low)
+                            ($lines:expr, $sum:literal) => {{
+                                let (high, low) = (sum!($lines, 0), sum!($lines, 8));
+                                // 255 * high + low - BIAS * sum.
+                                let dot = _mm256_sub_epi32(_mm256_slli_epi32::<8>(high), high);
+                                let bias = if F::WHOLE { 0 } else { F::BIAS };
+                                let bias = _mm256_set1_epi32(bias * xr.sums.get_unchecked(at)[$sum]);
+                                _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_add_epi32(dot, low), bias))
                             }};
                         }
-                        let [[h0, l0], [h1, l1]] = *xr.sums.get_unchecked(at);
                         if F::HALVES {
-                            acc[m] = _mm256_fmadd_ps(dot!(0..4, h0, l0), _mm256_mul_ps(d[0], dx), acc[m]);
-                            acc[m] = _mm256_fmadd_ps(dot!(4..8, h1, l1), _mm256_mul_ps(d[1], dx), acc[m]);
+                            acc[m] = _mm256_fmadd_ps(dot!(0..4, 0), _mm256_mul_ps(d[0], dx), acc[m]);
+                            acc[m] = _mm256_fmadd_ps(dot!(4..8, 1), _mm256_mul_ps(d[1], dx), acc[m]);
                         } else {
-                            acc[m] = _mm256_fmadd_ps(
-                                dot!(0..8, h0 + h1, l0 + l1),
-                                _mm256_mul_ps(d[0], dx),
-                                acc[m],
-                            );
+                            acc[m] = _mm256_fmadd_ps(dot!(0..8, 2), _mm256_mul_ps(d[0], dx), acc[m]);
                         }
                         if F::MIN {
                             let sum = _mm256_set1_ps(*xr.scaled_sums.get_unchecked(at));

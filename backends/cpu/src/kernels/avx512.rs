@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
-use super::isa::{Isa, LANES, QUANT_BASE, QUANT_BYTES, Tile};
+use super::isa::{Isa, LANES, QUANT_BYTES, Tile};
 use super::{amx, avx2};
 use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows};
 
@@ -35,8 +35,14 @@ impl Isa for Avx512 {
     type V = __m512;
     const TILES: &'static [usize] = &[16, 8, 4, 2, 1];
     const PAIR_TILES: &'static [usize] = &[12, 8, 4, 2, 1];
-    const VALUE_VECTORS: usize = 2;
+    const SCORE_CHAINS: usize = 8;
+    const VALUE_CHAINS: usize = 16;
 
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: a hint, which reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         // SAFETY: features proven.
@@ -158,13 +164,22 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile) {
+    fn tile_quantized(
+        self,
+        w: &Packed,
+        panel: usize,
+        soon: usize,
+        x: &QuantRows,
+        m0: usize,
+        rows: usize,
+        out: &mut Tile,
+    ) {
         match rows {
-            16 => by_format!(w.ty, self.tile::<16>(w, panel, x, m0, out)),
-            8 => by_format!(w.ty, self.tile::<8>(w, panel, x, m0, out)),
-            4 => by_format!(w.ty, self.tile::<4>(w, panel, x, m0, out)),
-            2 => by_format!(w.ty, self.tile::<2>(w, panel, x, m0, out)),
-            _ => by_format!(w.ty, self.tile::<1>(w, panel, x, m0, out)),
+            16 => by_format!(w.ty, self.tile::<16>(w, panel, soon, x, m0, out)),
+            8 => by_format!(w.ty, self.tile::<8>(w, panel, soon, x, m0, out)),
+            4 => by_format!(w.ty, self.tile::<4>(w, panel, soon, x, m0, out)),
+            2 => by_format!(w.ty, self.tile::<2>(w, panel, soon, x, m0, out)),
+            _ => by_format!(w.ty, self.tile::<1>(w, panel, soon, x, m0, out)),
         }
     }
 }
@@ -176,6 +191,7 @@ impl Avx512 {
         self,
         w: &Packed,
         panel: usize,
+        soon: usize,
         x: &QuantRows,
         m0: usize,
         out: &mut Tile,
@@ -185,48 +201,122 @@ impl Avx512 {
         assert!(p.blocks == xr.blocks);
         // SAFETY: features proven. `p` holds `blocks` blocks of what its format says; `xr` holds M rows of as many.
         unsafe {
-            let base = _mm512_set1_ps(QUANT_BASE);
             let mut acc = [_mm512_setzero_ps(); M];
             for b in 0..p.blocks {
+                p.prefetch::<F>(self, b, soon);
                 let v = quants::<F>(&p, b);
                 let d = scales::<F>(&p, b);
                 let min = if F::MIN { minima::<F>(&p, b) } else { _mm512_setzero_ps() };
-                for m in 0..M {
-                    let at = m * xr.blocks + b;
-                    let xq = xr.q.as_ptr().add(at * QUANT_BYTES).cast::<i32>();
-                    let sums = *xr.sums.get_unchecked(at);
-                    let dx = _mm512_set1_ps(*xr.scales.get_unchecked(at));
-                    // The products of four lines or of all eight, in whole numbers. (A closure would be a call.)
-                    macro_rules! dot {
-                        ($lines:expr, $high:expr, $low:expr) => {{
-                            let (mut high, mut low) =
-                                (_mm512_set1_epi32(-F::BIAS * $high), _mm512_set1_epi32(-F::BIAS * $low));
-                            for i in $lines {
-                                let x4 = |i: usize| _mm512_set1_epi32(xq.add(i).read_unaligned());
-                                high = _mm512_dpbusd_epi32(high, v[i], x4(i));
-                                low = _mm512_dpbusd_epi32(low, v[i], x4(i + 8));
-                            }
-                            _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), base, _mm512_cvtepi32_ps(low))
-                        }};
-                    }
-                    let [[h0, l0], [h1, l1]] = sums;
-                    if F::HALVES {
-                        acc[m] = _mm512_fmadd_ps(dot!(0..4, h0, l0), _mm512_mul_ps(d[0], dx), acc[m]);
-                        acc[m] = _mm512_fmadd_ps(dot!(4..8, h1, l1), _mm512_mul_ps(d[1], dx), acc[m]);
-                    } else {
-                        acc[m] =
-                            _mm512_fmadd_ps(dot!(0..8, h0 + h1, l0 + l1), _mm512_mul_ps(d[0], dx), acc[m]);
-                    }
-                    if F::MIN {
-                        acc[m] =
-                            _mm512_fmadd_ps(min, _mm512_set1_ps(*xr.scaled_sums.get_unchecked(at)), acc[m]);
-                    }
+                // Macros, since a closure would be a call and a loop would keep the sums in memory.
+                macro_rules! finish {
+                    ($m:expr, $at:expr, $d:expr, $sum:literal, $high:ident, $low:ident) => {
+                        let dot = whole::<F>($high, $low, &xr.sums.get_unchecked($at)[$sum]);
+                        let dx = _mm512_set1_ps(*xr.scales.get_unchecked($at));
+                        acc[$m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps($d, dx), acc[$m]);
+                    };
                 }
+                // The products of some lines with one row or, so that no sum waits for itself, with two.
+                macro_rules! one {
+                    ($m:expr, $lines:expr, $d:expr, $sum:literal) => {
+                        let at = $m * xr.blocks + b;
+                        let q = xr.q.as_ptr().add(at * QUANT_BYTES).cast::<i32>();
+                        let (mut high, mut low) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                        for i in $lines {
+                            high =
+                                _mm512_dpbusd_epi32(high, v[i], _mm512_set1_epi32(q.add(i).read_unaligned()));
+                            low = _mm512_dpbusd_epi32(
+                                low,
+                                v[i],
+                                _mm512_set1_epi32(q.add(i + 8).read_unaligned()),
+                            );
+                        }
+                        finish!($m, at, $d, $sum, high, low);
+                    };
+                }
+                macro_rules! two {
+                    ($m:expr, $lines:expr, $d:expr, $sum:literal) => {
+                        let (at, bt) = ($m * xr.blocks + b, ($m + 1) * xr.blocks + b);
+                        let q = xr.q.as_ptr().add(at * QUANT_BYTES).cast::<i32>();
+                        let r = xr.q.as_ptr().add(bt * QUANT_BYTES).cast::<i32>();
+                        let (mut high, mut low) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+                        let (mut high2, mut low2) = (high, low);
+                        for i in $lines {
+                            high =
+                                _mm512_dpbusd_epi32(high, v[i], _mm512_set1_epi32(q.add(i).read_unaligned()));
+                            low = _mm512_dpbusd_epi32(
+                                low,
+                                v[i],
+                                _mm512_set1_epi32(q.add(i + 8).read_unaligned()),
+                            );
+                            high2 = _mm512_dpbusd_epi32(
+                                high2,
+                                v[i],
+                                _mm512_set1_epi32(r.add(i).read_unaligned()),
+                            );
+                            low2 = _mm512_dpbusd_epi32(
+                                low2,
+                                v[i],
+                                _mm512_set1_epi32(r.add(i + 8).read_unaligned()),
+                            );
+                        }
+                        finish!($m, at, $d, $sum, high, low);
+                        finish!($m + 1, bt, $d, $sum, high2, low2);
+                    };
+                }
+                macro_rules! rows {
+                    ($($m:literal)*) => {$(
+                        if $m + 1 < M {
+                            if F::HALVES {
+                                two!($m, 0..4, d[0], 0);
+                                two!($m, 4..8, d[1], 1);
+                            } else {
+                                two!($m, 0..8, d[0], 2);
+                            }
+                        } else if $m < M {
+                            if F::HALVES {
+                                one!($m, 0..4, d[0], 0);
+                                one!($m, 4..8, d[1], 1);
+                            } else {
+                                one!($m, 0..8, d[0], 2);
+                            }
+                        }
+                        if F::MIN {
+                            for m in $m..M.min($m + 2) {
+                                let sum = _mm512_set1_ps(*xr.scaled_sums.get_unchecked(m * xr.blocks + b));
+                                acc[m] = _mm512_fmadd_ps(min, sum, acc[m]);
+                            }
+                        }
+                    )*};
+                }
+                rows!(0 2 4 6 8 10 12 14);
             }
             for m in 0..M {
                 _mm512_storeu_ps(out[m].as_mut_ptr(), acc[m]);
             }
         }
+    }
+}
+
+/// `255 * high + low - BIAS * sum`, as whole numbers of 32 bits, which is enough for all of them.
+///
+/// # Safety
+/// AVX-512 is here.
+#[inline(always)]
+pub(super) unsafe fn whole<F: Format>(high: __m512i, low: __m512i, sum: &i32) -> __m512i {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let dot = _mm512_add_epi32(_mm512_sub_epi32(_mm512_slli_epi32::<8>(high), high), low);
+        if F::BIAS == 0 {
+            return dot;
+        }
+        let sum = _mm512_set1_epi32(*sum);
+        let bias = match F::BIAS {
+            8 => _mm512_slli_epi32::<3>(sum),
+            16 => _mm512_slli_epi32::<4>(sum),
+            32 => _mm512_slli_epi32::<5>(sum),
+            _ => _mm512_slli_epi32::<7>(sum),
+        };
+        _mm512_sub_epi32(dot, bias)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::isa::{Isa, LANES, MAX_TILE, Tile};
+use super::isa::{AHEAD, Isa, LANES, LINE, MAX_TILE, Tile};
 use crate::linear::{Activations, Epilogue, F32Line, HalfLine, Output, Packed, PackedType};
 use crate::ops::{gelu, silu_mul};
 
@@ -80,6 +80,7 @@ fn pass<I: Isa>(
 ) {
     let fused = matches!(out.epilogue, Epilogue::SiluMul | Epilogue::BiasSiluMul(_));
     let pairs = !w.is_quantized() && !I::PAIR_TILES.is_empty();
+    let end = if fused { 2 * units.end } else { units.end };
     let mut unit = units.start;
     while unit < units.end {
         let two = fused || pairs && unit + 1 < units.end;
@@ -92,12 +93,14 @@ fn pass<I: Isa>(
                 1.. if large <= left => large,
                 _ => sizes.iter().copied().find(|&t| t <= left).unwrap_or(1),
             };
+            // What is read soon is asked for once: when the first rows pass by.
+            let soon = if m0 == 0 { (end - panel) * w.lines() } else { 0 };
             if pairs && two {
-                pair(isa, w, panel, x, m0, n, tiles);
+                pair(isa, w, panel, soon, x, m0, n, tiles);
             } else {
-                tile(isa, w, panel, x, m0, n, &mut tiles[0]);
+                tile(isa, w, panel, soon, x, m0, n, &mut tiles[0]);
                 if two {
-                    tile(isa, w, panel + 1, x, m0, n, &mut tiles[1]);
+                    tile(isa, w, panel + 1, soon.saturating_sub(w.lines()), x, m0, n, &mut tiles[1]);
                 }
             }
             if fused {
@@ -202,13 +205,23 @@ fn bias<I: Isa>(isa: I, b: &[f32], first: usize) -> I::V {
 }
 
 #[inline(always)]
-fn tile<I: Isa>(isa: I, w: &Packed, panel: usize, x: &Activations, m0: usize, rows: usize, out: &mut Tile) {
+#[allow(clippy::too_many_arguments)]
+fn tile<I: Isa>(
+    isa: I,
+    w: &Packed,
+    panel: usize,
+    soon: usize,
+    x: &Activations,
+    m0: usize,
+    rows: usize,
+    out: &mut Tile,
+) {
     match w.ty {
-        PackedType::F32 => tile_rows::<I, Single>(isa, w.panel_f32(panel), x, m0, rows, out),
-        PackedType::F16 => tile_rows::<I, Half>(isa, w.panel_half(panel), x, m0, rows, out),
-        PackedType::BF16 => tile_rows::<I, Brain>(isa, w.panel_half(panel), x, m0, rows, out),
+        PackedType::F32 => tile_rows::<I, Single>(isa, w.panel_f32(panel), soon, x, m0, rows, out),
+        PackedType::F16 => tile_rows::<I, Half>(isa, w.panel_half(panel), soon, x, m0, rows, out),
+        PackedType::BF16 => tile_rows::<I, Brain>(isa, w.panel_half(panel), soon, x, m0, rows, out),
         _ if rows > I::TILES[0] => isa.large_tile(w, panel, &x.quant, m0, out),
-        _ => isa.tile_quantized(w, panel, &x.quant, m0, rows, out),
+        _ => isa.tile_quantized(w, panel, soon, &x.quant, m0, rows, out),
     }
 }
 
@@ -216,6 +229,7 @@ fn tile<I: Isa>(isa: I, w: &Packed, panel: usize, x: &Activations, m0: usize, ro
 fn tile_rows<I: Isa, E: Element>(
     isa: I,
     panel: &[E::Line],
+    soon: usize,
     x: &Activations,
     m0: usize,
     rows: usize,
@@ -223,20 +237,27 @@ fn tile_rows<I: Isa, E: Element>(
 ) {
     let x = &x.x[m0 * panel.len()..(m0 + rows) * panel.len()];
     match rows {
-        16 => tile_float::<I, E, 16>(isa, panel, x, out),
-        8 => tile_float::<I, E, 8>(isa, panel, x, out),
-        4 => tile_float::<I, E, 4>(isa, panel, x, out),
-        2 => tile_float::<I, E, 2>(isa, panel, x, out),
-        _ => tile_float::<I, E, 1>(isa, panel, x, out),
+        16 => tile_float::<I, E, 16>(isa, panel, soon, x, out),
+        8 => tile_float::<I, E, 8>(isa, panel, soon, x, out),
+        4 => tile_float::<I, E, 4>(isa, panel, soon, x, out),
+        2 => tile_float::<I, E, 2>(isa, panel, soon, x, out),
+        _ => tile_float::<I, E, 1>(isa, panel, soon, x, out),
     }
 }
 
 /// `x` holds M rows of as many elements as the panel has lines.
 #[inline(always)]
-fn tile_float<I: Isa, E: Element, const M: usize>(isa: I, panel: &[E::Line], x: &[f32], out: &mut Tile) {
+fn tile_float<I: Isa, E: Element, const M: usize>(
+    isa: I,
+    panel: &[E::Line],
+    soon: usize,
+    x: &[f32],
+    out: &mut Tile,
+) {
     assert!(x.len() == M * panel.len());
     let mut acc = [isa.splat(0.0); M];
     for (k, line) in panel.iter().enumerate() {
+        prefetch::<I, E, M>(isa, panel, k, soon);
         let w = E::load(isa, line);
         for (m, acc) in acc.iter_mut().enumerate() {
             // SAFETY: `m < M` and `k < panel.len()`, so the index is inside by the assertion.
@@ -249,12 +270,24 @@ fn tile_float<I: Isa, E: Element, const M: usize>(isa: I, panel: &[E::Line], x: 
     }
 }
 
+/// Asks for what lies [`AHEAD`] bytes behind line `k` of a panel, if that is one of the `soon` lines that are read from the
+/// panel's first on. With many rows the products take so long that the hardware sees far enough.
+#[inline(always)]
+fn prefetch<I: Isa, E: Element, const M: usize>(isa: I, panel: &[E::Line], k: usize, soon: usize) {
+    let at = k + AHEAD / size_of::<E::Line>();
+    if M <= 4 && at < soon && at.is_multiple_of(LINE / size_of::<E::Line>()) {
+        isa.prefetch(panel.as_ptr().wrapping_add(at));
+    }
+}
+
 /// Two panels of floats, one behind the other.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn pair<I: Isa>(
     isa: I,
     w: &Packed,
     panel: usize,
+    soon: usize,
     x: &Activations,
     m0: usize,
     rows: usize,
@@ -262,12 +295,14 @@ fn pair<I: Isa>(
 ) {
     match w.ty {
         PackedType::F32 => {
-            pair_rows::<I, Single>(isa, [w.panel_f32(panel), w.panel_f32(panel + 1)], x, m0, rows, out);
+            pair_rows::<I, Single>(isa, [w.panel_f32(panel), w.panel_f32(panel + 1)], soon, x, m0, rows, out);
         }
         PackedType::F16 => {
-            pair_rows::<I, Half>(isa, [w.panel_half(panel), w.panel_half(panel + 1)], x, m0, rows, out);
+            pair_rows::<I, Half>(isa, [w.panel_half(panel), w.panel_half(panel + 1)], soon, x, m0, rows, out);
         }
-        _ => pair_rows::<I, Brain>(isa, [w.panel_half(panel), w.panel_half(panel + 1)], x, m0, rows, out),
+        _ => {
+            pair_rows::<I, Brain>(isa, [w.panel_half(panel), w.panel_half(panel + 1)], soon, x, m0, rows, out)
+        }
     }
 }
 
@@ -275,6 +310,7 @@ fn pair<I: Isa>(
 fn pair_rows<I: Isa, E: Element>(
     isa: I,
     panels: [&[E::Line]; 2],
+    soon: usize,
     x: &Activations,
     m0: usize,
     rows: usize,
@@ -282,11 +318,11 @@ fn pair_rows<I: Isa, E: Element>(
 ) {
     let x = &x.x[m0 * panels[0].len()..(m0 + rows) * panels[0].len()];
     match rows {
-        12 => pair_float::<I, E, 12>(isa, panels, x, out),
-        8 => pair_float::<I, E, 8>(isa, panels, x, out),
-        4 => pair_float::<I, E, 4>(isa, panels, x, out),
-        2 => pair_float::<I, E, 2>(isa, panels, x, out),
-        _ => pair_float::<I, E, 1>(isa, panels, x, out),
+        12 => pair_float::<I, E, 12>(isa, panels, soon, x, out),
+        8 => pair_float::<I, E, 8>(isa, panels, soon, x, out),
+        4 => pair_float::<I, E, 4>(isa, panels, soon, x, out),
+        2 => pair_float::<I, E, 2>(isa, panels, soon, x, out),
+        _ => pair_float::<I, E, 1>(isa, panels, soon, x, out),
     }
 }
 
@@ -295,6 +331,7 @@ fn pair_rows<I: Isa, E: Element>(
 fn pair_float<I: Isa, E: Element, const M: usize>(
     isa: I,
     [first, second]: [&[E::Line]; 2],
+    soon: usize,
     x: &[f32],
     out: &mut [Tile; 2],
 ) {
@@ -302,6 +339,8 @@ fn pair_float<I: Isa, E: Element, const M: usize>(
     assert!(second.len() == n && x.len() == M * n);
     let mut acc = [[isa.splat(0.0); M]; 2];
     for (k, (a, b)) in first.iter().zip(second).enumerate() {
+        prefetch::<I, E, M>(isa, first, k, soon);
+        prefetch::<I, E, M>(isa, second, k, soon.saturating_sub(n));
         let (a, b) = (E::load(isa, a), E::load(isa, b));
         for m in 0..M {
             // SAFETY: `m < M` and `k < n`, so the index is inside by the assertion.

@@ -7,6 +7,10 @@ use crate::linear::{Packed, PackedType, QuantRows};
 
 /// Lanes of a vector, and rows of a packed panel.
 pub(crate) const LANES: usize = 16;
+/// Bytes of a line of the caches.
+pub(crate) const LINE: usize = 64;
+/// How far ahead weights are asked for: what a core takes in during one delay of the memory, with room to spare.
+pub(crate) const AHEAD: usize = 8 << 10;
 /// Elements of a quantisation block.
 pub(crate) const BLOCK: usize = 32;
 /// A quantised activation is `scale * (255 * high + low)` with |high|, |low| at most 127: nearly 16 bits, in two products
@@ -31,9 +35,14 @@ pub(crate) trait Isa: Copy + 'static {
     /// Activation rows of a tile of two panels of floats, largest first, ending with 1; none if the registers are too
     /// few for such a tile.
     const PAIR_TILES: &'static [usize];
-    /// Vectors of a head that attention accumulates together.
-    const VALUE_VECTORS: usize;
+    /// Sums that attention has under way at a time, as many as the registers hold: rows times panels of keys.
+    const SCORE_CHAINS: usize;
+    /// The same of the values: rows times vectors of a head.
+    const VALUE_CHAINS: usize;
 
+    /// Asks for the line at `at`, which is read soon, into the second-level cache: many more can be on their way there
+    /// than to the first. Any address will do.
+    fn prefetch<T>(self, at: *const T);
     fn splat(self, x: f32) -> Self::V;
     fn load(self, x: &[f32; LANES]) -> Self::V;
     fn load_f16(self, x: &[u16; LANES]) -> Self::V;
@@ -56,7 +65,18 @@ pub(crate) trait Isa: Copy + 'static {
     fn exp2_of_low_bits(self, v: Self::V) -> Self::V;
 
     /// `out[m] = panel * row m0 + m` for quantised weights and activations, `m < rows`, `rows` one of [`Self::TILES`].
-    fn tile_quantized(self, w: &Packed, panel: usize, x: &QuantRows, m0: usize, rows: usize, out: &mut Tile);
+    /// Of the blocks from the panel's first on, `soon` are read: by this call and those after it.
+    #[allow(clippy::too_many_arguments)]
+    fn tile_quantized(
+        self,
+        w: &Packed,
+        panel: usize,
+        soon: usize,
+        x: &QuantRows,
+        m0: usize,
+        rows: usize,
+        out: &mut Tile,
+    );
 
     /// Before a product of `rows` rows: the rows of a larger tile that [`Self::large_tile`] can do for this type, or 0.
     #[inline(always)]

@@ -120,7 +120,6 @@ proptest! {
     /// All kernels near the reference; the fast ones equal to the last bit; each row as if it were alone.
     #[test]
     fn products(
-        ty in prop::sample::select(TYPES.to_vec()),
         rows in 1usize..=65,
         outputs in 1usize..=70,
         blocks in 1usize..=5,
@@ -128,9 +127,6 @@ proptest! {
         seed in any::<u64>(),
         epilogue in 0usize..5,
     ) {
-        let cols = blocks * 32.max(ty.block_elems());
-        let w = [weight(ty, outputs, cols, seed)];
-        let x = activations(rows, cols, seed);
         let bias: Vec<f32> = (0..outputs).map(|i| i as f32 / 10.0).collect();
         let epilogue = [
             Epilogue::Store,
@@ -140,22 +136,27 @@ proptest! {
             Epilogue::BiasGelu(&bias),
         ][epilogue];
         let (one, pool) = (Pool::new(1).unwrap(), Pool::new(threads).unwrap());
-        let golden = product(&reference::TABLE, &one, &w, Layout::Stacked, &x, epilogue);
-        let sizes = magnitudes(&w, &x);
-        let mut first: Option<Vec<f32>> = None;
-        for kernels in fast() {
-            let got = product(&kernels, &pool, &w, Layout::Stacked, &x, epilogue);
-            let m = rows / 2;
-            let mut alone = activations(1, cols, 0);
-            alone.x.copy_from_slice(&x.x[m * cols..(m + 1) * cols]);
-            let alone = product(&kernels, &one, &w, Layout::Stacked, &alone, epilogue);
-            prop_assert_eq!(&alone[..], &got[m * outputs..(m + 1) * outputs], "{} alone", kernels.name);
-            for ((got, golden), size) in got.iter().zip(&golden).zip(&sizes) {
-                // GELU is nowhere steeper than 1.2.
-                let bound = 1.2 * ROUNDING * size;
-                prop_assert!(near(*got, *golden, bound), "{}: {got} for {golden}", kernels.name);
+        for ty in TYPES {
+            let cols = blocks * 32.max(ty.block_elems());
+            let w = [weight(ty, outputs, cols, seed)];
+            let x = activations(rows, cols, seed);
+            let golden = product(&reference::TABLE, &one, &w, Layout::Stacked, &x, epilogue);
+            let sizes = magnitudes(&w, &x);
+            let mut first: Option<Vec<f32>> = None;
+            for kernels in fast() {
+                let got = product(&kernels, &pool, &w, Layout::Stacked, &x, epilogue);
+                let m = rows / 2;
+                let mut alone = activations(1, cols, 0);
+                alone.x.copy_from_slice(&x.x[m * cols..(m + 1) * cols]);
+                let alone = product(&kernels, &one, &w, Layout::Stacked, &alone, epilogue);
+                prop_assert_eq!(&alone[..], &got[m * outputs..(m + 1) * outputs], "{:?} {} alone", ty, kernels.name);
+                for ((got, golden), size) in got.iter().zip(&golden).zip(&sizes) {
+                    // GELU is nowhere steeper than 1.2.
+                    let bound = 1.2 * ROUNDING * size;
+                    prop_assert!(near(*got, *golden, bound), "{ty:?} {}: {got} for {golden}", kernels.name);
+                }
+                prop_assert_eq!(first.get_or_insert_with(|| got.clone()), &got);
             }
-            prop_assert_eq!(first.get_or_insert_with(|| got.clone()), &got);
         }
     }
 

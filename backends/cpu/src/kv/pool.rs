@@ -11,6 +11,7 @@ use trireme_llm::executor::BlockId;
 use super::{BLOCK_TOKENS, KvDtype, KvShape, MAX_HEAD_DIM};
 use crate::error::EngineError;
 use crate::kernels::isa::LANES;
+use crate::memory;
 use crate::shared::SharedMut;
 
 /// Blocks for keys and values. Who holds which block is decided elsewhere.
@@ -51,15 +52,10 @@ impl KvPool {
         let vectors = self.shape.block_bytes().map(|n| n / self.shape.dtype.bytes() / LANES);
         let vectors = vectors.and_then(|n| n.checked_mul(blocks)).ok_or_else(too_much)?;
         match &mut self.storage {
-            Storage::F16(x) => {
-                x.try_reserve_exact(vectors - x.len()).map_err(|_| too_much())?;
-                x.resize(vectors, [0; LANES]);
-            }
-            Storage::F32(x) => {
-                x.try_reserve_exact(vectors - x.len()).map_err(|_| too_much())?;
-                x.resize(vectors, [0.0; LANES]);
-            }
+            Storage::F16(x) => memory::grow(x, vectors, [0; LANES]),
+            Storage::F32(x) => memory::grow(x, vectors, [0.0; LANES]),
         }
+        .map_err(|_| too_much())?;
         self.blocks = blocks;
         Ok(())
     }

@@ -12,8 +12,8 @@ use super::Linear;
 pub(crate) struct QuantRows {
     pub(crate) q: Vec<i8>,
     pub(crate) scales: Vec<f32>,
-    /// Of each half of the block the sums of `high` and of `low`.
-    pub(crate) sums: Vec<[[i32; 2]; 2]>,
+    /// The sums of `255 * high + low` of each half of the block, and of all of it.
+    pub(crate) sums: Vec<[i32; 3]>,
     /// The sum of the block's elements.
     pub(crate) scaled_sums: Vec<f32>,
     blocks: usize,
@@ -24,7 +24,7 @@ pub(crate) struct QuantSlice<'a> {
     pub(crate) blocks: usize,
     pub(crate) q: &'a [i8],
     pub(crate) scales: &'a [f32],
-    pub(crate) sums: &'a [[[i32; 2]; 2]],
+    pub(crate) sums: &'a [[i32; 3]],
     pub(crate) scaled_sums: &'a [f32],
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct QuantSlice<'a> {
 pub(crate) struct QuantSliceMut<'a> {
     pub(crate) q: &'a mut [i8],
     pub(crate) scales: &'a mut [f32],
-    pub(crate) sums: &'a mut [[[i32; 2]; 2]],
+    pub(crate) sums: &'a mut [[i32; 3]],
     pub(crate) scaled_sums: &'a mut [f32],
 }
 
@@ -42,7 +42,7 @@ impl QuantRows {
         let n = rows * self.blocks;
         self.q.resize(n * QUANT_BYTES, 0);
         self.scales.resize(n, 0.0);
-        self.sums.resize(n, [[0; 2]; 2]);
+        self.sums.resize(n, [0; 3]);
         self.scaled_sums.resize(n, 0.0);
     }
 

@@ -19,7 +19,8 @@
 use trireme_llm::checkpoint::{Weight, WeightType, q4_k_scales};
 
 use crate::kernels::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, lines};
-use crate::kernels::isa::{BLOCK, LANES};
+use crate::kernels::isa::{AHEAD, BLOCK, Isa, LANES, LINE};
+use crate::memory;
 use crate::shared::SharedMut;
 use crate::threads::Pool;
 
@@ -127,11 +128,11 @@ impl Packed {
             ty,
             rows,
             cols,
-            f32: vec![F32Line([0.0; LANES]); panels * floats],
-            half: vec![HalfLine([0; LANES]); panels * halves],
-            mins: vec![HalfLine([0; LANES]); panels * mins],
-            parts: vec![PartLine([[0; LANES]; 2]); panels * parts],
-            quants: vec![Line([0; 64]); panels * quants],
+            f32: memory::filled(F32Line([0.0; LANES]), panels * floats),
+            half: memory::filled(HalfLine([0; LANES]), panels * halves),
+            mins: memory::filled(HalfLine([0; LANES]), panels * mins),
+            parts: memory::filled(PartLine([[0; LANES]; 2]), panels * parts),
+            quants: memory::filled(Line([0; 64]), panels * quants),
         };
         let to_f32 = SharedMut::new(&mut packed.f32);
         let to_half = SharedMut::new(&mut packed.half);
@@ -196,6 +197,11 @@ impl Packed {
         self.rows.div_ceil(LANES)
     }
 
+    /// Steps along a panel: blocks of quants, or elements.
+    pub(crate) fn lines(&self) -> usize {
+        if self.is_quantized() { self.cols / BLOCK } else { self.cols }
+    }
+
     /// The bytes that a product with this matrix reads.
     pub(crate) fn bytes(&self) -> usize {
         let small = self.half.len() + self.mins.len() + self.parts.len();
@@ -226,6 +232,32 @@ impl Packed {
             scales: &self.half[of(scales)],
             mins: if F::MIN { &self.mins[of(scales)] } else { &[] },
             parts: if F::SHARED { &self.parts[of(blocks)] } else { &[] },
+        }
+    }
+}
+
+impl QuantPanel<'_> {
+    /// Asks for what lies [`AHEAD`] bytes of quants behind block `b`, if that is one of the `soon` blocks that are read
+    /// from the beginning of this panel on.
+    #[inline(always)]
+    pub(crate) fn prefetch<F: Format>(&self, isa: impl Isa, b: usize, soon: usize) {
+        let block = b + AHEAD / LINE / lines::<F>();
+        if block >= soon {
+            return;
+        }
+        for i in 0..lines::<F>() {
+            isa.prefetch(self.quants.as_ptr().wrapping_add(block * lines::<F>() + i));
+        }
+        if F::SHARED {
+            isa.prefetch(self.parts.as_ptr().wrapping_add(block));
+        }
+        // Two of these to a line of the cache.
+        if block.is_multiple_of(if F::SHARED { 2 * SHARE } else { 2 }) {
+            let scale = if F::SHARED { block / SHARE } else { block };
+            isa.prefetch(self.scales.as_ptr().wrapping_add(scale));
+            if F::MIN {
+                isa.prefetch(self.mins.as_ptr().wrapping_add(scale));
+            }
         }
     }
 }

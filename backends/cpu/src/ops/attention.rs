@@ -5,8 +5,11 @@
 //! fixed positions and are merged in ascending order, so a row's result depends on nothing but its own positions:
 //! positions that only other rows of the tile see weigh exactly nothing.
 
+// As the kernels: several arrays are walked by one index.
+#![allow(clippy::needless_range_loop)]
+
 use super::exp;
-use crate::kernels::isa::{Isa, LANES};
+use crate::kernels::isa::{Isa, LANES, LINE};
 use crate::kernels::reference::dot;
 use crate::kv::{BLOCK_TOKENS, KvVectors};
 
@@ -33,6 +36,8 @@ pub(crate) struct AttentionTile<'a> {
     /// Where the KV head's keys begin in each block of the split, up to the last that a query sees. The values follow
     /// the keys.
     pub(crate) blocks: &'a [usize],
+    /// The same of blocks that are read after this tile.
+    pub(crate) next: &'a [usize],
     /// At most [`MAX_ROWS`] queries of `head_dim` elements, multiplied by the scale of the scores.
     pub(crate) queries: &'a [&'a [f32]],
     pub(crate) seen: &'a [Seen],
@@ -46,7 +51,24 @@ impl AttentionTile<'_> {
         let seen = || self.seen.iter().filter(|s| s.from < s.to);
         Seen { from: seen().map(|s| s.from).min().unwrap_or(0), to: seen().map(|s| s.to).max().unwrap_or(0) }
     }
+
+    /// Where the vectors of a piece begin: the keys of a block, in order, then the values, then the keys that come next.
+    /// What is beyond is the last.
+    #[inline(always)]
+    fn piece(&self, piece: usize) -> usize {
+        let n = self.blocks.len();
+        match piece {
+            _ if piece < n => self.blocks[piece],
+            _ if piece < 2 * n || self.next.is_empty() => {
+                self.blocks[(piece - n).min(n - 1)] + BLOCK_PANELS * self.head_dim
+            }
+            _ => self.next[(piece - 2 * n).min(self.next.len() - 1)],
+        }
+    }
 }
+
+/// Pieces of keys or of values that lie between what is asked for and what is read: two are 8 KiB with heads of 64.
+const PIECES_AHEAD: usize = 2;
 
 /// Result of a tile, a row for each query. Rows that see nothing are left undefined.
 pub(crate) struct Partials {
@@ -172,6 +194,9 @@ fn by_rows<I: Isa, L>(
     }
 }
 
+/// Scores of a split: for each row its panels of positions.
+type Scores<const R: usize> = [[[f32; LANES]; PANELS]; R];
+
 #[inline(always)]
 fn rows<I: Isa, L, const R: usize>(
     isa: I,
@@ -180,36 +205,23 @@ fn rows<I: Isa, L, const R: usize>(
     tile: &AttentionTile<'_>,
     out: &mut Partials,
 ) {
-    let hd = tile.head_dim;
     let bounds = tile.bounds();
     let panels = bounds.from / LANES..bounds.to.div_ceil(LANES);
     assert!(tile.queries.len() == R && tile.seen.len() == R && bounds.to <= SPLIT_POSITIONS);
-    let queries: [&[f32]; R] = std::array::from_fn(|r| &tile.queries[r][..hd]);
 
-    // Scores: a lane is a position, one chain along d.
-    let mut scores = [[[0.0f32; LANES]; PANELS]; R];
-    let hidden = isa.splat(f32::NEG_INFINITY);
-    let mut max = [hidden; R];
-    let lanes = isa.load(&std::array::from_fn(|i| i as f32));
-    for p in panels.clone() {
-        let keys = &kv[tile.blocks[p / BLOCK_PANELS] + p % BLOCK_PANELS * hd..][..hd];
-        let mut acc = [isa.splat(0.0); R];
-        for (d, k) in keys.iter().enumerate() {
-            let k = load(isa, k);
-            for r in 0..R {
-                acc[r] = isa.fma(k, isa.splat(queries[r][d]), acc[r]);
-            }
-        }
-        for r in 0..R {
-            // Positions that the row does not see weigh nothing.
-            let place = |position: usize| isa.splat(position as f32 - (p * LANES) as f32);
-            let mut score = isa.select_lt(lanes, place(tile.seen[r].to), acc[r], hidden);
-            if tile.seen[r].from > p * LANES {
-                score = isa.select_lt(lanes, place(tile.seen[r].from), hidden, score);
-            }
-            isa.store(&mut scores[r][p], score);
-            max[r] = isa.max(max[r], score);
-        }
+    let mut scores: Scores<R> = [[[0.0; LANES]; PANELS]; R];
+    let mut max = [isa.splat(f32::NEG_INFINITY); R];
+    let mut p = panels.start;
+    while p < panels.end {
+        // Few rows are few chains: with more panels at a time none waits for itself.
+        let left = panels.end - p;
+        p += if 4 * R <= I::SCORE_CHAINS && left >= 4 {
+            score::<I, L, R, 4>(isa, kv, load, tile, p, &mut scores, &mut max)
+        } else if 2 * R <= I::SCORE_CHAINS && left >= 2 {
+            score::<I, L, R, 2>(isa, kv, load, tile, p, &mut scores, &mut max)
+        } else {
+            score::<I, L, R, 1>(isa, kv, load, tile, p, &mut scores, &mut max)
+        };
     }
     for r in 0..R {
         out.max[r] = isa.reduce_max(max[r]);
@@ -223,20 +235,72 @@ fn rows<I: Isa, L, const R: usize>(
         out.sum[r] = isa.reduce_add(sum);
     }
 
-    // Values: a lane is an element of the head, one chain along the positions.
-    let vectors = hd / LANES;
-    let mut v0 = 0;
-    while v0 < vectors {
-        if I::VALUE_VECTORS == 2 && v0 + 2 <= vectors {
-            weigh::<I, L, R, 2>(isa, kv, load, tile, &scores, bounds, v0, &mut out.values);
-            v0 += 2;
+    let vectors = tile.head_dim / LANES;
+    let mut v = 0;
+    while v < vectors {
+        let left = vectors - v;
+        v += if 4 * R <= I::VALUE_CHAINS && left >= 4 {
+            weigh::<I, L, R, 4>(isa, kv, load, tile, &scores, bounds, v, &mut out.values)
+        } else if 2 * R <= I::VALUE_CHAINS && left >= 2 {
+            weigh::<I, L, R, 2>(isa, kv, load, tile, &scores, bounds, v, &mut out.values)
         } else {
-            weigh::<I, L, R, 1>(isa, kv, load, tile, &scores, bounds, v0, &mut out.values);
-            v0 += 1;
-        }
+            weigh::<I, L, R, 1>(isa, kv, load, tile, &scores, bounds, v, &mut out.values)
+        };
     }
 }
 
+/// Scores of `P` panels from `first` on: a lane is a position, one chain along d for each. Gives `P`.
+#[inline(always)]
+fn score<I: Isa, L, const R: usize, const P: usize>(
+    isa: I,
+    kv: &[L],
+    load: impl Fn(I, &L) -> I::V + Copy,
+    tile: &AttentionTile<'_>,
+    first: usize,
+    scores: &mut Scores<R>,
+    max: &mut [I::V; R],
+) -> usize {
+    let hd = tile.head_dim;
+    let queries: [&[f32]; R] = std::array::from_fn(|r| &tile.queries[r][..hd]);
+    let panel = |p: usize| tile.blocks[p / BLOCK_PANELS] + p % BLOCK_PANELS * hd;
+    let keys: [&[L]; P] = std::array::from_fn(|i| &kv[panel(first + i)..][..hd]);
+    let ahead: [usize; P] = std::array::from_fn(|i| {
+        let p = first + i;
+        tile.piece(p / BLOCK_PANELS + PIECES_AHEAD) + p % BLOCK_PANELS * hd
+    });
+    let mut acc = [[isa.splat(0.0); R]; P];
+    for d in 0..hd {
+        let query: [I::V; R] = std::array::from_fn(|r| isa.splat(queries[r][d]));
+        if d.is_multiple_of(LINE / size_of::<L>()) {
+            ahead.iter().for_each(|at| isa.prefetch(kv.as_ptr().wrapping_add(at + d)));
+        }
+        for i in 0..P {
+            let k = load(isa, &keys[i][d]);
+            for r in 0..R {
+                acc[i][r] = isa.fma(k, query[r], acc[i][r]);
+            }
+        }
+    }
+    let hidden = isa.splat(f32::NEG_INFINITY);
+    let lanes = isa.load(&std::array::from_fn(|i| i as f32));
+    for i in 0..P {
+        let p = first + i;
+        for r in 0..R {
+            // Positions that the row does not see weigh nothing.
+            let place = |position: usize| isa.splat(position as f32 - (p * LANES) as f32);
+            let mut score = isa.select_lt(lanes, place(tile.seen[r].to), acc[i][r], hidden);
+            if tile.seen[r].from > p * LANES {
+                score = isa.select_lt(lanes, place(tile.seen[r].from), hidden, score);
+            }
+            isa.store(&mut scores[r][p], score);
+            max[r] = isa.max(max[r], score);
+        }
+    }
+    P
+}
+
+/// Weighted sums of `V` vectors of the values from `first` on: a lane is an element of the head, one chain along the
+/// positions. Gives `V`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn weigh<I: Isa, L, const R: usize, const V: usize>(
@@ -244,21 +308,26 @@ fn weigh<I: Isa, L, const R: usize, const V: usize>(
     kv: &[L],
     load: impl Fn(I, &L) -> I::V + Copy,
     tile: &AttentionTile<'_>,
-    weights: &[[[f32; LANES]; PANELS]; R],
+    weights: &Scores<R>,
     bounds: Seen,
     first: usize,
     out: &mut [f32],
-) {
+) -> usize {
     let vectors = tile.head_dim / LANES;
     let weights: [&[f32]; R] = std::array::from_fn(|r| weights[r].as_flattened());
     let mut acc = [[isa.splat(0.0); V]; R];
     let mut p = bounds.from;
     while p < bounds.to {
-        let values = tile.blocks[p / BLOCK_TOKENS] + BLOCK_PANELS * tile.head_dim;
-        let end = bounds.to.min((p / BLOCK_TOKENS + 1) * BLOCK_TOKENS);
-        let block = &kv[values + p % BLOCK_TOKENS * vectors..][..(end - p) * vectors];
-        for (row, p) in block.chunks_exact(vectors).zip(p..end) {
+        let (block, skip) = (p / BLOCK_TOKENS, p % BLOCK_TOKENS * vectors);
+        let end = bounds.to.min((block + 1) * BLOCK_TOKENS);
+        let values = &kv[tile.blocks[block] + BLOCK_PANELS * tile.head_dim + skip..][..(end - p) * vectors];
+        let mut ahead = tile.piece(tile.blocks.len() + block + PIECES_AHEAD) + skip + first;
+        for (row, p) in values.chunks_exact(vectors).zip(p..end) {
             let row: [I::V; V] = std::array::from_fn(|v| load(isa, &row[first + v]));
+            for v in (0..V).step_by(LINE / size_of::<L>()) {
+                isa.prefetch(kv.as_ptr().wrapping_add(ahead + v));
+            }
+            ahead += vectors;
             for r in 0..R {
                 let weight = isa.splat(weights[r][p]);
                 for v in 0..V {
@@ -274,4 +343,9 @@ fn weigh<I: Isa, L, const R: usize, const V: usize>(
             isa.store(&mut out[r * vectors + first + v], acc[r][v]);
         }
     }
+    V
 }
+
+#[cfg(test)]
+#[path = "attention_tests.rs"]
+mod tests;

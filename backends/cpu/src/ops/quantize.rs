@@ -21,23 +21,23 @@ pub(crate) fn simd<I: Isa>(isa: I, x: &[f32], out: QuantSliceMut<'_>) {
         let (a, b) = (isa.load(a), isa.load(b));
         let max = isa.reduce_max(isa.max(abs(isa, a), abs(isa, b)));
         let inverse = isa.splat(if max > 0.0 { LARGEST / max } else { 0.0 });
-        let ((ha, la), (hb, lb)) = (split(isa, a, inverse), split(isa, b, inverse));
+        let (first, second) = (isa.round(isa.mul(a, inverse)), isa.round(isa.mul(b, inverse)));
+        let ((ha, la), (hb, lb)) = (split(isa, first), split(isa, second));
         isa.store_i8(high_a, ha);
         isa.store_i8(high_b, hb);
         isa.store_i8(low_a, la);
         isa.store_i8(low_b, lb);
         *scale = max / LARGEST;
-        let (first, second) =
-            ([isa.reduce_add(ha), isa.reduce_add(la)], [isa.reduce_add(hb), isa.reduce_add(lb)]);
-        *sum = [first, second].map(|half| half.map(|x| x as i32));
-        *scaled_sum = *scale * (QUANT_BASE * (first[0] + second[0]) + (first[1] + second[1]));
+        // All whole numbers here are exact in f32, and so are their sums.
+        let (first, second) = (isa.reduce_add(first), isa.reduce_add(second));
+        *sum = [first, second, first + second].map(|x| x as i32);
+        *scaled_sum = *scale * (first + second);
     }
 }
 
-/// High and low part of `x * inverse`, rounded. All whole numbers here are exact in f32, and so are their sums.
+/// High and low part of a whole number.
 #[inline(always)]
-fn split<I: Isa>(isa: I, x: I::V, inverse: I::V) -> (I::V, I::V) {
-    let n = isa.round(isa.mul(x, inverse));
+fn split<I: Isa>(isa: I, n: I::V) -> (I::V, I::V) {
     let high = isa.round(isa.mul(n, isa.splat(1.0 / QUANT_BASE)));
     (high, isa.sub(n, isa.mul(high, isa.splat(QUANT_BASE))))
 }

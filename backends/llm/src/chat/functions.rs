@@ -31,9 +31,19 @@ pub(super) fn add(env: &mut Environment<'static>) {
     // Python's spelling: templates put tool schemas into prompts with it, and models know that spelling.
     env.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, Error> {
         let indent: Option<usize> = options.get("indent")?;
+        let separators: Option<Vec<String>> = options.get("separators")?;
+        let sort_keys: Option<bool> = options.get("sort_keys")?;
         let _: Option<bool> = options.get("ensure_ascii")?;
         options.assert_all_used()?;
-        python_json::to_string(&value, indent)
+        let separators = match separators.as_deref() {
+            None => None,
+            Some([item, key]) => Some((item.clone(), key.clone())),
+            Some(_) => {
+                return Err(Error::new(ErrorKind::InvalidOperation, "'separators' of tojson are two texts"));
+            }
+        };
+        let style = python_json::Style { indent, separators, sort_keys: sort_keys.unwrap_or(false) };
+        python_json::to_string(&value, style)
             .map_err(|e| Error::new(ErrorKind::BadSerialization, "not JSON").with_source(e))
     });
 }

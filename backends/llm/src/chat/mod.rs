@@ -88,7 +88,7 @@ impl ChatTemplate {
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         env.set_fuel(Some(FUEL));
         functions::add(&mut env);
-        env.add_template_owned(NAME, source.text.clone())?;
+        env.add_template_owned(NAME, without_marks(&source.text))?;
         let (bos_token, eos_token) = (source.bos_token.clone(), source.eos_token.clone());
         Ok(Self { env, bos_token, eos_token, text: source.text.clone() })
     }
@@ -120,6 +120,32 @@ impl ChatTemplate {
         rendered?;
         String::from_utf8(out.bytes).map_err(|e| ChatError { line: None, text: e.to_string() })
     }
+}
+
+/// The template with `{% generation %}` as a condition that holds: the tag marks for training what the assistant says, and
+/// changes no prompt.
+fn without_marks(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("{%") {
+        out.push_str(before);
+        out.push_str("{%");
+        let word = after.trim_start_matches(['-', '+', ' ', '\t', '\r', '\n']);
+        let (blanks, word) = (&after[..after.len() - word.len()], word);
+        let tags = [("generation", "if true"), ("endgeneration", "endif")];
+        let ends = |rest: &str| rest.starts_with([' ', '-', '+', '%', '\t', '\r', '\n']);
+        let tag = tags.iter().find_map(|(tag, new)| Some((word.strip_prefix(tag).filter(|r| ends(r))?, new)));
+        rest = match tag {
+            Some((after, new)) => {
+                out.push_str(blanks);
+                out.push_str(new);
+                after
+            }
+            None => after,
+        };
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Bytes in memory, up to [`MAX_OUTPUT`].

@@ -60,6 +60,19 @@ fn templates_of_the_usual_kinds() {
 }
 
 #[test]
+fn what_transformers_adds_to_jinja() {
+    check(
+        "{% for m in messages %}\n{%- if m.role == 'assistant' %}{%- generation -%} {{ m.content }} {%- endgeneration %}!{% endif %}{% endfor %}{{ '{%' }} generations",
+        expect!["Hello!{% generations"],
+    );
+    check(
+        "{{ {'b': {'d': 1, 'c': [1, 2]}, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}",
+        expect![[r#"{"a":2,"b":{"c":[1,2],"d":1}}"#]],
+    );
+    assert!(render("{{ 1 | tojson(separators=[',']) }}").unwrap_err().text.contains("two texts"));
+}
+
+#[test]
 fn errors_name_the_line() {
     check(
         "a\n{{ raise_exception('roles must alternate') }}",

@@ -37,9 +37,22 @@ impl HfFolder {
         let names: Vec<String> =
             names.into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
         if names.is_empty() {
-            return Err(Kind::malformed("'architectures' in config.json names no architecture"));
+            let known = super::registry::hf_names()?;
+            return Err(Kind::Malformed(format!(
+                "'architectures' in config.json names no architecture; known are: {known}"
+            )));
         }
         Ok(names)
+    }
+
+    /// # Errors
+    /// The weights are quantised in one of the ways of Hugging Face folders.
+    pub(super) fn not_quantised(&self) -> Result<(), Kind> {
+        let Some(config) = self.config.get("quantization_config") else { return Ok(()) };
+        let method = config.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
+        Err(Kind::Unsupported(format!(
+            "quantization_config with quant_method '{method}' (F32, F16 and BF16 weights are read, and GGUF's quantised ones)"
+        )))
     }
 
     /// The ids under `key` (one number or a list) in config.json, then in generation_config.json.
@@ -144,10 +157,18 @@ impl HfFolder {
             let map = index.get("weight_map").and_then(Value::as_object);
             let map = map.ok_or_else(|| Kind::malformed("'weight_map' is missing").at(&index_path))?;
             let names: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
-            return names
-                .into_iter()
-                .map(|n| check_inside(n).map(|()| dir.join(n)).map_err(|k| k.at(&index_path)))
-                .collect();
+            names.iter().try_for_each(|name| check_inside(name)).map_err(|k| k.at(&index_path))?;
+            let files: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
+            let missing = files.iter().filter(|file| !file.is_file()).count();
+            if let Some(first) = files.iter().find(|file| !file.is_file()) {
+                let text = format!(
+                    "{missing} of its {} files of weights are not there, the first is {}; fetch them again",
+                    files.len(),
+                    first.file_name().unwrap_or_default().to_string_lossy()
+                );
+                return Err(Kind::NotACheckpoint(text).at(dir));
+            }
+            return Ok(files);
         }
         let single = dir.join("model.safetensors");
         if single.is_file() {
@@ -155,10 +176,28 @@ impl HfFolder {
         }
         let files = files_with_extension(dir, "safetensors")?;
         if files.is_empty() {
-            return Err(Kind::NotACheckpoint("it has a config.json but no *.safetensors".into()).at(dir));
+            let instead = in_the_place_of_weights(dir).unwrap_or_default();
+            let text = format!("it has a config.json but no *.safetensors{instead}");
+            return Err(Kind::NotACheckpoint(text).at(dir));
         }
         Ok(files)
     }
+}
+
+/// What a folder without weights has that somebody may take for them, and the mend.
+fn in_the_place_of_weights(dir: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names: BTreeSet<String> = entries.collect();
+    let ending = |endings: &[&str]| names.iter().find(|n| endings.iter().any(|ending| n.ends_with(ending)));
+    if let Some(name) = ending(&[".incomplete", ".part", ".partial", ".crdownload", ".aria2", ".tmp"]) {
+        return Some(format!(" but {name}: its download is not complete"));
+    }
+    if let Some(name) = ending(&[".bin", ".pt", ".pth"]) {
+        return Some(format!(
+            " but {name}, which can run code when it is read: write safetensors with save_pretrained of transformers"
+        ));
+    }
+    ending(&[".gguf"]).map(|name| format!(" but {name}: give that file"))
 }
 
 /// A path that leads out of the folder is refused.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::error::{CheckpointError, CheckpointErrorKind as Kind};
 use super::files::Files;
 use super::limits::{MAX_JSON_BYTES, positive};
+use super::mapping::not_a_pointer;
 
 /// Bytes of a small file, `None` if there is no such file.
 pub(super) fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, CheckpointError> {
@@ -23,6 +24,7 @@ pub(super) fn read_limited(path: &Path) -> Result<Option<Vec<u8>>, CheckpointErr
             Kind::Malformed(format!("it is larger than the limit of {MAX_JSON_BYTES} bytes")).at(path)
         );
     }
+    not_a_pointer(&bytes).map_err(|e| Kind::from(e).at(path))?;
     Ok(Some(bytes))
 }
 

@@ -39,6 +39,7 @@ impl Mapping {
         // rename and never written in place (the cache of `cargo xtask models` keeps to that), and a reader of
         // a checkpoint trusts the person who owns it, as every server that maps weights does.
         let map = unsafe { Mmap::map(&file)? };
+        not_a_pointer(&map)?;
         Ok(Self { range: 0..map.len(), source: Source::File(Arc::new(map)) })
     }
 
@@ -60,5 +61,18 @@ impl Mapping {
         assert!(range.start <= range.end && range.end <= self.range.len());
         let at = self.range.start;
         Self { source: self.source.clone(), range: at + range.start..at + range.end }
+    }
+}
+
+/// What a clone without Git LFS has in the place of large files.
+///
+/// # Errors
+/// The file is such a pointer.
+pub(super) fn not_a_pointer(bytes: &[u8]) -> io::Result<()> {
+    match bytes.starts_with(b"version https://git-lfs.github.com/") {
+        true => Err(io::Error::other(
+            "it is a pointer of Git LFS in the place of the file: run 'git lfs pull' in its clone",
+        )),
+        false => Ok(()),
     }
 }

@@ -14,6 +14,22 @@ use super::text::TextFiles;
 use super::weight::Weight;
 use crate::plan::{self, Plan};
 
+/// An error about what is at `path`, or behind a link there, by the name that somebody has given.
+pub(super) fn named_as_given(error: CheckpointError, path: &Path) -> CheckpointError {
+    let inside = error.path.strip_prefix(path).map(|rest| match rest.as_os_str().is_empty() {
+        true => followed(path),
+        false => followed(path).join(rest),
+    });
+    CheckpointError { path: followed(&inside.unwrap_or_else(|_| error.path.clone())), ..error }
+}
+
+/// Where an absolute link leads, which is what somebody has given. Other paths stay as they are, and so do links to files of
+/// other endings: those are blobs of a cache, whose names say nothing.
+fn followed(path: &Path) -> PathBuf {
+    let says = |to: &PathBuf| to.is_absolute() && (to.is_dir() || to.extension() == path.extension());
+    std::fs::read_link(path).ok().filter(says).unwrap_or_else(|| path.to_path_buf())
+}
+
 /// Small files by name, and the paths of weight files.
 type PlanFiles = (Vec<(String, Vec<u8>)>, Vec<PathBuf>);
 
@@ -34,6 +50,10 @@ impl Checkpoint {
     /// Opens a Hugging Face folder, a `.gguf` file, a `.plan`, or a folder that holds one `.gguf` file or a `model.plan`.
     /// A plan goes before what lies beside it.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        Self::open_any(path).map_err(|error| named_as_given(error, path))
+    }
+
+    fn open_any(path: &Path) -> Result<Self, CheckpointError> {
         let meta = std::fs::metadata(path).map_err(|e| Kind::from(e).at(path))?;
         if !meta.is_dir() {
             if path.extension().is_some_and(|e| e == "plan") {
@@ -41,7 +61,8 @@ impl Checkpoint {
             }
             return Self::open_gguf(path);
         }
-        let plan = path.join(plan::FILE_NAME);
+        // What a plan refers to lies about the plan itself, not about a link to it.
+        let plan = followed(&path.join(plan::FILE_NAME));
         if plan.is_file() {
             return Self::open_plan(&plan);
         }
@@ -51,6 +72,10 @@ impl Checkpoint {
         }
         match files_with_extension(path, "gguf")?.as_slice() {
             [file] => Self::open_gguf(file),
+            [] if path.join("adapter_config.json").is_file() => {
+                let text = "it is an adapter (adapter_config.json): merge it into its model first";
+                Err(Kind::NotACheckpoint(text.into()).at(path))
+            }
             [] => {
                 Err(Kind::NotACheckpoint("it holds no config.json, no .gguf file and no model.plan".into())
                     .at(path))
@@ -105,6 +130,7 @@ impl Checkpoint {
             Ok((entry, (entry.from_hf)(folder)?))
         });
         let (entry, architecture) = parsed.map_err(|k| k.at(path))?;
+        folder.not_quantised().map_err(|k| k.at(path))?;
         let mut weights = folder.weights()?;
         if !entry.optional_prefix.is_empty() {
             weights.strip_prefix(entry.optional_prefix).map_err(|k| k.at(path))?;
@@ -121,6 +147,7 @@ impl Checkpoint {
     }
 
     fn from_gguf(path: &Path, file: Gguf) -> Result<Self, Kind> {
+        file.metadata.whole()?;
         let (entry, gguf) = registry::by_gguf_name(file.metadata.str("general.architecture")?)?;
         let shape = |name: &str| Some(file.weights.get(name)?.shape.clone());
         let architecture = (gguf.from_gguf)(&file.metadata, &shape, file.weights.get("rope_freqs.weight"))?;

@@ -59,6 +59,11 @@ pub(super) fn by_hf_names(names: &[String]) -> Result<&'static ArchitectureEntry
     })
 }
 
+/// All names from a `config.json` that are known.
+pub(super) fn hf_names() -> Result<String, Kind> {
+    Ok(list(entries()?.iter().map(|e| e.hf_name)))
+}
+
 /// The entry of a GGUF architecture.
 pub(super) fn by_gguf_name(name: &str) -> Result<(&'static ArchitectureEntry, &'static GgufEntry), Kind> {
     let entries = entries()?;

@@ -8,7 +8,7 @@ use super::files::Files;
 use super::generation::GenerationDefaults;
 use super::gguf::Metadata;
 use super::json::Object;
-use super::open::Checkpoint;
+use super::open::{Checkpoint, named_as_given};
 use crate::tokenizer::{self, Tokenizer};
 
 /// A chat template as it lies on disk, with the tokens that it may name.
@@ -97,6 +97,10 @@ impl TextFiles {
 impl Checkpoint {
     /// The tokenizer: `tokenizer.json`, or built from the metadata of a GGUF file. Takes tens of milliseconds.
     pub fn tokenizer(&self) -> Result<Tokenizer, CheckpointError> {
+        self.read_tokenizer().map_err(|error| named_as_given(error, &self.source))
+    }
+
+    fn read_tokenizer(&self) -> Result<Tokenizer, CheckpointError> {
         match &self.text.origin {
             Origin::Bytes(size, special) => tokenizer::of_bytes(*size, special)
                 .map_err(|error| Kind::Tokenizer(error.to_string()).at(&self.source)),
@@ -105,9 +109,16 @@ impl Checkpoint {
             }
             Origin::Folder(files) => {
                 let path = files.path("tokenizer.json");
-                let bytes = files.read("tokenizer.json")?.ok_or_else(|| {
-                    Kind::Tokenizer("is missing; the folder has no tokenizer".into()).at(&path)
-                })?;
+                let missing = || {
+                    let text = match files.path("tokenizer.model").is_file() {
+                        true => {
+                            "is missing; tokenizer.model alone is not read: write tokenizer.json with save_pretrained of transformers' AutoTokenizer"
+                        }
+                        false => "is missing; the folder has no tokenizer",
+                    };
+                    Kind::Tokenizer(text.into()).at(&path)
+                };
+                let bytes = files.read("tokenizer.json")?.ok_or_else(missing)?;
                 Tokenizer::from_json(&bytes).map_err(|e| Kind::Tokenizer(e.to_string()).at(&path))
             }
         }

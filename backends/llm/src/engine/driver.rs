@@ -7,14 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::handle::State;
-use super::{Clock, Core, Event, Flow, Request, RequestError, RequestHandle, Sink};
+use super::{Clock, Core, Event, Flow, Meter, Request, RequestError, RequestHandle, Sink};
 use crate::executor::{Executor, ExecutorError};
 
 /// How often receivers are asked whether they still wait while nothing can run.
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) enum Message {
-    Submit(u64, Box<Request>, Box<dyn Sink>),
+    /// With the time at which it came.
+    Submit(u64, Box<Request>, Box<dyn Sink>, u64),
     Cancel(u64),
     Resume(u64),
     /// To be dropped or answered when no request is left.
@@ -26,6 +27,7 @@ pub(super) struct Driver {
     core: Core,
     executor: Box<dyn Executor>,
     clock: Clock,
+    meter: Option<Meter>,
     messages: Receiver<Message>,
     inbox: Sender<Message>,
     state: Arc<Mutex<State>>,
@@ -43,6 +45,7 @@ impl Driver {
         core: Core,
         executor: Box<dyn Executor>,
         clock: Clock,
+        meter: Option<Meter>,
         messages: Receiver<Message>,
         inbox: Sender<Message>,
         state: Arc<Mutex<State>>,
@@ -51,6 +54,7 @@ impl Driver {
             core,
             executor,
             clock,
+            meter,
             messages,
             inbox,
             state,
@@ -91,6 +95,8 @@ impl Driver {
         let depth = self.executor.info().max_steps_in_flight.max(1);
         while self.core.steps_in_flight() < depth {
             let Some(step) = self.core.plan((self.clock)()) else { break };
+            // An executor may compute here.
+            self.tell();
             let id = self.executor.submit(&step)?;
             self.core.submitted(id);
         }
@@ -123,7 +129,7 @@ impl Driver {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Submit(id, request, sink) => self.submit(id, *request, sink),
+            Message::Submit(id, request, sink, at) => self.submit(id, *request, sink, at),
             Message::Cancel(id) => self.core.end(id, RequestError::Cancelled),
             Message::Resume(id) => self.core.pause(id, false),
             Message::Drain(done) => self.drains.push(done),
@@ -132,10 +138,14 @@ impl Driver {
         self.deliver();
     }
 
-    fn submit(&mut self, id: u64, request: Request, mut sink: Box<dyn Sink>) {
+    fn submit(&mut self, id: u64, request: Request, mut sink: Box<dyn Sink>, at: u64) {
         let taken = match &self.failed {
-            Some(why) => Err(RequestError::Stopped(why.clone())),
-            None => self.core.submit(id, request, (self.clock)()),
+            Some(why) => {
+                let error = RequestError::Stopped(why.clone());
+                self.core.turned_away(&error);
+                Err(error)
+            }
+            None => self.core.submit(id, request, at),
         };
         match taken {
             Ok(()) => {
@@ -154,16 +164,24 @@ impl Driver {
         gone.into_iter().for_each(|id| self.core.end(id, RequestError::Cancelled));
     }
 
+    /// Tells others how things stand.
+    fn tell(&self) {
+        let stats = self.core.stats();
+        if let Some(meter) = &self.meter {
+            meter(&stats, self.core.tally());
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.stats = stats;
+        if state.failed.is_none() {
+            state.failed.clone_from(&self.failed);
+        }
+    }
+
     /// Brings events to their receivers, and what these say back.
     fn deliver(&mut self) {
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.stats = self.core.stats();
-            if state.failed.is_none() {
-                state.failed.clone_from(&self.failed);
-            }
-        }
         loop {
+            // Who has been answered finds the numbers as they are then.
+            self.tell();
             let events = self.core.take_events();
             if events.is_empty() {
                 break;

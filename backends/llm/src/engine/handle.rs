@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 
 use super::core::capacity;
 use super::driver::{Driver, Message};
-use super::{Core, CoreStats, EngineOptions, Event, Flow, Request};
-use crate::executor::{Executor, ExecutorInfo};
+use super::{Clock, Core, CoreStats, EngineOptions, Event, Flow, Request};
+use crate::executor::{Executor, ExecutorInfo, MemoryUse};
 use crate::profile::ProfileError;
 
 /// Receives what becomes of a request. Called on the engine's thread: it must not block.
@@ -40,6 +40,8 @@ pub enum StartError {
 /// A running engine. Dropped, it ends what it still holds with [`RequestError::Stopped`](super::RequestError::Stopped).
 pub struct Engine {
     info: ExecutorInfo,
+    memory: MemoryUse,
+    clock: Clock,
     inbox: Sender<Message>,
     next: AtomicU64,
     state: Arc<Mutex<State>>,
@@ -67,25 +69,41 @@ impl Engine {
     /// # Errors
     /// If the options do not fit each other, or there is no thread.
     pub fn start(executor: Box<dyn Executor>, options: EngineOptions) -> Result<Self, StartError> {
-        let info = executor.info().clone();
-        let clock = Arc::clone(&options.clock);
+        let (info, memory) = (executor.info().clone(), executor.memory());
+        let (clock, meter) = (Arc::clone(&options.clock), options.meter.clone());
         let core = Core::new(info.clone(), options)?;
         let state = Arc::new(Mutex::new(State { stats: core.stats(), failed: None }));
+        if let Some(meter) = &meter {
+            meter(&core.stats(), core.tally());
+        }
         let (inbox, messages) = mpsc::channel();
-        let driver = Driver::new(core, executor, clock, messages, inbox.clone(), Arc::clone(&state));
+        let driver = Driver::new(
+            core,
+            executor,
+            Arc::clone(&clock),
+            meter,
+            messages,
+            inbox.clone(),
+            Arc::clone(&state),
+        );
         let thread = std::thread::Builder::new().name("llm-engine".to_owned()).spawn(|| driver.run())?;
-        Ok(Self { info, inbox, next: AtomicU64::new(0), state, thread: Some(thread) })
+        Ok(Self { info, memory, clock, inbox, next: AtomicU64::new(0), state, thread: Some(thread) })
     }
 
     pub fn info(&self) -> &ExecutorInfo {
         &self.info
     }
 
+    /// What the executor had taken when it came.
+    pub fn memory(&self) -> MemoryUse {
+        self.memory
+    }
+
     /// Hands a request over and returns at once. Whatever comes of it, also that it is refused, comes to `sink`.
     pub fn submit(&self, request: Request, sink: Box<dyn Sink>) -> RequestHandle {
         let handle = RequestHandle { id: self.next.fetch_add(1, Relaxed), inbox: self.inbox.clone() };
         // The thread lives as long as this handle.
-        let _ = self.inbox.send(Message::Submit(handle.id, Box::new(request), sink));
+        let _ = self.inbox.send(Message::Submit(handle.id, Box::new(request), sink, (self.clock)()));
         handle
     }
 

@@ -14,9 +14,11 @@ mod handle;
 mod options;
 mod request;
 mod sequence;
+mod tally;
 
-pub use core::{Core, CoreStats};
+pub use core::{Core, CoreStats, StepStats};
 pub use event::{Event, Finish, Flow, Output, RequestError, TokenLogprobs, Usage};
 pub use handle::{Engine, RequestHandle, Sink, StartError};
-pub use options::{Clock, EngineOptions, Policy};
+pub use options::{Clock, EngineOptions, Meter, Policy};
 pub use request::Request;
+pub use tally::{Histogram, Outcomes, Tally, bounds};

@@ -20,6 +20,8 @@ pub(super) struct Group {
     pub(super) left: usize,
     /// Whether the prompt's blocks are filled, so that the other answers find them.
     pub(super) prompt_done: bool,
+    /// Whether it has ever had a place.
+    pub(super) scheduled: bool,
     pub(super) paused: bool,
     pub(super) usage: Usage,
 }
@@ -53,6 +55,10 @@ pub(super) struct Sequence {
     pub(super) registered: usize,
     /// Whether its slot has sampled a token (or will, in a submitted step), which a decode row can read.
     pub(super) sampled_here: bool,
+    /// Waits to be computed again.
+    pub(super) preempted: bool,
+    /// When its newest token came.
+    pub(super) token_ns: Option<u64>,
     /// The step that it last had rows in.
     pub(super) served: u64,
     pub(super) text: Option<(Detokenizer, StopFilter)>,

@@ -69,9 +69,22 @@ pub struct ExecutorInfo {
     pub kv: KvLayout,
 }
 
+/// Bytes that an executor has taken for keys, values and what steps need, by where they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    pub cpu: u64,
+    pub gpu: u64,
+    pub pinned: u64,
+}
+
 /// Runs packed steps of one model. Not shared: one thread drives it.
 pub trait Executor: Send {
     fn info(&self) -> &ExecutorInfo;
+
+    /// What it has taken; shown among the metrics.
+    fn memory(&self) -> MemoryUse {
+        MemoryUse::default()
+    }
 
     /// Starts a step.
     ///

@@ -47,10 +47,16 @@ impl GrammarFactory {
     /// The form cannot be kept, and why.
     pub fn grammar(&self, guide: &GuideSpec) -> Result<Grammar, GrammarError> {
         let grammar = match guide {
-            GuideSpec::JsonObject => TopLevelGrammar::from_json_schema(compact(json!({ "type": "object" }))),
+            GuideSpec::JsonObject => {
+                TopLevelGrammar::from_json_schema(compact(json!({ "type": "object" }), false))
+            }
             GuideSpec::JsonSchema(schema) => {
                 check_size(schema.to_string().len())?;
-                TopLevelGrammar::from_json_schema(compact(schema.clone()))
+                TopLevelGrammar::from_json_schema(compact(schema.clone(), false))
+            }
+            GuideSpec::LooseJsonSchema(schema) => {
+                check_size(schema.to_string().len())?;
+                TopLevelGrammar::from_json_schema(compact(schema.clone(), true))
             }
             GuideSpec::Regex(regex) => {
                 check_size(regex.len())?;
@@ -62,22 +68,30 @@ impl GrammarFactory {
                 TopLevelGrammar::from_regex(&format!("({})", texts.join("|")))
             }
         };
+        let mut grammar = self.compile(grammar)?;
+        // A form that nothing has shows at its first token.
+        grammar.mask()?;
+        Ok(grammar)
+    }
+
+    fn compile(&self, grammar: TopLevelGrammar) -> Result<Grammar, GrammarError> {
         let matcher = Matcher::new(self.0.create_parser(grammar));
         match matcher.get_error() {
-            Some(error) => Err(GrammarError(first_line(&error))),
+            Some(error) => Err(told(&error)),
             None => Ok(Grammar(matcher)),
         }
     }
 }
 
-/// Without white space between tokens: a small model that may write blanks may write them for ever.
-fn compact(schema: Value) -> Value {
+/// Without white space between tokens: a small model that may write blanks may write them for ever. A `loose` schema may have
+/// rules that cannot be held.
+fn compact(schema: Value, loose: bool) -> Value {
     let mut schema = match schema {
         Value::Object(map) => map,
         Value::Bool(false) => return Value::Bool(false),
         _ => serde_json::Map::new(),
     };
-    let options = json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": " });
+    let options = json!({ "whitespace_flexible": false, "item_separator": ", ", "key_separator": ": ", "lenient": loose });
     schema.insert("x-guidance".to_owned(), options);
     Value::Object(schema)
 }
@@ -89,8 +103,19 @@ fn check_size(bytes: usize) -> Result<(), GrammarError> {
     }
 }
 
-fn first_line(error: &str) -> String {
-    error.lines().next().unwrap_or("it cannot be kept").trim().to_owned()
+/// An error of the library, for whoever gave the form.
+fn told(error: &str) -> GrammarError {
+    if error.contains("NoExtensionBias") {
+        return GrammarError("no text has it, a part of it may refer to itself without an end".to_owned());
+    }
+    // A regular expression's error is a drawing below a first line that says nothing.
+    let says = |line: &&str| !line.is_empty() && !line.starts_with("regex parse error");
+    let lines: Vec<&str> = error.lines().map(str::trim).filter(says).collect();
+    let error = lines.iter().find_map(|line| line.strip_prefix("error: ")).or(lines.first().copied());
+    let text = error
+        .unwrap_or("it cannot be kept")
+        .replace("Unimplemented keys:", "it cannot be held to the keywords");
+    GrammarError(text.trim_end_matches('.').to_owned())
 }
 
 /// A text as a regular expression that matches it only.
@@ -131,9 +156,9 @@ impl Grammar {
     /// Which tokens may come next: bit `i % 32` of word `i / 32` for token `i`.
     ///
     /// # Errors
-    /// The grammar took too much work.
+    /// The grammar took too much work, or no token leads to a whole answer.
     pub fn mask(&mut self) -> Result<Mask, GrammarError> {
-        self.0.compute_mask_or_eos().map(Mask).map_err(|error| GrammarError(first_line(&error.to_string())))
+        self.0.compute_mask_or_eos().map(Mask).map_err(|error| told(&error.to_string()))
     }
 
     /// Goes on by a token that the mask allows.
@@ -141,7 +166,7 @@ impl Grammar {
     /// # Errors
     /// The token is not allowed.
     pub fn consume(&mut self, id: u32) -> Result<(), GrammarError> {
-        self.0.consume_token(id).map_err(|error| GrammarError(first_line(&error.to_string())))
+        self.0.consume_token(id).map_err(|error| told(&error.to_string()))
     }
 
     /// Whether the answer is whole and nothing may follow.
@@ -161,9 +186,14 @@ impl Mask {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// The grammar of a form that nothing has, which shows at its first mask.
+    pub(crate) fn of_nothing() -> Grammar {
+        factory().compile(TopLevelGrammar::from_json_schema(compact(json!({ "$ref": "#" }), false))).unwrap()
+    }
 
     /// One token a byte, and one for the end.
     fn factory() -> GrammarFactory {
@@ -229,5 +259,24 @@ mod tests {
         assert!(refuse(GuideSpec::JsonSchema(json!({ "type": "nothing" }))).contains("nothing"));
         assert!(!refuse(GuideSpec::Regex("(".to_owned())).is_empty());
         assert!(refuse(GuideSpec::Regex("a".repeat(2 << 20))).contains("at most"));
+        for endless in [
+            json!({ "$ref": "#" }),
+            json!({ "$ref": "#/$defs/a", "$defs": { "a": { "$ref": "#/$defs/a" } } }),
+        ] {
+            assert!(refuse(GuideSpec::JsonSchema(endless)).contains("no text has it"));
+        }
+        assert!(refuse(GuideSpec::JsonSchema(json!({ "pattern": "(?=a)b" }))).contains("look-around"));
+    }
+
+    #[test]
+    fn a_loose_schema_is_held_to_as_far_as_it_can() {
+        let schema = json!({
+            "type": "array", "items": { "type": "string", "format": "zebra", "maxLength": 2 }, "uniqueItems": true,
+        });
+        let strict = factory().grammar(&GuideSpec::JsonSchema(schema.clone())).err().unwrap().to_string();
+        assert!(strict.contains("uniqueItems"), "{strict}");
+        let loose = GuideSpec::LooseJsonSchema(schema);
+        assert_eq!(walk(&loose, "[\"a\", \"a\"]"), Some(true));
+        assert_eq!((walk(&loose, "[\"abc"), walk(&loose, "{")), (None, None));
     }
 }

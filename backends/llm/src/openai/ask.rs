@@ -70,6 +70,8 @@ pub enum GuideSpec {
     JsonObject,
     /// JSON of this schema.
     JsonSchema(serde_json::Value),
+    /// JSON of this schema; what of it no grammar can hold is left to the model.
+    LooseJsonSchema(serde_json::Value),
     /// One of these texts.
     Choice(Vec<String>),
     /// A text that the expression matches as a whole.
@@ -136,8 +138,12 @@ pub struct Usage {
 pub enum AskError {
     /// The request is at fault.
     Invalid(String),
+    /// Its [`Ask::guide`] is: no answer can be held to it.
+    Form(String),
     /// Not now.
     Unavailable(String),
+    /// Not now: too many wait.
+    Overloaded(String),
     Cancelled,
     /// The engine's fault.
     Internal(String),

@@ -29,9 +29,13 @@ pub(super) struct Style {
     pub(super) logprobs: bool,
     /// The tools that may be called; none: all text is text.
     pub(super) tools: Vec<String>,
-    /// Every answer is calls, so that none is left at `stop`.
+    /// At most one call an answer.
     pub(super) single_call: bool,
+    /// The field that says what form an answer has.
+    pub(super) form: &'static str,
 }
+
+type Resume = Box<dyn FnOnce() + Send>;
 
 /// All answers to one call.
 pub(super) struct Answers {
@@ -42,6 +46,8 @@ pub(super) struct Answers {
     usage: Usage,
     /// Asks that have not ended.
     open: usize,
+    /// What asks want to be told when the reader has caught up: a responder keeps one call only.
+    paused: Arc<Mutex<Vec<Resume>>>,
     /// Gone once the last word is said.
     responder: Option<Responder>,
 }
@@ -76,7 +82,16 @@ impl Answers {
         let choices = echoes.into_iter().map(choice).collect();
         let created = created();
         let (usage, responder) = (Usage::default(), Some(responder));
-        Arc::new(Mutex::new(Self { style, created, tokenizer, choices, usage, open, responder }))
+        Arc::new(Mutex::new(Self {
+            style,
+            created,
+            tokenizer,
+            choices,
+            usage,
+            open,
+            paused: Arc::default(),
+            responder,
+        }))
     }
 
     /// Takes an event of the ask whose first answer is `base`.
@@ -95,7 +110,7 @@ impl Answers {
             }
             Event::End(Err(error)) => {
                 if let Some(responder) = self.responder.take() {
-                    responder.fail_json(&told(error));
+                    responder.fail_json(&told(error, self.style.form));
                 }
                 Flow::Stop
             }
@@ -300,11 +315,20 @@ fn call_object(id: &str, choice: usize, number: usize, call: &Call) -> Value {
     })
 }
 
-fn told(error: AskError) -> OpenAiError {
+fn told(error: AskError, form: &str) -> OpenAiError {
     let server = |status, message| OpenAiError { status, ..OpenAiError::internal(message) };
     match error {
         AskError::Invalid(message) => OpenAiError { param: None, ..OpenAiError::invalid("", message) },
+        AskError::Form(message) => {
+            let text = format!("Invalid '{form}': no answer can be held to this form: {message}.");
+            OpenAiError::invalid(form, text)
+        }
         AskError::Unavailable(message) => server(503, message),
+        AskError::Overloaded(message) => {
+            let error =
+                OpenAiError { status: 429, kind: "rate_limit_error", ..OpenAiError::internal(message) };
+            error.with_code("rate_limit_exceeded")
+        }
         AskError::Cancelled => server(499, "the request was cancelled".to_owned()),
         AskError::Internal(message) => server(500, message),
     }
@@ -339,11 +363,22 @@ impl Receiver for AskReceiver {
 
     fn on_writable(&mut self, call: Box<dyn FnOnce() + Send>) {
         let mut answers = self.lock();
+        let paused = Arc::clone(&answers.paused);
         let Some(responder) = &mut answers.responder else {
             drop(answers);
             return call();
         };
-        // The call may come at once and must not find the lock taken.
-        responder.on_writable(call);
+        let earlier = {
+            let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+            paused.push(call);
+            paused.len() > 1
+        };
+        if !earlier {
+            // It may be called at once: none of the two locks is asked for that this thread has.
+            responder.on_writable(move || {
+                let calls = std::mem::take(&mut *paused.lock().unwrap_or_else(PoisonError::into_inner));
+                calls.into_iter().for_each(|call| call());
+            });
+        }
     }
 }

@@ -22,6 +22,9 @@ pub trait Generator {
 /// The endpoints of a model that generates text, the one for conversations first.
 pub const GENERATE_ENDPOINTS: &[&str] = &["chat/completions", "completions"];
 
+/// Most answers of one call.
+const MAX_ANSWERS: usize = 2048;
+
 /// What is needed to read calls for a model that generates text, and to write their answers.
 pub struct TextDoor {
     /// The model's name.
@@ -81,28 +84,37 @@ impl TextDoor {
             return Err(OpenAiError::invalid("model", text));
         };
         let prompt = call.render(template)?;
-        let ids = self.tokenizer.encode(&prompt, false);
-        let ids = ids.map_err(|e| OpenAiError::invalid("messages", e.to_string()))?;
+        let ids = self.ids("messages", &prompt, false)?;
         let mut ask = self.ask("messages", ids, call.max_tokens, &call.common)?;
         ask.guide = if call.tools.forced() { call.tools.guide() } else { call.format };
         let tools = match call.tools.usable() {
-            true => call.tools.list.iter().map(|tool| tool.name.clone()).collect(),
+            true => call.tools.callable().map(|tool| tool.name.clone()).collect(),
             false => Vec::new(),
         };
-        let style = self.style(Kind::Chat, &call.common, tools, !call.tools.parallel);
+        let mut style = self.style(Kind::Chat, &call.common, tools, !call.tools.parallel);
+        if call.tools.forced() {
+            style.form = "tools";
+        }
         let echoes = vec![String::new(); call.common.n as usize];
         Ok(Prepared { style, asks: vec![ask], echoes })
     }
 
     fn completion(&self, body: Value) -> Result<Prepared> {
         let call = CompletionCall::read(body, self.vocab_size, self.can, &self.defaults)?;
+        let answers = call.prompts.len() * call.common.n as usize;
+        if answers > MAX_ANSWERS {
+            let text = format!(
+                "Invalid 'n': the prompts have {answers} answers together, at most {MAX_ANSWERS} are given to one call."
+            );
+            return Err(OpenAiError::invalid("n", text).with_code("invalid_value"));
+        }
         let mut asks = Vec::with_capacity(call.prompts.len());
         let mut echoes = Vec::new();
         for prompt in call.prompts {
             let (ids, text) = match prompt {
                 Text::Text(text) => {
-                    let ids = self.tokenizer.encode(&text, true);
-                    (ids.map_err(|e| OpenAiError::invalid("prompt", e.to_string()))?, Some(text))
+                    let ids = self.ids("prompt", &text, true)?;
+                    (ids, Some(text))
                 }
                 Text::Ids(ids) => (ids, None),
             };
@@ -121,6 +133,17 @@ impl TextDoor {
         Ok(Prepared { style, asks, echoes })
     }
 
+    /// The tokens of a text, unless it is far too long.
+    fn ids(&self, param: &str, text: &str, special: bool) -> Result<Vec<u32>> {
+        let most = self.max_context;
+        if self.tokenizer.exceeds(text, most) {
+            let text =
+                format!("This model's maximum context length is {most} tokens, however '{param}' has more.");
+            return Err(OpenAiError::invalid(param, text).with_code("context_length_exceeded"));
+        }
+        self.tokenizer.encode(text, special).map_err(|e| OpenAiError::invalid(param, e.to_string()))
+    }
+
     fn style(&self, kind: Kind, common: &Common, tools: Vec<String>, single_call: bool) -> Style {
         Style {
             kind,
@@ -131,6 +154,7 @@ impl TextDoor {
             logprobs: common.sampling.logprobs.is_some(),
             tools,
             single_call,
+            form: "response_format",
         }
     }
 

@@ -68,6 +68,13 @@ impl EmbedDoor {
         let refuse = |what: String| OpenAiError::invalid("input", format!("Invalid 'input[{at}]': {what}."));
         let ids = match text {
             Text::Text(text) if text.is_empty() => return Err(refuse("the text is empty".to_owned())),
+            Text::Text(text) if self.tokenizer.exceeds(&text, self.max_tokens) => {
+                let most = self.max_tokens;
+                let text = format!(
+                    "This model's maximum context length is {most} tokens, however 'input[{at}]' has more."
+                );
+                return Err(OpenAiError::invalid("input", text).with_code("context_length_exceeded"));
+            }
             Text::Text(text) => self.tokenizer.encode(&text, true).map_err(|e| refuse(e.to_string()))?,
             Text::Ids(ids) => ids,
         };
@@ -87,24 +94,25 @@ impl EmbedDoor {
     /// The answer: one vector for each text.
     pub fn object(&self, ask: &EmbedAsk, rows: &[Vec<f32>]) -> String {
         let vector = |row: &Vec<f32>| match ask.base64 {
-            false => json!(row),
+            // Written as what they are: by way of a JSON value each would get the digits of a double.
+            false => serde_json::to_string(row).unwrap_or_else(|_| "[]".to_owned()),
             true => {
                 let bytes: Vec<u8> = row.iter().flat_map(|x| x.to_le_bytes()).collect();
-                json!(STANDARD.encode(bytes))
+                format!("\"{}\"", STANDARD.encode(bytes))
             }
         };
-        let data: Vec<Value> = rows
+        let data: Vec<String> = rows
             .iter()
             .enumerate()
-            .map(|(index, row)| json!({ "object": "embedding", "index": index, "embedding": vector(row) }))
+            .map(|(index, row)| {
+                format!(r#"{{"object":"embedding","index":{index},"embedding":{}}}"#, vector(row))
+            })
             .collect();
         let tokens: usize = ask.texts.iter().map(Vec::len).sum();
-        json!({
-            "object": "list",
-            "data": data,
-            "model": self.model,
-            "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-        })
-        .to_string()
+        format!(
+            r#"{{"object":"list","data":[{}],"model":{},"usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}}}"#,
+            data.join(","),
+            Value::from(self.model.as_str()),
+        )
     }
 }

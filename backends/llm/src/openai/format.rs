@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use trireme_sdk::OpenAiError;
 
 use super::fields::{Fields, wrong_type};
+use super::tools::function_name;
 use super::{GuideSpec, Result};
 
 /// Takes the field; `None` is any text.
@@ -31,7 +32,8 @@ pub(super) fn take(fields: &mut Fields) -> Result<Option<GuideSpec>> {
 
 fn schema(value: Value) -> Result<Value> {
     let mut fields = Fields::of("response_format.json_schema", value)?;
-    fields.needed("name")?;
+    let name = fields.needed("name")?;
+    function_name(&fields.path("name"), &name)?;
     fields.text("description")?;
     // The schema is always kept.
     fields.boolean("strict")?;

@@ -28,6 +28,20 @@ pub(super) fn size_of_profile(name: &str, value: &str) -> Result<u32, ParameterE
     size.ok_or_else(|| ParameterError::WrongSize { name: name.to_owned(), value: value.to_owned() })
 }
 
+/// What is said of the profiles of these numbers.
+pub(super) fn named(
+    sizes: &BTreeMap<ProfileKey, u32>,
+    names: &BTreeSet<String>,
+) -> Result<BTreeMap<ProfileKey, u32>, ParameterError> {
+    let numbers: BTreeSet<String> = sizes.keys().map(|key| key.0.to_string()).collect();
+    if let Some(name) = names.iter().find(|name| !numbers.contains(*name)) {
+        let there = numbers.into_iter().collect::<Vec<_>>().join(", ");
+        let there = if there.is_empty() { "none".to_owned() } else { there };
+        return Err(ParameterError::NoProfile { name: name.clone(), there });
+    }
+    Ok(sizes.iter().filter(|(key, _)| names.contains(&key.0.to_string())).map(|(k, v)| (*k, *v)).collect())
+}
+
 pub(super) fn assemble(sizes: &BTreeMap<ProfileKey, u32>) -> Result<ProfileSet, ParameterError> {
     let numbers: BTreeSet<u32> = sizes.keys().map(|key| key.0).collect();
     let mut profiles = Vec::new();
@@ -55,6 +69,24 @@ mod tests {
     fn read(given: &[(&str, &str)]) -> Result<usize, String> {
         let params = Parameters::read(&[PARAMETERS], given.iter().copied()).unwrap();
         params.profiles().map(|set| set.profiles().count()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn instance_groups_name_profiles_by_number() {
+        let six = |n: u32, top: &'static str| {
+            ["tokens.min", "tokens.opt", "tokens.max", "batch.min", "batch.opt", "batch.max"].map(|end| {
+                let size = if end.ends_with("max") { top } else { "1" };
+                (format!("profile.{n}.{end}"), size)
+            })
+        };
+        let given: Vec<(String, &str)> = six(0, "8").into_iter().chain(six(3, "64")).collect();
+        let params = Parameters::read(&[PARAMETERS], given.iter().map(|(k, v)| (k.as_str(), *v))).unwrap();
+        let largest = |names: &[&str]| {
+            let names = names.iter().map(|n| (*n).to_owned()).collect();
+            params.profiles_named(&names).map(|set| set.max_batch()).map_err(|error| error.to_string())
+        };
+        assert_eq!((largest(&[]), largest(&["0"]), largest(&["0", "3"])), (Ok(64), Ok(8), Ok(64)));
+        assert_eq!(largest(&["1"]), Err("an instance group names profile '1', there are: 0, 3".to_owned()));
     }
 
     #[test]

@@ -105,13 +105,22 @@ impl Cuts {
 
 /// The id of the largest logit, the lowest of equals. Values that are no number never win.
 pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(u32, f32)> = None;
-    for (id, &logit) in (0u32..).zip(logits) {
-        if !logit.is_nan() && best.is_none_or(|(_, max)| logit > max) {
-            best = Some((id, logit));
+    const CHUNK: usize = 256;
+    // The largest first, in lanes that do not wait for each other, then where it is.
+    let mut lanes = [f32::NEG_INFINITY; 32];
+    let (chunks, rest) = logits.as_chunks::<32>();
+    for chunk in chunks.iter().map(|chunk| &chunk[..]).chain([rest]) {
+        for (max, logit) in lanes.iter_mut().zip(chunk) {
+            *max = if *logit > *max { *logit } else { *max };
         }
     }
-    best.map(|(id, _)| id)
+    let max = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        return logits.iter().position(|logit| !logit.is_nan()).map(|id| id as u32);
+    }
+    let has = |chunk: &[f32]| chunk.iter().fold(false, |found, logit| found | (*logit == max));
+    let (at, chunk) = logits.chunks(CHUNK).enumerate().find(|(_, chunk)| has(chunk))?;
+    chunk.iter().position(|logit| *logit == max).map(|id| (at * CHUNK + id) as u32)
 }
 
 #[cfg(test)]

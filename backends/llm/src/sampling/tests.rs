@@ -34,6 +34,33 @@ fn allowed(logits: &[f32], temperature: f32, top_k: usize, top_p: f32) -> Vec<u3
     order
 }
 
+proptest! {
+    /// Of any length, with equals, infinities and what is no number.
+    #[test]
+    fn the_largest_is_found_wherever_it_is(
+        logits in prop::collection::vec(
+            prop_oneof![
+                4 => (-3i8..=3).prop_map(f32::from),
+                1 => prop::sample::select(vec![f32::NAN, -f32::NAN, f32::NEG_INFINITY, f32::INFINITY, -0.0]),
+            ],
+            0..600,
+        ),
+        quiet in any::<bool>(),
+    ) {
+        let logits: Vec<f32> = logits
+            .into_iter()
+            .map(|l| if quiet && l.is_finite() { f32::NEG_INFINITY } else { l })
+            .collect();
+        let mut best: Option<(u32, f32)> = None;
+        for (id, &logit) in (0u32..).zip(&logits) {
+            if !logit.is_nan() && best.is_none_or(|(_, max)| logit > max) {
+                best = Some((id, logit));
+            }
+        }
+        prop_assert_eq!(argmax(&logits), best.map(|(id, _)| id));
+    }
+}
+
 #[test]
 fn greedy_takes_the_lowest_of_equals() {
     let logits = [f32::NAN, 1.0, 3.0, 3.0, f32::NEG_INFINITY];

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use trireme_sdk::{Error, Host, ModelContext, Result};
 
 use super::instance::DecoderInstance;
+use super::metrics::ModelMetrics;
 use super::sizes::Sizes;
 use super::text::TextInputDoor;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Architecture, Checkpoint};
-use crate::engine::{Engine, EngineOptions, Policy};
+use crate::engine::{CoreStats, Engine, EngineOptions, Meter, Policy, Tally};
 use crate::executor::Executor;
 use crate::grammar::GrammarFactory;
 use crate::openai::{Abilities, TextDoor};
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     host: Host,
     sizes: Sizes,
     options: EngineOptions,
+    metrics: Option<Arc<ModelMetrics>>,
     make: MakeExecutor,
     /// `None` only while one is made anew.
     engine: Mutex<Option<Arc<Engine>>>,
@@ -70,19 +72,30 @@ impl Decoder {
             Err(error) => return Err(unusable(error)),
         };
         let sizes = Sizes::read(config, params, model.max_position_embeddings)?;
-        let options = engine_options(context, params, &sizes, tokenizer.clone());
-        let engine = start(&make, &sizes, &options)?;
+        // A server that has no such metrics serves all the same.
+        let metrics = ModelMetrics::new(context).map(Arc::new).inspect_err(|error| {
+            context.host.warn(format!("model '{}' has no metrics of its engine: {error}", context.name));
+        });
+        let metrics = metrics.ok();
+        let mut options = engine_options(context, params, &sizes, tokenizer.clone());
+        options.meter = metrics.clone().map(|metrics| {
+            Arc::new(move |stats: &CoreStats, tally: &Tally| metrics.show(stats, tally)) as Meter
+        });
+        let engine = start(&make, &sizes, &options, metrics.as_deref())?;
         let (vocab_size, max_context) = (engine.info().vocab_size, engine.capacity());
         let eos_ids = &model.eos_token_ids;
         let defaults = checkpoint.generation_defaults();
         let given = params.count("max_tokens").filter(|_| params.is_given("max_tokens"));
         let max_tokens = given.or(defaults.max_new_tokens).or(params.count("max_tokens")).unwrap_or(256);
 
-        let can = Abilities { guided: tokenizer.is_some(), ..Abilities::ALL };
-        let grammars = match &tokenizer {
-            Some(tokenizer) => Some(GrammarFactory::new(tokenizer, eos_ids, vocab_size).map_err(unusable)?),
-            None => None,
-        };
+        let grammars =
+            tokenizer.as_ref().map(|tokenizer| GrammarFactory::new(tokenizer, eos_ids, vocab_size));
+        // The model writes all the same.
+        if let Some(Err(error)) = &grammars {
+            context.host.warn(format!("model '{}': {error}", context.name));
+        }
+        let grammars = grammars.and_then(std::result::Result::ok);
+        let can = Abilities { guided: grammars.is_some(), ..Abilities::ALL };
         let template = checkpoint.chat_template();
         let template = || template.as_ref().map(ChatTemplate::new).transpose().map_err(unusable);
         let door = match &tokenizer {
@@ -112,7 +125,8 @@ impl Decoder {
         let text = match tokenizer.filter(|_| !takes_ids) {
             Some(tokenizer) => {
                 let template = if params.text("chat_template") == Some("none") { None } else { template()? };
-                Some(TextInputDoor::new(config, tokenizer, template, eos_ids.clone(), max_tokens))
+                let limits = (max_tokens, max_context);
+                Some(TextInputDoor::new(config, tokenizer, template, eos_ids.clone(), limits))
             }
             None => None,
         };
@@ -122,6 +136,7 @@ impl Decoder {
             host: context.host.clone(),
             sizes,
             options,
+            metrics,
             make,
             engine: Mutex::new(Some(Arc::new(engine))),
             stream_interval: interval.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN),
@@ -153,7 +168,7 @@ impl Shared {
             // Its memory must be free before.
             *place = None;
         }
-        let made = start(&self.make, &self.sizes, &self.options);
+        let made = start(&self.make, &self.sizes, &self.options, self.metrics.as_deref());
         let engine =
             made.map_err(|error| Error::unavailable(format!("the engine cannot be made anew: {error}")))?;
         let engine = Arc::new(engine);
@@ -162,8 +177,17 @@ impl Shared {
     }
 }
 
-fn start(make: &MakeExecutor, sizes: &Sizes, options: &EngineOptions) -> Result<Engine> {
-    Engine::start(make(sizes)?, options.clone()).map_err(unusable)
+fn start(
+    make: &MakeExecutor,
+    sizes: &Sizes,
+    options: &EngineOptions,
+    metrics: Option<&ModelMetrics>,
+) -> Result<Engine> {
+    let engine = Engine::start(make(sizes)?, options.clone()).map_err(unusable)?;
+    if let Some(metrics) = metrics {
+        metrics.show_memory(engine.memory());
+    }
+    Ok(engine)
 }
 
 fn engine_options(

@@ -37,8 +37,7 @@ impl Generator for OnEngine<'_> {
 
 impl OnEngine<'_> {
     fn request(&self, ask: Ask) -> Result<engine::Request, AskError> {
-        let form =
-            |what: &dyn std::fmt::Display| AskError::Invalid(format!("the form of the answer: {what}"));
+        let form = |what: &dyn std::fmt::Display| AskError::Form(what.to_string());
         let grammar = match (&ask.guide, self.grammars) {
             (None, _) => None,
             (Some(_), None) => return Err(form(&"the model has no tokenizer to keep it with")),
@@ -134,9 +133,8 @@ fn told_usage(usage: engine::Usage) -> Usage {
 fn told_error(error: RequestError) -> AskError {
     match error {
         RequestError::Invalid(text) => AskError::Invalid(text),
-        RequestError::Overloaded { .. } | RequestError::Stopped(_) => {
-            AskError::Unavailable(error.to_string())
-        }
+        RequestError::Overloaded { .. } => AskError::Overloaded(error.to_string()),
+        RequestError::Stopped(_) => AskError::Unavailable(error.to_string()),
         // The words that clients of Triton know.
         RequestError::Deadline => AskError::Unavailable("Request timeout expired".to_owned()),
         RequestError::Cancelled => AskError::Cancelled,

@@ -18,6 +18,7 @@
 mod decoder;
 mod generator;
 mod instance;
+mod metrics;
 mod sizes;
 mod text;
 

@@ -1,5 +1,8 @@
 //! What a configuration says of sizes.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
 use trireme_sdk::{Config, Error, Result};
 
 use crate::params::Parameters;
@@ -41,7 +44,42 @@ impl Sizes {
             max_context,
             kv_tokens: params.count("max_tokens_in_paged_kv_cache"),
             kv_fraction: params.fraction("kv_cache_free_gpu_mem_fraction"),
-            profiles: params.profiles().map_err(|error| Error::invalid(error.to_string()))?,
+            profiles: params
+                .profiles_named(&named(config.json())?)
+                .map_err(|error| Error::invalid(error.to_string()))?,
         })
+    }
+}
+
+/// The profiles that instance groups name. The groups share an engine, so they must name the same.
+fn named(config: &Value) -> Result<BTreeSet<String>> {
+    let mut found: Option<BTreeSet<String>> = None;
+    for group in config["instance_group"].as_array().into_iter().flatten() {
+        let names = group["profile"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        if found.as_ref().is_some_and(|before| *before != names) {
+            return Err(Error::invalid(
+                "the instance groups name different profiles, but share an engine: name the same in all of them",
+            ));
+        }
+        found = Some(names);
+    }
+    Ok(found.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+    use serde_json::json;
+
+    #[test]
+    fn groups_name_the_same_profiles() {
+        let of = |groups| named(&json!({ "instance_group": groups }));
+        assert!(of(json!([{}, {}])).unwrap().is_empty());
+        let names = of(json!([{"profile": ["1"]}, {"profile": ["1"]}])).unwrap();
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["1"]);
+        assert!(
+            of(json!([{"profile": ["1"]}, {"profile": []}])).unwrap_err().to_string().contains("different")
+        );
     }
 }

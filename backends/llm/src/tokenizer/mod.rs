@@ -16,6 +16,12 @@ pub(crate) use stand_in::of_bytes;
 
 use crate::checkpoint::CheckpointErrorKind;
 
+/// Bytes of a word, as of a stop string.
+const MAX_WORD: usize = 4096;
+
+/// Bytes of a long text that are read at a time.
+const PIECE: usize = 16 << 10;
+
 /// Why a tokenizer cannot be built or used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -74,10 +80,44 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// Whether `text` has far more tokens than `limit`: found out by reading no more of it than about that many, so that a
+    /// text of megabytes holds nobody up. `false` says nothing; the ids do.
+    pub fn exceeds(&self, text: &str, limit: usize) -> bool {
+        // What is read in any case may be as long as this.
+        if text.len() <= limit.saturating_mul(8).max(2 * PIECE) {
+            return false;
+        }
+        // Tokenizers that leave blanks out, or take a long word for one token, find few in much.
+        if text.len() > limit.saturating_mul(1024) {
+            return true;
+        }
+        let mut tokens = 0usize;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.floor_char_boundary(PIECE.min(rest.len())));
+            rest = after;
+            // A cut moves the bounds of the tokens around it, which a quarter more is ample for.
+            tokens += self.inner.encode_fast(piece, false).map_or(0, |encoding| encoding.len());
+            if tokens > limit.saturating_add(limit / 4) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The tokens of each text, as it stands at the beginning of a text and behind a blank.
+    ///
+    /// # Errors
+    /// A text has more than 4,096 bytes.
     pub fn words(&self, texts: &[String]) -> Result<Vec<Vec<u32>>, TokenizerError> {
         let mut words: Vec<Vec<u32>> = Vec::with_capacity(2 * texts.len());
         for text in texts {
+            if text.len() > MAX_WORD {
+                let bytes = text.len();
+                return Err(TokenizerError(format!(
+                    "a word has {bytes} bytes, at most {MAX_WORD} are allowed"
+                )));
+            }
             for form in [text.clone(), format!(" {text}")] {
                 let word = self.encode(&form, false)?;
                 if !word.is_empty() && !words.contains(&word) {
@@ -167,5 +207,15 @@ mod tests {
         assert!(error("{").starts_with("tokenizer.json cannot be read: "));
         let merge = r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[["a","b"]]}}"#;
         assert!(error(merge).starts_with("tokenizer.json "), "{}", error(merge));
+    }
+
+    #[test]
+    fn a_text_far_beyond_a_limit_is_not_read_to_its_end() {
+        let bytes = of_bytes(300, &[]).unwrap();
+        let long = "é".repeat(1 << 20);
+        assert!(bytes.exceeds(&long, 100) && bytes.exceeds(&long, 200_000));
+        // What may fit is left to be counted.
+        assert!(!bytes.exceeds(&long, 2 << 20) && !bytes.exceeds("short", 1));
+        assert!(!bytes.exceeds(&long[..300_000], 290_000), "that is for the ids to say");
     }
 }

@@ -9,7 +9,7 @@ use trireme_llm::executor::{Executor, SlotSampling};
 use trireme_tensorrtllm::device::{Buffer, Device, Event, Stream, args};
 use trireme_tensorrtllm::gemm::{Gemm, Kind, Product};
 use trireme_tensorrtllm::kernels::Kernels;
-use trireme_tensorrtllm::{CudaExecutor, Options, Source};
+use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options, Source};
 
 use crate::Outcome;
 use crate::driver::Driver;
@@ -22,7 +22,7 @@ fn models() -> [(&'static str, DecoderConfig, usize); 2] {
     [("Llama-3.1-8B", llama_8b(), 420_000), ("Llama-3.2-1B", llama_1b(), 420_000)]
 }
 
-fn load(
+pub(crate) fn load(
     config: &DecoderConfig,
     tokens: usize,
     options: Options,
@@ -137,7 +137,9 @@ fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
 }
 
 pub(crate) fn decode() -> Outcome {
-    println!("| model | streams | context | ms a step | tokens/s | GB/s |\n|---|---|---|---|---|---|");
+    println!(
+        "| model | streams | context | ms a step | tokens/s | GB/s | ms of the GPU | us not hidden |\n|---|---|---|---|---|---|---|---|"
+    );
     for (name, config, tokens) in models() {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
         let mut random = Random(4);
@@ -153,8 +155,14 @@ pub(crate) fn decode() -> Outcome {
             let context = CONTEXT + steps / 2;
             let moved = weights + f64::from(streams) * context as f64 * kv;
             let rate = f64::from(streams) * 1e3 / ms;
-            println!("| {name} | {streams} | {context} | {ms:.3} | {rate:.0} | {:.0} |", moved / ms / 1e6);
             slots.iter().for_each(|s| driver.free(*s));
+            driver.forget();
+            let gpu = driver.executor.profile_size(streams as usize, context)?.milliseconds;
+            println!(
+                "| {name} | {streams} | {context} | {ms:.3} | {rate:.0} | {:.0} | {gpu:.3} | {:.0} |",
+                moved / ms / 1e6,
+                (ms - gpu) * 1e3
+            );
         }
         let (mut best, mut all) = (f64::MAX, Vec::new());
         for _ in 0..5 {
@@ -196,18 +204,18 @@ pub(crate) fn prefill() -> Outcome {
     Ok(())
 }
 
-/// Graphs against none, early launches against none.
+/// Graphs against none.
 pub(crate) fn modes() -> Outcome {
-    println!("| model | streams | graphs | early launches | ms a step |\n|---|---|---|---|---|");
+    println!("| model | streams | graphs | ms a step |\n|---|---|---|---|");
     for (name, config, _) in models() {
-        for (graphs, early_launch) in [(true, true), (true, false), (false, true), (false, false)] {
-            let options = Options { graphs, early_launch, tune: false, ..Options::default() };
+        for graphs in [true, false] {
+            let options = Options { graphs, tune: false, ..Options::default() };
             let mut driver = Driver::new(load(&config, 20_000, options)?);
             for streams in [1u32, 8] {
                 read(&mut driver, 0..streams, CONTEXT, &mut Random(6));
                 let slots: Vec<u32> = (0..streams).collect();
                 let ms = decode_steps(&mut driver, &slots, 100);
-                println!("| {name} | {streams} | {graphs} | {early_launch} | {ms:.3} |");
+                println!("| {name} | {streams} | {graphs} | {ms:.3} |");
                 slots.iter().for_each(|s| driver.free(*s));
             }
         }
@@ -215,7 +223,36 @@ pub(crate) fn modes() -> Outcome {
     Ok(())
 }
 
-/// Where a decode step's time goes.
+/// Early launches in all their forms.
+pub(crate) fn early() -> Outcome {
+    let forms = [
+        ("none", EarlyLaunch::OFF),
+        ("rows", EarlyLaunch { rows: true, ..EarlyLaunch::OFF }),
+        ("products", EarlyLaunch { products: true, ..EarlyLaunch::OFF }),
+        ("all at once", EarlyLaunch { late: false, ..EarlyLaunch::ALL }),
+        ("all", EarlyLaunch::ALL),
+    ];
+    println!("| model | early | ms, 1 stream | ms, 8 | ms, 16 |\n|---|---|---|---|---|");
+    for (name, config, _) in models() {
+        let mut driver = Driver::new(load(&config, 40_000, Options { tune: false, ..Options::default() })?);
+        for round in 0..2 {
+            for (form, early) in forms {
+                driver.executor.set_early(early);
+                let mut cells = Vec::new();
+                for streams in [1u32, 8, 16] {
+                    read(&mut driver, 0..streams, CONTEXT, &mut Random(6));
+                    let slots: Vec<u32> = (0..streams).collect();
+                    cells.push(format!("{:.3}", decode_steps(&mut driver, &slots, 64)));
+                    slots.iter().for_each(|s| driver.free(*s));
+                }
+                println!("| {name}, {round} | {form} | {} |", cells.join(" | "));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a step's time goes.
 pub(crate) fn profile() -> Outcome {
     for (name, config, tokens) in models() {
         let mut executor = load(&config, tokens, Options::default())?;
@@ -234,6 +271,19 @@ pub(crate) fn profile() -> Outcome {
                     row.bytes as f64 / 1e6,
                     row.bytes as f64 / row.microseconds / 1e3,
                     row.fused
+                );
+            }
+        }
+        for (prompts, length) in [(1, 1024), (2, 4096), (1, 8192)] {
+            println!("{name}, {prompts} prompts of {length}");
+            for row in executor.profile_prefill(prompts, length)? {
+                println!(
+                    "  {:<10} {:>4} launches {:>9.1} us {:>8.2} us each {:>6.0} TFLOP/s",
+                    row.name,
+                    row.launches,
+                    row.microseconds,
+                    row.microseconds / row.launches as f64,
+                    row.operations as f64 / row.microseconds / 1e6,
                 );
             }
         }

@@ -8,6 +8,8 @@ use trireme_llm::executor::{
 };
 use trireme_tensorrtllm::CudaExecutor;
 
+use crate::random::Random;
+
 pub(crate) struct Driver {
     pub(crate) executor: CudaExecutor,
     sequences: Vec<Sequence>,
@@ -20,6 +22,8 @@ pub(crate) struct Driver {
 #[derive(Default)]
 struct Sequence {
     blocks: Vec<u32>,
+    /// Of those, the first ones that belong to another sequence.
+    shared: usize,
     length: usize,
     samples: u32,
 }
@@ -27,14 +31,12 @@ struct Sequence {
 impl Driver {
     pub(crate) fn new(executor: CudaExecutor) -> Self {
         let slots = executor.info().max_slots;
-        // From the back and scattered, so that tables are no ascending lists.
-        let n = executor.info().kv.num_blocks as u32;
-        let free = (0..n)
-            .map(|i| (i * 7) % n)
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .rev()
-            .collect();
+        // Scattered, so that tables are no ascending lists.
+        let mut free: Vec<u32> = (0..executor.info().kv.num_blocks as u32).collect();
+        let mut random = Random(1);
+        for i in (1..free.len()).rev() {
+            free.swap(i, random.below(i + 1));
+        }
         let sequences = (0..slots).map(|_| Sequence::default()).collect();
         Self { executor, sequences, free, in_flight: Vec::new(), pending: StepDiff::default() }
     }
@@ -50,7 +52,7 @@ impl Driver {
 
     pub(crate) fn free(&mut self, slot: u32) {
         let sequence = std::mem::take(&mut self.sequences[slot as usize]);
-        self.free.extend(sequence.blocks);
+        self.free.extend(&sequence.blocks[sequence.shared..]);
         self.pending.freed.push(Slot(slot));
     }
 
@@ -60,13 +62,22 @@ impl Driver {
         let first = sequence.blocks.len();
         let wanted = length.div_ceil(block_tokens);
         if wanted > first {
-            let at = self.free.len() - (wanted - first);
+            let at = self.free.len().checked_sub(wanted - first).expect("blocks for what the check asks");
             let new = self.free.split_off(at);
             sequence.blocks.extend(&new);
             let blocks = new.into_iter().map(BlockId).collect();
             self.pending.blocks.push(BlockTableChange { slot: Slot(slot), first: first as u32, blocks });
         }
         sequence.length = length;
+    }
+
+    /// Slot `to` begins with the first `blocks` blocks of slot `from`.
+    pub(crate) fn share(&mut self, from: u32, to: u32, blocks: usize) {
+        let list = self.sequences[from as usize].blocks[..blocks].to_vec();
+        let length = blocks * self.executor.info().kv.block_tokens;
+        let ids = list.iter().map(|b| BlockId(*b)).collect();
+        self.pending.blocks.push(BlockTableChange { slot: Slot(to), first: 0, blocks: ids });
+        self.sequences[to as usize] = Sequence { blocks: list, shared: blocks, length, samples: 0 };
     }
 
     /// Tokens of a prompt behind what was read; `last` samples.
@@ -113,6 +124,21 @@ impl Driver {
 
     pub(crate) fn drain(&mut self) -> Vec<StepOutput> {
         (0..self.in_flight.len()).map(|_| self.wait()).collect()
+    }
+
+    /// The step that was put together, without running it.
+    pub(crate) fn take(&mut self) -> StepDiff {
+        std::mem::take(&mut self.pending)
+    }
+
+    pub(crate) fn blocks(&self, slot: u32) -> &[u32] {
+        &self.sequences[slot as usize].blocks
+    }
+
+    /// Runs what was freed without any rows.
+    pub(crate) fn forget(&mut self) {
+        self.submit();
+        self.drain();
     }
 
     /// Runs the step alone.

@@ -2,7 +2,7 @@
 
 use half::bf16;
 use trireme_tensorrtllm::device::{Buffer, Device, Function, Grid, Stream, args};
-use trireme_tensorrtllm::kernels::Kernels;
+use trireme_tensorrtllm::kernels::{FewRows, Kernels};
 
 use crate::Outcome;
 use crate::random::{Random, bytes, distance, from_bytes};
@@ -48,9 +48,10 @@ pub(crate) fn run() -> Outcome {
     let kernels = Kernels::load(&device, 128)?;
     println!("GPU: {}, compute capability {:?}", device.name, device.capability);
     let mut b = Bench { device, stream, kernels, random: Random(1) };
+    let few = b.kernels.few;
     for (n, k) in [(16, 32), (48, 64), (1003, 576), (4096, 4096), (512, 14_336), (6144, 2048)] {
         for rows in [1, 2, 7, 8, 9, 15, 16] {
-            skinny(&mut b, n, k, rows)?;
+            skinny(&mut b, &few, (n, k), rows)?;
         }
     }
     for (rows, size) in [(1, 64), (5, 576), (33, 4096), (3, 16_384)] {
@@ -69,7 +70,7 @@ fn f32s(bytes: &[u8]) -> Vec<f32> {
 }
 
 /// Products of few rows with everything that is fused around them; and a row's result in any company.
-fn skinny(b: &mut Bench, n: usize, k: usize, rows: usize) -> Outcome {
+fn skinny(b: &mut Bench, few: &FewRows, (n, k): (usize, usize), rows: usize) -> Outcome {
     let (w, weight) = b.bf16(n * k, 1.0 / (k as f32).sqrt());
     let (x, input) = b.bf16(rows * k, 1.0);
     let (g, gain) = b.bf16(k, 1.0);
@@ -87,55 +88,46 @@ fn skinny(b: &mut Bench, n: usize, k: usize, rows: usize) -> Outcome {
         }
         out
     };
-    let wide = rows > 8;
-    let pick = |a: Function, c: Function| if wide { c } else { a };
+    let wide = usize::from(rows > 8);
     let run = |function: Function, out: &Buffer, norm: u64, n: usize, outputs: usize, rows: usize| {
         let (weight, x, out) = (weight.at(0), input.at(0), out.at(0));
-        let (n, k, r) = (n as i32, k as i32, rows as i32);
-        let blocks = (n as usize).div_ceil(outputs);
+        let (n, k, r, late) = (n as i32, k as i32, rows as i32, 0i32);
+        let tiles = (n as usize).div_ceil(outputs);
         // SAFETY: the arguments are those of the kernel, the buffers have its sizes.
         unsafe {
             function.launch(
                 &b.stream,
-                grid((blocks, 1, 1), 256),
-                args![weight, x, norm, eps, out, n, k, r, n],
+                grid((tiles, 1, 1), 256),
+                args![weight, x, norm, eps, out, n, k, r, n, late],
             )
         }
     };
     let name = |what: &str| format!("{what} {n} x {k}, {rows} rows");
-    let kernels = &b.kernels;
 
     let out = b.poisoned(rows * n * 2);
-    run(pick(kernels.skinny8_norm, kernels.skinny16_norm), &out, gain.at(0), n, 16, rows)?;
+    run(few.norm[wide], &out, gain.at(0), n, 16, rows)?;
     let whole = b.read(&out);
     within(&name("norm"), &from_bytes(&whole), &dots(true, n), 8e-3)?;
     // The first row alone gives the same bits.
     let alone = b.poisoned(n * 2);
-    run(kernels.skinny8_norm, &alone, gain.at(0), n, 16, 1)?;
+    run(few.norm[0], &alone, gain.at(0), n, 16, 1)?;
     if b.read(&alone) != whole[..n * 2] {
         return Err(format!("{}: a row's bits depend on its company", name("norm")).into());
     }
 
     let out = b.poisoned(rows * n * 4);
-    run(pick(kernels.skinny8_norm_f32, kernels.skinny16_norm_f32), &out, gain.at(0), n, 16, rows)?;
+    run(few.norm_f32[wide], &out, gain.at(0), n, 16, rows)?;
     within(&name("norm f32"), &f32s(&b.read(&out)), &dots(true, n), 6e-3)?;
 
     let out = b.upload(&bytes(&old_bytes));
-    run(pick(kernels.skinny8_add, kernels.skinny16_add), &out, 0, n, 16, rows)?;
+    run(few.add[wide], &out, 0, n, 16, rows)?;
     let sums: Vec<f64> = dots(false, n).iter().zip(&old).map(|(d, o)| d + o).collect();
     within(&name("add"), &from_bytes(&b.read(&out)), &sums, 4e-3)?;
 
     if n.is_multiple_of(2) && (n / 2).is_multiple_of(8) {
         let half = n / 2;
         let out = b.poisoned(rows * half * 2);
-        run(
-            pick(kernels.skinny8_norm_silu_mul, kernels.skinny16_norm_silu_mul),
-            &out,
-            gain.at(0),
-            half,
-            8,
-            rows,
-        )?;
+        run(few.norm_silu_mul[wide], &out, gain.at(0), half, 8, rows)?;
         let all = dots(true, n);
         let mut wanted = Vec::new();
         for row in all.chunks_exact(n) {

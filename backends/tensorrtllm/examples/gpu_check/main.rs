@@ -1,7 +1,7 @@
-//! Checks and measures the engine on a GPU: `gpu_check [kernels] [sampling] [model] [faults] [bench] [profile] …`.
+//! Checks and measures the engine on a GPU: `gpu_check [kernels] [sampling] [parity] [bench] [profile] …`.
 //!
-//! It is built where there is no GPU and carried to one: it compiles nothing and reads no file. Everything is drawn from
-//! seeds; references are computed here in double precision.
+//! It is built where there is no GPU and carried to one: it compiles nothing. Kernels and sampling are held against
+//! double precision computed here; whole models against PyTorch, by `parity.py` beside this file.
 // A program that prints and measures.
 #![allow(
     clippy::print_stdout,
@@ -12,14 +12,15 @@
     reason = "a check stops at the first surprise, with a message on the terminal"
 )]
 
+mod attention;
 mod bench;
 mod driver;
 mod kernels;
-mod model;
+mod parity;
 mod random;
-mod reference;
 mod sampling;
 mod shapes;
+mod traffic;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -27,7 +28,7 @@ use std::time::Instant;
 fn main() -> ExitCode {
     let mut wanted: Vec<String> = std::env::args().skip(1).collect();
     if wanted.is_empty() {
-        wanted = ["kernels", "sampling", "model", "faults"].map(String::from).to_vec();
+        wanted = ["kernels", "sampling", "attention"].map(String::from).to_vec();
     }
     let mut failed = 0;
     for name in &wanted {
@@ -35,13 +36,16 @@ fn main() -> ExitCode {
         let outcome = match name.as_str() {
             "kernels" => kernels::run(),
             "sampling" => sampling::run(),
-            "model" => model::run(),
-            "faults" => model::faults(),
+            "attention" => attention::check(),
+            "attention-bench" => attention::bench(),
+            "parity" => parity::run(),
             "ceilings" => bench::ceilings(),
             "prefill" => bench::prefill(),
             "bench" => bench::decode(),
+            "early" => bench::early(),
             "graphs" => bench::modes(),
             "profile" => bench::profile(),
+            "traffic" => traffic::run(),
             "ready" => bench::ready(),
             other => Err(format!("there is no check '{other}'").into()),
         };

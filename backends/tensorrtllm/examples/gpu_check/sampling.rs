@@ -10,7 +10,6 @@ use trireme_tensorrtllm::{CudaExecutor, Options, Source};
 
 use crate::Outcome;
 use crate::random::Random;
-use crate::reference::log_softmax;
 use crate::shapes::small;
 
 const ROWS: usize = 24;
@@ -258,4 +257,10 @@ fn check_logprobs(
         }
     }
     Ok(())
+}
+
+fn log_softmax(logits: &[f64]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum = logits.iter().map(|l| (l - max).exp()).sum::<f64>().ln() + max;
+    logits.iter().map(|l| l - sum).collect()
 }

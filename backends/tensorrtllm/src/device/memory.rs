@@ -74,6 +74,15 @@ impl Buffer {
         stream.synchronize()
     }
 
+    /// Copies all of another buffer of this size, behind the work of `stream`.
+    pub fn copy_from(&self, from: &Self, stream: &Stream) -> Result<()> {
+        assert_eq!(self.bytes, from.bytes);
+        // SAFETY: both have this size; freeing either waits for the copy.
+        check("cuMemcpyDtoDAsync", unsafe {
+            sys::cuMemcpyDtoDAsync_v2(self.at, from.at, self.bytes, stream.raw())
+        })
+    }
+
     /// Copies from the host and waits for it.
     pub fn write(&self, offset: usize, from: &[u8], stream: &Stream) -> Result<()> {
         // SAFETY: the copy is waited for.

@@ -7,6 +7,7 @@ mod graph;
 mod launch;
 mod memory;
 mod stream;
+mod tensor_map;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use graph::{Capture, Graph};
 pub use launch::{Function, Grid, KernelArgs};
 pub use memory::{Buffer, Pinned};
 pub use stream::{Event, Stream};
+pub use tensor_map::TensorMap;
 
 use crate::error::{CudaError, Result};
 
@@ -38,20 +40,32 @@ pub(crate) fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
     })
 }
 
+/// GPUs of this machine.
+///
+/// # Errors
+/// [`CudaError::NoDriver`] where CUDA is not installed, and the driver's own where it cannot start.
+pub fn count() -> Result<usize> {
+    // SAFETY: only looks for the library.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(CudaError::NoDriver);
+    }
+    let count = CudaContext::device_count()
+        .map_err(|e| CudaError::Driver { call: "cuDeviceGetCount", error: e.to_string() })?;
+    match usize::try_from(count) {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err(CudaError::NoGpu),
+    }
+}
+
 impl Device {
     /// Opens GPU `ordinal`.
     ///
     /// # Errors
     /// [`CudaError::NoDriver`] and [`CudaError::NoDevice`] where there is none.
     pub fn open(ordinal: usize) -> Result<Self> {
-        // SAFETY: only looks for the library.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(CudaError::NoDriver);
-        }
         let driver =
             |call| move |e: cudarc::driver::DriverError| CudaError::Driver { call, error: e.to_string() };
-        let count = CudaContext::device_count().map_err(driver("cuDeviceGetCount"))?;
-        let count = usize::try_from(count).unwrap_or(0);
+        let count = count()?;
         if ordinal >= count {
             return Err(CudaError::NoDevice { ordinal, count });
         }

@@ -4,7 +4,7 @@ use trireme_llm::checkpoint::DecoderConfig;
 
 use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, Widths, logits_stride};
 use super::options::Options;
-use crate::device::{Buffer, Device};
+use crate::device::{Buffer, Device, TensorMap};
 use crate::error::Result;
 
 /// Blocks of `scan_logits` for a row: 128k tokens are 8k for each.
@@ -27,6 +27,9 @@ pub(super) struct Buffers {
     pub(super) arrived: Buffer,
     kv: Buffer,
     kv_layer: usize,
+    kv_row: usize,
+    /// The KV memory as rows of `head_dim`, on GPUs that have a copy engine.
+    pub(super) kv_map: Option<TensorMap>,
 }
 
 impl Buffers {
@@ -41,6 +44,10 @@ impl Buffers {
         let row = |width: usize| Buffer::zeroed(device, rows * width * 2);
         let samples = options.max_slots;
         let kv_layer = (plan.num_blocks + 1) * c.num_kv_heads * BLOCK_TOKENS * c.head_dim * 2;
+        let kv = Buffer::zeroed(device, 2 * c.num_layers * kv_layer)?;
+        let kv_row = c.head_dim * 2;
+        let map = || TensorMap::of_rows(kv.at(0), c.head_dim, kv.bytes() / kv_row, BLOCK_TOKENS);
+        let kv_map = (device.capability == (9, 0) && c.head_dim.is_multiple_of(64)).then(map).transpose()?;
         Ok(Self {
             hidden: row(w.hidden)?,
             normed: row(w.hidden)?,
@@ -53,14 +60,26 @@ impl Buffers {
             partials: Buffer::zeroed(device, samples * SCAN_CHUNKS * 16)?,
             parts: Buffer::new(device, parts_bytes)?,
             arrived: Buffer::zeroed(device, options.max_step_tokens * c.num_heads * 4)?,
-            kv: Buffer::zeroed(device, 2 * c.num_layers * kv_layer)?,
+            kv,
             kv_layer,
+            kv_row,
+            kv_map,
         })
+    }
+
+    pub(super) fn kv(&self) -> &Buffer {
+        &self.kv
     }
 
     /// Keys of a layer: `[block][kv head][position in block][head_dim]`.
     pub(super) fn keys(&self, layer: usize) -> u64 {
         self.kv.at(2 * layer * self.kv_layer)
+    }
+
+    /// Rows of the KV memory where a layer's keys and its values begin, and all there are.
+    pub(super) fn kv_rows(&self, layer: usize) -> [u32; 3] {
+        let first = 2 * layer * self.kv_layer;
+        [first, first + self.kv_layer, self.kv.bytes()].map(|at| (at / self.kv_row) as u32)
     }
 
     pub(super) fn values(&self, layer: usize) -> u64 {

@@ -2,11 +2,12 @@
 
 use super::buffers::{Buffers, SCAN_CHUNKS};
 use super::memory_plan::{BLOCK_TOKENS, logits_stride};
+use super::options::EarlyLaunch;
 use super::profile::Part;
-use crate::device::{Function, Grid, Stream, args};
+use crate::device::{Grid, Stream, args};
 use crate::error::Result;
 use crate::gemm::{Gemm, Kind, Product};
-use crate::kernels::{Kernels, prefill_shared_bytes};
+use crate::kernels::{Kernels, prefill_shared_bytes, prefill_sm90_shared_bytes};
 use crate::model::Weights;
 use crate::state::{DeviceState, DeviceStateArgs};
 
@@ -22,7 +23,8 @@ pub(super) struct Net {
     pub(super) state: DeviceState,
     pub(super) multiprocessors: usize,
     pub(super) skinny_rows: usize,
-    pub(super) early: bool,
+    pub(super) deterministic: bool,
+    pub(super) early: EarlyLaunch,
 }
 
 /// The rows of a step, as addresses of arrays on the GPU. Decode rows come first.
@@ -93,6 +95,22 @@ struct PrefillArgs {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+struct PrefillArgs90 {
+    qkv: u64,
+    out: u64,
+    tiles: u64,
+    tables: u64,
+    /// Of keys, of values, of all the memory.
+    rows: [u32; 3],
+    table_width: i32,
+    q_heads: i32,
+    kv_heads: i32,
+    window: i32,
+    scale: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 struct SampleArgs {
     state: DeviceStateArgs,
     logits: u64,
@@ -121,13 +139,22 @@ struct Linear {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Out {
     Store,
+    StoreF32,
     Add,
     SiluMul,
 }
 
 /// How many parts a sequence's attention is split into at most, for so many rows: about eight blocks a
-/// multiprocessor.
-pub(super) fn attention_parts(rows: usize, groups: usize, multiprocessors: usize) -> usize {
+/// multiprocessor. Where results must not depend on the number of rows, always the same.
+pub(super) fn attention_parts(
+    rows: usize,
+    groups: usize,
+    multiprocessors: usize,
+    deterministic: bool,
+) -> usize {
+    if deterministic {
+        return 8;
+    }
     (8 * multiprocessors).div_ceil((rows * groups).max(1)).clamp(1, 32)
 }
 
@@ -138,7 +165,7 @@ pub(super) fn attention_groups(heads: usize, kv_heads: usize) -> usize {
 
 impl Net {
     fn grid(&self, blocks: (usize, usize, usize), threads: usize) -> Grid {
-        Grid { blocks, threads, shared: 0, early: self.early }
+        Grid { blocks, threads, shared: 0, early: self.early.rows }
     }
 
     /// Token vectors into the hidden stream.
@@ -194,19 +221,8 @@ impl Net {
 
     /// A product with its norm in front and its epilogue behind: one launch for few rows, else three at most.
     fn linear(&mut self, stream: &Stream, l: Linear, rows: usize, x: u64, out: u64) -> Result<()> {
-        if rows <= self.skinny_rows.min(SKINNY_MAX) {
-            let k = &self.kernels;
-            let wide = rows > 8;
-            let function = match (l.out, wide) {
-                (Out::Store, false) => &k.skinny8_norm,
-                (Out::Store, true) => &k.skinny16_norm,
-                (Out::SiluMul, false) => &k.skinny8_norm_silu_mul,
-                (Out::SiluMul, true) => &k.skinny16_norm_silu_mul,
-                (Out::Add, false) => &k.skinny8_add,
-                (Out::Add, true) => &k.skinny16_add,
-            };
-            let outputs = if l.out == Out::SiluMul { 8 } else { 16 };
-            return self.skinny(stream, function, l, outputs, rows, (x, out), l.n);
+        if self.deterministic || rows <= self.skinny_rows.min(SKINNY_MAX) {
+            return self.by_few(stream, l, rows, (x, out), l.n);
         }
         let mut from = x;
         if l.norm != 0 {
@@ -227,6 +243,8 @@ impl Net {
             // SAFETY: the matrices have the sizes of the model, and rows for a whole step.
             Out::Store => unsafe { self.gemm.run(stream, &product(Kind::Store, l.n, out, l.n)) },
             // SAFETY: as above.
+            Out::StoreF32 => unsafe { self.gemm.run(stream, &product(Kind::StoreF32, l.n, out, l.n)) },
+            // SAFETY: as above.
             Out::Add => unsafe { self.gemm.run(stream, &product(Kind::Add, l.n, out, l.n)) },
             Out::SiluMul => {
                 let both = self.buffers.gate_up.at(0);
@@ -240,22 +258,49 @@ impl Net {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "a launch has its sizes")]
-    fn skinny(
+    /// A product of any number of rows, 16 at a time: each row is computed as it would be alone.
+    fn by_few(
         &self,
         stream: &Stream,
-        function: &Function,
         l: Linear,
-        outputs: usize,
         rows: usize,
         (x, out): (u64, u64),
         stride: usize,
     ) -> Result<()> {
+        let bytes = if l.out == Out::StoreF32 { 4 } else { 2 };
+        (0..rows).step_by(SKINNY_MAX).try_for_each(|first| {
+            let (x, out) = (x + (first * l.k * 2) as u64, out + (first * stride * bytes) as u64);
+            self.few_rows(stream, l, SKINNY_MAX.min(rows - first), (x, out), stride)
+        })
+    }
+
+    /// One launch for a product of at most 16 rows.
+    fn few_rows(
+        &self,
+        stream: &Stream,
+        l: Linear,
+        rows: usize,
+        (x, out): (u64, u64),
+        stride: usize,
+    ) -> Result<()> {
+        let few = &self.kernels.few;
+        let pair = match l.out {
+            Out::Store => few.norm,
+            Out::StoreF32 => few.norm_f32,
+            Out::SiluMul => few.norm_silu_mul,
+            Out::Add => few.add,
+        };
+        let function = pair[usize::from(rows > 8)];
+        let outputs = if l.out == Out::SiluMul { 8 } else { 16 };
+        let tiles = l.n.div_ceil(outputs);
         let eps = self.weights.config.rms_norm_eps;
         let (n, k, rows, stride) = (l.n as i32, l.k as i32, rows as i32, stride as i32);
-        let grid = self.grid((l.n.div_ceil(outputs), 1, 1), 256);
+        let late = i32::from(self.early.late);
+        let grid = Grid { early: self.early.products, ..self.grid((tiles, 1, 1), 256) };
         // SAFETY: the arguments are those of the `skinny` kernels; matrices have the sizes of the model.
-        unsafe { function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride]) }
+        unsafe {
+            function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, late])
+        }
     }
 
     /// Norm of all rows, or of those at `rows`.
@@ -314,7 +359,7 @@ impl Net {
         let (q_heads, kv_heads) = (c.num_heads as i32, c.num_kv_heads as i32);
         if rows.decode > 0 {
             let groups = attention_groups(c.num_heads, c.num_kv_heads);
-            let parts = attention_parts(rows.decode, groups, self.multiprocessors);
+            let parts = attention_parts(rows.decode, groups, self.multiprocessors, self.deterministic);
             let arguments = DecodeArgs {
                 qkv: b.qkv.at(0),
                 keys: b.keys(layer),
@@ -336,7 +381,26 @@ impl Net {
             // SAFETY: the arguments are those of `attention_decode`.
             unsafe { self.kernels.attention_decode.launch(stream, grid, args![arguments])? };
         }
-        if rows.num_tiles > 0 {
+        if rows.num_tiles > 0
+            && let (Some(kernel), Some(map)) = (&self.kernels.attention_prefill_sm90, b.kv_map)
+        {
+            let arguments = PrefillArgs90 {
+                qkv: b.qkv.at(0),
+                out: b.attended.at(0),
+                tiles: rows.tiles,
+                tables: s.tables,
+                rows: b.kv_rows(layer),
+                table_width: s.table_width,
+                q_heads,
+                kv_heads,
+                window,
+                scale,
+            };
+            let shared = prefill_sm90_shared_bytes(c.head_dim);
+            let grid = Grid { shared, ..self.grid((c.num_heads, rows.num_tiles, 1), 384) };
+            // SAFETY: the arguments are those of `attention_prefill_sm90`; tiles name rows of this step.
+            unsafe { kernel.launch(stream, grid, args![map, arguments])? };
+        } else if rows.num_tiles > 0 {
             let arguments = PrefillArgs {
                 qkv: b.qkv.at(0),
                 keys: b.keys(layer),
@@ -367,7 +431,7 @@ impl Net {
         let (from, gathered, logits) =
             (self.buffers.hidden.at(0), self.buffers.gathered.at(0), self.buffers.logits.at(0));
         let (weight, norm) = (self.weights.head, self.weights.norm);
-        if count <= self.skinny_rows.min(SKINNY_MAX) {
+        if self.deterministic || count <= self.skinny_rows.min(SKINNY_MAX) {
             let mut x = from;
             if rows != 0 {
                 let size = hidden as i32;
@@ -381,10 +445,8 @@ impl Net {
                 }
                 x = gathered;
             }
-            let function =
-                if count > 8 { &self.kernels.skinny16_norm_f32 } else { &self.kernels.skinny8_norm_f32 };
-            let l = Linear { weight, norm, n: vocab, k: hidden, out: Out::Store };
-            return self.skinny(stream, function, l, 16, count, (x, logits), stride);
+            let l = Linear { weight, norm, n: vocab, k: hidden, out: Out::StoreF32 };
+            return self.by_few(stream, l, count, (x, logits), stride);
         }
         self.norm(stream, norm, from, rows, gathered, count)?;
         let product = Product {

@@ -26,12 +26,20 @@ pub(super) fn buckets(max: usize) -> Vec<usize> {
 /// The graphs made so far.
 pub(super) struct Graphs {
     sizes: Vec<usize>,
+    most: usize,
     made: HashMap<usize, Graph>,
 }
 
 impl Graphs {
-    pub(super) fn new(max: usize) -> Self {
-        Self { sizes: buckets(max), made: HashMap::new() }
+    /// For steps of up to `max` rows, padded to `sizes` or, without any, to the usual ladder; `most` graphs are kept.
+    pub(super) fn new(max: usize, sizes: &[usize], most: Option<usize>) -> Self {
+        let given = !sizes.is_empty();
+        let mut sizes: Vec<usize> = sizes.iter().copied().filter(|s| *s < max).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes.push(max);
+        let sizes = if given { sizes } else { buckets(max) };
+        Self { sizes, most: most.unwrap_or(usize::MAX), made: HashMap::new() }
     }
 
     /// The smallest size that holds `rows`.
@@ -44,7 +52,7 @@ impl Graphs {
         &self.sizes
     }
 
-    /// The graph of a bucket, recorded now if there is none yet.
+    /// The graph of a bucket, recorded now if there is none yet; `None` if no more are kept.
     pub(super) fn get(
         &mut self,
         device: &Device,
@@ -52,15 +60,18 @@ impl Graphs {
         net: &mut Net,
         rows: &Rows,
         samples: &Samples,
-    ) -> Result<&Graph> {
-        Ok(match self.made.entry(rows.count) {
+    ) -> Result<Option<&Graph>> {
+        if self.made.len() >= self.most && !self.made.contains_key(&rows.count) {
+            return Ok(None);
+        }
+        Ok(Some(match self.made.entry(rows.count) {
             Entry::Occupied(made) => made.into_mut(),
             Entry::Vacant(place) => {
                 let capture = Capture::begin(stream)?;
                 decode_step(stream, net, rows, samples)?;
                 place.insert(capture.finish(device)?)
             }
-        })
+        }))
     }
 }
 
@@ -84,10 +95,17 @@ mod tests {
         assert_eq!(all[15..20], [16, 24, 32, 40, 48]);
         assert_eq!(all.last(), Some(&256));
         assert!(all.windows(2).all(|w| w[0] < w[1]));
-        let graphs = Graphs::new(256);
+        let graphs = Graphs::new(256, &[], None);
         for rows in 1..=256 {
             assert!(graphs.bucket(rows) >= rows);
         }
         assert_eq!((graphs.bucket(17), graphs.bucket(129)), (24, 144));
+    }
+
+    #[test]
+    fn a_profile_gives_its_own_sizes() {
+        assert_eq!(Graphs::new(64, &[8, 32, 64, 128], None).sizes(), [8, 32, 64]);
+        // A static profile has one.
+        assert_eq!(Graphs::new(16, &[16], None).sizes().len(), 1);
     }
 }

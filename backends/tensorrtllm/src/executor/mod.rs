@@ -21,8 +21,8 @@ mod testing;
 use trireme_llm::executor::{Executor, ExecutorError, ExecutorInfo, StepDiff, StepId, StepOutput};
 
 pub use memory_plan::MemoryPlan;
-pub use options::Options;
-pub use profile::ProfileRow;
+pub use options::{EarlyLaunch, Options};
+pub use profile::{PrefillRow, ProfileRow, SizeRow};
 pub use run::CudaExecutor;
 
 use crate::error::CudaError;

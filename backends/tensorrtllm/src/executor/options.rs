@@ -17,12 +17,39 @@ pub struct Options {
     pub max_kv_tokens: Option<usize>,
     /// Whether decode steps run as CUDA graphs.
     pub graphs: bool,
-    /// Whether kernels may start before the one in front has ended.
-    pub early_launch: bool,
-    /// Most rows for which the kernels for few rows are taken instead of cuBLASLt, at most 16.
+    /// Graphs that are kept at most; steps of further sizes are launched kernel by kernel.
+    pub max_graphs: Option<usize>,
+    /// Sizes that are recorded at load beside the usual ones.
+    pub first_graphs: Vec<usize>,
+    /// The sizes that decode steps are padded to; empty for the usual ladder.
+    pub decode_sizes: Vec<usize>,
+    /// Which kernels may start before the one in front has ended.
+    pub early: EarlyLaunch,
+    /// Whether prefill attention uses Hopper's own instructions where it can.
+    pub sm90_prefill: bool,
+    /// Most rows for which the kernels for few rows are taken instead of cuBLASLt, at most 16. From 9 on cuBLASLt is faster.
     pub skinny_rows: usize,
+    /// Whether a row's result is the same to the last bit in any company.
+    pub deterministic: bool,
     /// Whether cuBLASLt's algorithms are chosen by the clock at load.
     pub tune: bool,
+}
+
+/// Kernels that start before the one in front of them has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlyLaunch {
+    /// Those that are no products of few rows.
+    pub rows: bool,
+    /// The products of few rows.
+    pub products: bool,
+    /// A product lets the next kernel start when it has read its weights, not at its own start.
+    pub late: bool,
+}
+
+impl EarlyLaunch {
+    pub const OFF: Self = Self { rows: false, products: false, late: false };
+    /// What was fastest on Hopper: docs/performance.md.
+    pub const ALL: Self = Self { rows: true, products: true, late: true };
 }
 
 impl Default for Options {
@@ -35,8 +62,13 @@ impl Default for Options {
             kv_fraction: 0.9,
             max_kv_tokens: None,
             graphs: true,
-            early_launch: true,
-            skinny_rows: 16,
+            max_graphs: None,
+            first_graphs: Vec::new(),
+            decode_sizes: Vec::new(),
+            early: EarlyLaunch::ALL,
+            sm90_prefill: true,
+            skinny_rows: 8,
+            deterministic: false,
             tune: true,
         }
     }

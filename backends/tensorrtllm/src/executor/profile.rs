@@ -1,9 +1,11 @@
 //! A step as launched: each kind of launch with its bytes and its time.
 
+use trireme_llm::executor::{PrefillChunk, Slot, StepDiff, StepId};
+
 use super::forward::{Net, Rows, Samples, attention_groups, attention_parts};
 use super::graphs::decode_step;
 use super::run::CudaExecutor;
-use crate::device::{Event, Stream};
+use crate::device::{Buffer, Capture, Event, Stream};
 use crate::error::Result;
 
 /// A kind of launch of a step, all layers together.
@@ -16,6 +18,26 @@ pub struct ProfileRow {
     /// Bytes that all launches must move at least.
     pub bytes: usize,
     pub microseconds: f64,
+}
+
+/// The same of a step that reads prompts.
+#[derive(Clone, Debug)]
+pub struct PrefillRow {
+    pub name: &'static str,
+    pub launches: usize,
+    pub operations: usize,
+    pub microseconds: f64,
+}
+
+/// A size that decode steps are padded to.
+#[derive(Clone, Copy, Debug)]
+pub struct SizeRow {
+    pub rows: usize,
+    /// Rows that are padding, as a share, over all steps that take this size.
+    pub padding: f64,
+    /// Memory that the graph took.
+    pub graph_bytes: usize,
+    pub milliseconds: f64,
 }
 
 /// The parts of a step in their order.
@@ -90,10 +112,98 @@ impl CudaExecutor {
         Ok(out)
     }
 
+    /// Times every kind of launch of a step that reads `prompts` prompts of `length` tokens, all layers together; the
+    /// bytes are those of the weights, `operations` all that the launches compute.
+    pub fn profile_prefill(&mut self, prompts: usize, length: usize) -> Result<Vec<PrefillRow>> {
+        self.occupy(prompts, length)?;
+        let chunk = |slot| PrefillChunk {
+            slot: Slot(slot as u32),
+            start: 0,
+            tokens: vec![1; length],
+            sample: None,
+            context_logits: false,
+        };
+        let step = StepDiff { prefill: (0..prompts).map(chunk).collect(), ..StepDiff::default() };
+        let (rows, _) = self.upload_mixed(&step, StepId(0))?;
+        let c = self.net().weights.config.clone();
+        let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
+        let total = prompts * length;
+        let product = |n: usize, k: usize| 2 * total * n * k * c.num_layers;
+        let mut out = Vec::new();
+        for (part, name, _) in PARTS {
+            let operations = match part {
+                Part::Qkv => product(q + 2 * kv, c.hidden_size),
+                Part::Rope => 0,
+                Part::Attention => 4 * q * prompts * (length * (length + 1) / 2) * c.num_layers,
+                Part::Output => product(c.hidden_size, q),
+                Part::GateUp => product(2 * c.intermediate_size, c.hidden_size),
+                Part::Down => product(c.hidden_size, c.intermediate_size),
+            };
+            let microseconds = self.time(|net, stream| {
+                (0..c.num_layers).try_for_each(|layer| net.part(stream, &rows, layer, part))
+            })?;
+            out.push(PrefillRow { name, launches: c.num_layers, operations, microseconds });
+        }
+        Ok(out)
+    }
+
+    /// Times a decode step of every size, each sequence at `context` positions, as the engine runs them. What the slots
+    /// held is lost.
+    pub fn profile_sizes(&mut self, context: usize) -> Result<Vec<SizeRow>> {
+        let mut out = Vec::new();
+        let mut before = 0;
+        for rows in self.decode_buckets().to_vec() {
+            let padding = (rows - before - 1) as f64 / 2.0 / rows as f64;
+            out.push(SizeRow { padding, ..self.profile_size(rows, context)? });
+            before = rows;
+        }
+        Ok(out)
+    }
+
+    /// The same of one size, starts back to back: what of a step is the GPU's.
+    pub fn profile_size(&mut self, rows: usize, context: usize) -> Result<SizeRow> {
+        let (list, samples) = self.profile_rows(rows, context)?;
+        let still = Samples { advance: 0, ..samples };
+        let (free, _) = self.device().memory()?;
+        let device = self.device().clone();
+        let graphs = self.uses_graphs();
+        let (net, stream) = self.net_and_stream();
+        // A first time outside of a recording: it may load code.
+        decode_step(stream, net, &list, &still)?;
+        stream.synchronize()?;
+        let graph = match graphs {
+            true => {
+                let capture = Capture::begin(stream)?;
+                decode_step(stream, net, &list, &still)?;
+                Some(capture.finish(&device)?)
+            }
+            false => None,
+        };
+        let graph_bytes = free.saturating_sub(device.memory()?.0);
+        let microseconds = self.time(|net, stream| match &graph {
+            // SAFETY: all that the graph names belongs to this executor.
+            Some(graph) => unsafe { graph.launch(stream) },
+            None => decode_step(stream, net, &list, &still),
+        })?;
+        Ok(SizeRow { rows, padding: 0.0, graph_bytes, milliseconds: microseconds / 1e3 })
+    }
+
+    /// Bytes that a copy on the GPU reads and writes in a second: what other rates are held against.
+    pub fn copy_rate(&mut self) -> Result<f64> {
+        const BYTES: usize = 512 << 20;
+        let device = self.device().clone();
+        let (from, to) = (Buffer::new(&device, BYTES)?, Buffer::new(&device, BYTES)?);
+        // SAFETY: the whole buffer.
+        self.time(|_, stream| unsafe { stream.fill(from.at(0), 1, BYTES) })?;
+        let microseconds = self.time(|_, stream| to.copy_from(&from, stream))?;
+        Ok(2.0 * BYTES as f64 / microseconds * 1e6)
+    }
+
     /// Parts that attention is split into for so many rows.
     pub fn attention_parts(&self, rows: usize) -> usize {
         let c = &self.net().weights.config;
-        attention_parts(rows, attention_groups(c.num_heads, c.num_kv_heads), self.net().multiprocessors)
+        let groups = attention_groups(c.num_heads, c.num_kv_heads);
+        attention_parts(rows, groups, self.net().multiprocessors, self.net().deterministic)
     }
 
     fn time(&mut self, mut run: impl FnMut(&mut Net, &Stream) -> Result<()>) -> Result<f64> {

@@ -8,10 +8,10 @@ use trireme_llm::executor::{
 use super::buffers::Buffers;
 use super::decode_set::DecodeSet;
 use super::forward::{Net, Rows, Samples, attention_groups, attention_parts};
-use super::graphs::{Graphs, buckets, decode_step};
+use super::graphs::{Graphs, decode_step};
 use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, logits_stride};
 use super::mixed::{self, MixedLayout};
-use super::options::Options;
+use super::options::{EarlyLaunch, Options};
 use super::results::{IN_FLIGHT, Pending, RING, Results};
 use crate::device::{Buffer, Device, Grid, Pinned, Stream, args};
 use crate::error::Result;
@@ -57,10 +57,14 @@ impl CudaExecutor {
         let stream = Stream::new(&device)?;
         let (c, slots) = (config, options.max_slots);
         let groups = attention_groups(c.num_heads, c.num_kv_heads);
-        let part_rows = |rows: usize| rows * groups * attention_parts(rows, groups, device.multiprocessors);
+        let parts = |rows| attention_parts(rows, groups, device.multiprocessors, options.deterministic);
+        let part_rows = |rows: usize| rows * groups * parts(rows);
         let most_parts = (1..=slots).map(part_rows).max().unwrap_or(1);
         let parts_bytes = most_parts * 8 * (c.head_dim + 2) * 4;
-        let kernels = Kernels::load(&device, c.head_dim)?;
+        let mut kernels = Kernels::load(&device, c.head_dim)?;
+        if !options.sm90_prefill {
+            kernels.attention_prefill_sm90 = None;
+        }
         let gemm = Gemm::new(&device)?;
         let (free, _) = device.memory()?;
         let plan = MemoryPlan::new(c, options, parts_bytes, free + Gemm::workspace_bytes(), c.head_dim)?;
@@ -95,13 +99,14 @@ impl CudaExecutor {
             state,
             multiprocessors: device.multiprocessors,
             skinny_rows: options.skinny_rows,
-            early: options.early_launch && device.overlaps_launches(),
+            deterministic: options.deterministic,
+            early: if device.overlaps_launches() { options.early } else { EarlyLaunch::OFF },
         };
         let mut executor = Self {
             slots: Slots::new(&info),
             set: DecodeSet::new(&device, slots, slots)?,
-            graphs: options.graphs.then(|| Graphs::new(slots)),
-            sizes: Graphs::new(slots),
+            graphs: options.graphs.then(|| Graphs::new(slots, &options.decode_sizes, options.max_graphs)),
+            sizes: Graphs::new(slots, &options.decode_sizes, None),
             results: Results::new(&device, slots)?,
             changes: Changes::default(),
             upload: Buffer::new(&device, UPLOAD)?,
@@ -115,7 +120,7 @@ impl CudaExecutor {
             stream,
             device,
         };
-        executor.prepare(options.tune)?;
+        executor.prepare(options)?;
         Ok(executor)
     }
 
@@ -134,13 +139,13 @@ impl CudaExecutor {
 
     /// Runs every kind of launch once, so that no code is loaded while a graph is recorded, chooses algorithms and
     /// records the first graphs.
-    fn prepare(&mut self, tune: bool) -> Result<()> {
+    fn prepare(&mut self, options: &Options) -> Result<()> {
         let slots = self.info.max_slots;
-        if tune {
+        if options.tune {
             for rows in TUNED_ROWS.into_iter().filter(|&r| r <= self.info.max_step_tokens) {
                 self.net.tune(&self.device, &self.stream, rows, 0)?;
             }
-            for rows in buckets(slots) {
+            for rows in self.sizes.sizes().to_vec() {
                 self.net.tune(&self.device, &self.stream, rows, rows)?;
             }
         }
@@ -152,7 +157,15 @@ impl CudaExecutor {
             decode_step(&self.stream, &mut self.net, &rows, &samples)?;
         }
         self.stream.synchronize()?;
-        for rows in FIRST_GRAPHS.into_iter().filter(|&r| r <= slots) {
+        // From the largest: what a larger one needs serves the smaller ones, too.
+        let mut first: Vec<usize> = FIRST_GRAPHS
+            .iter()
+            .chain(&options.first_graphs)
+            .map(|&r| self.sizes.bucket(r.min(slots)))
+            .collect();
+        first.sort_unstable_by_key(|r| std::cmp::Reverse(*r));
+        first.dedup();
+        for rows in first {
             self.graph(rows)?;
         }
         // The device counts from 1: 0 is "no mask" in a fresh slot.
@@ -284,12 +297,13 @@ impl CudaExecutor {
             self.put_decode_set(&step.decode, id)?;
         }
         let (rows, samples) = (self.set.rows(bucket), self.decode_samples(bucket));
-        match &mut self.graphs {
-            Some(graphs) => {
-                let graph = graphs.get(&self.device, &self.stream, &mut self.net, &rows, &samples)?;
-                // SAFETY: all that the graph names belongs to this executor.
-                unsafe { graph.launch(&self.stream)? };
-            }
+        let graph = match &mut self.graphs {
+            Some(graphs) => graphs.get(&self.device, &self.stream, &mut self.net, &rows, &samples)?,
+            None => None,
+        };
+        match graph {
+            // SAFETY: all that the graph names belongs to this executor.
+            Some(graph) => unsafe { graph.launch(&self.stream)? },
             None => decode_step(&self.stream, &mut self.net, &rows, &samples)?,
         }
         self.set.advance();
@@ -307,22 +321,8 @@ impl CudaExecutor {
     }
 
     fn run_mixed(&mut self, step: &StepDiff, id: StepId, context: &mut Vec<(Slot, Vec<f32>)>) -> Result<()> {
-        let staging = &mut self.staging[id.0 as usize % RING];
-        let at = UPLOAD + (self.info.max_slots * 16).next_multiple_of(256);
-        let l = mixed::encode(step, &mut staging.bytes_mut()[at..], &mut self.sampled);
-        // SAFETY: as for changes.
-        unsafe { self.mixed.write_async(0, &staging.bytes()[at..at + l.bytes], &self.stream)? };
-        let array = |i: usize| self.mixed.at(l.offset(i));
+        let (rows, l) = self.upload_mixed(step, id)?;
         if l.rows > 0 {
-            let rows = Rows {
-                count: l.rows,
-                decode: l.decode,
-                tiles: self.mixed.at(0),
-                num_tiles: l.tiles,
-                tokens: array(0),
-                slots: array(1),
-                positions: array(2),
-            };
             self.net.embed(&self.stream, &rows)?;
             self.net.layers(&self.stream, &rows)?;
         }
@@ -339,6 +339,26 @@ impl CudaExecutor {
             self.net.logits(&self.stream, samples.rows, l.samples)?;
         }
         self.net.sample(&self.stream, &samples)
+    }
+
+    /// Sends the arrays of a step that is not decode alone.
+    pub(super) fn upload_mixed(&mut self, step: &StepDiff, id: StepId) -> Result<(Rows, MixedLayout)> {
+        let staging = &mut self.staging[id.0 as usize % RING];
+        let at = UPLOAD + (self.info.max_slots * 16).next_multiple_of(256);
+        let l = mixed::encode(step, &mut staging.bytes_mut()[at..], &mut self.sampled);
+        // SAFETY: as for changes.
+        unsafe { self.mixed.write_async(0, &staging.bytes()[at..at + l.bytes], &self.stream)? };
+        let array = |i: usize| self.mixed.at(l.offset(i));
+        let rows = Rows {
+            count: l.rows,
+            decode: l.decode,
+            tiles: self.mixed.at(0),
+            num_tiles: l.tiles,
+            tokens: array(0),
+            slots: array(1),
+            positions: array(2),
+        };
+        Ok((rows, l))
     }
 
     /// Logits of every row of the chunks that want them, copied as they come.
@@ -424,6 +444,17 @@ impl CudaExecutor {
 
     pub(super) fn net_ref(&self) -> &Net {
         &self.net
+    }
+
+    pub(super) fn uses_graphs(&self) -> bool {
+        self.graphs.is_some()
+    }
+
+    /// Other early launches from here on; the graphs are recorded anew.
+    pub fn set_early(&mut self, early: EarlyLaunch) {
+        self.net.early = early;
+        let slots = self.info.max_slots;
+        self.graphs = self.graphs.is_some().then(|| Graphs::new(slots, &[], None));
     }
 
     pub(super) fn parts(&mut self) -> (&mut Net, &Stream) {

@@ -45,3 +45,36 @@ fn cubin(program: sys::nvrtcProgram) -> Result<Vec<u8>> {
     unsafe { sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast::<c_char>()) }.result().map_err(error)?;
     Ok(code)
 }
+
+/// Kernels that spill registers, with the bytes they store, from the assembler's report.
+pub fn spills(log: &str) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let mut kernel = "";
+    for line in log.lines() {
+        if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            kernel = rest.split('\'').next().unwrap_or_default();
+        } else if let Some((before, _)) = line.split_once(" bytes spill stores") {
+            let bytes = before.rsplit([' ', ',']).next().and_then(|n| n.parse().ok()).unwrap_or(0);
+            if bytes > 0 {
+                found.push((kernel.to_owned(), bytes));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spills_are_read_from_the_report() {
+        let log = "ptxas info    : Compiling entry function 'one' for 'sm_90a'\n\
+                   ptxas info    : Function properties for one\n    \
+                   16 bytes stack frame, 12 bytes spill stores, 12 bytes spill loads\n\
+                   ptxas info    : Compiling entry function 'two' for 'sm_90a'\n    \
+                   0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n";
+        assert_eq!(spills(log), [("one".to_owned(), 12)]);
+        assert!(spills("").is_empty());
+    }
+}

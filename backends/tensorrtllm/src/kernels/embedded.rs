@@ -18,7 +18,7 @@ macro_rules! images {
 pub(super) fn for_arch(arch: &str) -> Option<&'static [Image]> {
     macro_rules! of {
         ($name:literal) => {
-            images!($name: "linear", "rows", "attention_decode", "attention_prefill", "state", "sample")
+            images!($name: "linear", "rows", "attention_decode", "attention_prefill", "attention_prefill_sm90", "state", "sample")
         };
     }
     match arch {

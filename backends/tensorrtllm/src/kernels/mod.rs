@@ -8,7 +8,7 @@ use std::ffi::CString;
 
 use cudarc::driver::sys;
 
-pub use compile::{compile, nvrtc_is_there};
+pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{HOT, MODULES, Module};
 
 use crate::device::{Device, Function, check};
@@ -17,6 +17,9 @@ use crate::error::{CudaError, Result};
 /// Head sizes that the attention kernels are made for.
 pub const HEAD_DIMS: [usize; 5] = [64, 80, 96, 128, 256];
 
+/// Those that have a prefill kernel of Hopper's own.
+const SM90_HEAD_DIMS: [usize; 2] = [64, 128];
+
 /// Defines the table and the way it is filled: a field for each kernel that is called by its own name.
 macro_rules! kernel_table {
     ($($module:literal: $($name:ident),+;)+) => {
@@ -24,7 +27,10 @@ macro_rules! kernel_table {
         pub struct Kernels {
             $($(pub $name: Function,)+)+
             pub attention_decode: Function,
+            pub few: FewRows,
             pub attention_prefill: Function,
+            /// On Hopper's own products, where there is such a kernel.
+            pub attention_prefill_sm90: Option<Function>,
         }
 
         impl Kernels {
@@ -33,10 +39,18 @@ macro_rules! kernel_table {
                 device.bind()?;
                 let modules = load_modules(device)?;
                 let of = |module: &str, name: &str| modules.function(module, name);
+                let hopper = device.capability == (9, 0) && SM90_HEAD_DIMS.contains(&head_dim);
+                let name = format!("attention_prefill_sm90_{head_dim}");
+                let sm90 = hopper.then(|| of("attention_prefill_sm90", &name)).transpose()?;
+                if let Some(function) = &sm90 {
+                    function.allow_shared(prefill_sm90_shared_bytes(head_dim))?;
+                }
                 let loaded = Self {
+                    few: FewRows::load(&of)?,
                     $($($name: of($module, stringify!($name))?,)+)+
                     attention_decode: of("attention_decode", &format!("attention_decode_{head_dim}"))?,
                     attention_prefill: of("attention_prefill", &format!("attention_prefill_{head_dim}"))?,
+                    attention_prefill_sm90: sm90,
                 };
                 loaded.attention_prefill.allow_shared(prefill_shared_bytes(head_dim))?;
                 Ok(loaded)
@@ -46,16 +60,42 @@ macro_rules! kernel_table {
 }
 
 kernel_table! {
-    "linear": skinny8_norm, skinny16_norm, skinny8_norm_f32, skinny16_norm_f32, skinny8_norm_silu_mul,
-        skinny16_norm_silu_mul, skinny8_add, skinny16_add;
     "rows": embed, rms_norm, gather, silu_mul, rope_write, fill_random;
     "state": apply_changes, clear_slots;
     "sample": scan_logits, choose, count_step;
 }
 
+/// The kernels of products of few rows: for up to 8, and for up to 16.
+#[derive(Clone, Copy)]
+pub struct FewRows {
+    pub norm: [Function; 2],
+    pub norm_f32: [Function; 2],
+    pub norm_silu_mul: [Function; 2],
+    pub add: [Function; 2],
+}
+
+impl FewRows {
+    fn load(of: &impl Fn(&str, &str) -> Result<Function>) -> Result<Self> {
+        let pair = |what: &str| -> Result<[Function; 2]> {
+            Ok([of("linear", &format!("skinny8_{what}"))?, of("linear", &format!("skinny16_{what}"))?])
+        };
+        Ok(Self {
+            norm: pair("norm")?,
+            norm_f32: pair("norm_f32")?,
+            norm_silu_mul: pair("norm_silu_mul")?,
+            add: pair("add")?,
+        })
+    }
+}
+
 /// Shared memory of a block of prefill attention: two tiles of keys and of values.
 pub fn prefill_shared_bytes(head_dim: usize) -> usize {
     4 * 64 * head_dim.div_ceil(64) * 128
+}
+
+/// The same of Hopper's kernel: the queries, two tiles of keys and of values, 128 rows each.
+pub fn prefill_sm90_shared_bytes(head_dim: usize) -> usize {
+    5 * 128 * head_dim * 2
 }
 
 struct Loaded(Vec<(&'static str, sys::CUmodule)>);

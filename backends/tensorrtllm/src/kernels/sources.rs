@@ -20,17 +20,18 @@ macro_rules! module {
     };
 }
 
-pub const MODULES: [Module; 6] = [
+pub const MODULES: [Module; 7] = [
     module!("linear"),
     module!("rows"),
     module!("attention_decode"),
     module!("attention_prefill"),
+    module!("attention_prefill_sm90"),
     module!("state"),
     module!("sample"),
 ];
 
 /// Kernels that each step spends its time in: none may spill registers.
-pub const HOT: [&str; 16] = [
+pub const HOT: [&str; 18] = [
     "skinny8_norm",
     "skinny16_norm",
     "skinny8_norm_f32",
@@ -46,5 +47,7 @@ pub const HOT: [&str; 16] = [
     "attention_decode_128",
     "attention_prefill_64",
     "attention_prefill_128",
+    "attention_prefill_sm90_64",
+    "attention_prefill_sm90_128",
     "scan_logits",
 ];

@@ -2,15 +2,15 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use regex::Regex;
-use trireme_runtime::{Core, Document, DocumentCall, ResponseStream, Value};
+use trireme_runtime::{Core, Document, DocumentCall, ResponseStream, Served, Value};
 
 use super::events::Documents;
 use super::head::{Head, head};
@@ -55,15 +55,7 @@ async fn answer(
         Ok((head(call.body())?, call))
     });
     let (Head { model, stream }, call) = checked.await?;
-    let served = find(core, &model)?;
-    if !served.openai_endpoints().iter().any(|known| known == endpoint) {
-        let known: Vec<String> =
-            served.openai_endpoints().iter().map(|known| format!("/v1/{known}")).collect();
-        let text =
-            format!("The model '{model}' does not answer /v1/{endpoint}, but {}.", known.join(" and "));
-        let failure = Failure::new(StatusCode::NOT_FOUND, text);
-        return Err(failure.about("model").coded("endpoint_not_supported"));
-    }
+    let served = served(core, endpoint, &model)?;
     let mut answers = served.openai_stream(call, id.to_owned(), forwarded(headers, forward)?)?;
     if !stream {
         return whole(answers).await;
@@ -86,25 +78,47 @@ async fn answer(
     Ok(answer)
 }
 
-/// The one object of a call that does not stream.
-async fn whole(mut answers: ResponseStream) -> Result<Answer, Failure> {
+/// The model that a call names.
+///
+/// # Errors
+/// It is not there, or does not answer this endpoint.
+pub(super) fn served(core: &Core, endpoint: &str, model: &str) -> Result<Arc<Served>, Failure> {
+    let served = find(core, model)?;
+    if served.openai_endpoints().iter().any(|known| known == endpoint) {
+        return Ok(served);
+    }
+    let known: Vec<String> = served.openai_endpoints().iter().map(|known| format!("/v1/{known}")).collect();
+    let text = format!("The model '{model}' does not answer /v1/{endpoint}, but {}.", known.join(" and "));
+    let failure = Failure::new(StatusCode::NOT_FOUND, text);
+    Err(failure.about("model").coded("endpoint_not_supported"))
+}
+
+async fn whole(answers: ResponseStream) -> Result<Answer, Failure> {
+    Ok(document_answer(&only_answer(answers).await?))
+}
+
+/// The one object of a call that does not stream. It may say that the call failed.
+pub(super) async fn only_answer(mut answers: ResponseStream) -> Result<Document, Failure> {
     let mut only: Option<Document> = None;
     while let Some(item) = answers.next().await {
         let Some(document) = item?.document else { continue };
         if document.is_error() {
-            return Ok(document_answer(&document));
+            return Ok(document);
         }
         if only.replace(document).is_some() {
             return Err(Failure::internal("the model sent several answers to a call that wants one"));
         }
     }
-    let only = only.ok_or_else(|| Failure::internal("the model ended without an answer"))?;
-    Ok(document_answer(&only))
+    only.ok_or_else(|| Failure::internal("the model ended without an answer"))
 }
 
 fn document_answer(document: &Document) -> Answer {
     let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    with_type(status, JSON, document.body.clone())
+    let mut answer = with_type(status, JSON, document.body.clone());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 /// The client's own name for the request, or a new one.

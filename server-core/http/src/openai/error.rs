@@ -36,4 +36,12 @@ pub(crate) fn failure_answer(failure: Failure, method: &http::Method, path: &str
     answer
 }
 
+/// A path that models do not answer.
+pub(super) fn unknown_path(path: &str) -> Failure {
+    let text = format!(
+        "Unknown url: {path}. Models answer /v1/chat/completions, /v1/completions and /v1/embeddings."
+    );
+    Failure::new(StatusCode::NOT_FOUND, text).coded("unknown_url")
+}
+
 const KNOWN: &str = "GET /v1/models, GET /v1/models/MODEL, POST /v1/chat/completions, POST /v1/completions and POST /v1/embeddings";

@@ -6,11 +6,13 @@ mod call;
 mod error;
 mod events;
 mod head;
+mod local;
 mod models;
 
 pub(crate) use call::call;
 pub(crate) use error::failure_answer;
 pub(crate) use events::Documents;
+pub use local::{OpenAiAnswer, openai_call};
 pub(crate) use models::{model, models};
 
 /// A call of the API by its path.

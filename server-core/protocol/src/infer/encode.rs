@@ -136,16 +136,10 @@ fn write_output(out: &mut Vec<u8>, output: &OutputTensor) -> Result<()> {
         write_i64(out, *dim);
     }
     out.push(b']');
-    if let Some(part) = &output.shared_memory {
-        out.extend_from_slice(b",\"parameters\":{\"shared_memory_region\":");
-        write_string(out, &part.region);
-        if part.offset != 0 {
-            out.extend_from_slice(b",\"shared_memory_offset\":");
-            write_u64(out, part.offset);
-        }
-        out.extend_from_slice(b",\"shared_memory_byte_size\":");
-        write_u64(out, part.byte_size);
-        out.extend_from_slice(b"}}");
+    if output.shared_memory.is_some() {
+        // The protocol's text has the region here. tritonserver does not write it, and Triton's C++ client takes any
+        // parameters of an output for those of binary data.
+        out.push(b'}');
         return Ok(());
     }
     check_length(output)?;

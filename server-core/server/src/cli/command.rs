@@ -6,7 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 
 use super::flag::{Effect, Flag};
-use super::flags::{Chat, Check, HealthCheck, Plan};
+use super::flags::{Arguments, Batch, Chat, Check, HealthCheck};
 use super::grammar::{self, Grammar};
 use super::table::TABLE;
 
@@ -19,11 +19,12 @@ pub(super) fn command() -> Command {
         .about("Read a whole repository without serving it and report every finding with file and line");
     let chat = Chat::augment_args(Command::new("chat"))
         .about("Hold a conversation with a model: one of a running server, or a checkpoint");
+    let batch = Batch::augment_args(Command::new("batch"))
+        .about("Answer the lines of a file (OpenAI's batch format) with models in this process");
     let healthcheck = HealthCheck::augment_args(Command::new("healthcheck"))
         .about("Ask a running server whether it is ready: 0 if it is, 1 if not");
-    let plan = Plan::augment_args(Command::new("plan"))
-        .disable_help_flag(true)
-        .about("Write a model.plan of a checkpoint");
+    let other =
+        |name, about| Arguments::augment_args(Command::new(name)).disable_help_flag(true).about(about);
     Command::new("trireme")
         .about("The Trireme inference server")
         .version(env!("CARGO_PKG_VERSION"))
@@ -33,8 +34,11 @@ pub(super) fn command() -> Command {
         .subcommand(serve())
         .subcommand(check)
         .subcommand(chat)
+        .subcommand(batch)
         .subcommand(healthcheck)
-        .subcommand(plan)
+        .subcommand(other("plan", "Write a model.plan of a checkpoint"))
+        .subcommand(other("explain", "Show a model's step on a GPU as it is launched"))
+        .subcommand(other("profile", "Show and time the sizes that a model's steps have on a GPU"))
 }
 
 fn serve() -> Command {

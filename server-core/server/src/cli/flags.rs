@@ -37,10 +37,10 @@ pub struct HealthCheck {
     pub timeout: u32,
 }
 
-/// The arguments of `trireme plan`: those of `trireme-plan`.
+/// The arguments of a command that is handed over to a program of its own.
 #[derive(Debug, Args)]
-pub struct Plan {
-    /// CHECKPOINT -o FILE.plan [--by-reference] [--profile BATCH,TOKENS]...
+pub struct Arguments {
+    /// Those of the program; `--help` names them.
     #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<std::ffi::OsString>,
 }
@@ -71,6 +71,54 @@ pub struct Chat {
     /// Where the backends are; the default is `backends` beside the program.
     #[arg(long, value_name = "DIR")]
     pub backend_directory: Option<PathBuf>,
+}
+
+/// The flags of `trireme batch`.
+#[derive(Debug, Args)]
+pub struct Batch {
+    /// A checkpoint directory or a .gguf file, in the place of a repository.
+    #[arg(required_unless_present = "model_repository", conflicts_with = "model_repository")]
+    pub checkpoint: Option<PathBuf>,
+    /// A repository of models; may be given several times.
+    #[arg(long, value_name = "DIR")]
+    pub model_repository: Vec<PathBuf>,
+    /// The calls, one JSON object a line: custom_id, method, url and body.
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Where the answers go, in the order of the lines. One of an earlier run that was cut short is continued.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Calls that are under way at a time; from the models' batch sizes without it, 256 at least.
+    #[arg(long, value_name = "COUNT", value_parser = positive)]
+    pub concurrency: Option<usize>,
+    /// The name of the checkpoint's model; made from its file's without it.
+    #[arg(long, value_name = "NAME")]
+    pub model_name: Option<String>,
+    /// Load only this model of the repositories; may be given several times.
+    #[arg(long, value_name = "MODEL")]
+    pub load_model: Vec<String>,
+    /// Where the backends are; the default is `backends` beside the program.
+    #[arg(long, value_name = "DIR")]
+    pub backend_directory: Option<PathBuf>,
+    /// A setting of a backend; may be given several times.
+    #[arg(long, value_name = "BACKEND,KEY=VALUE")]
+    pub backend_config: Vec<String>,
+    /// Run models of one backend by another; may be given several times.
+    #[arg(long, value_name = "FROM=TO")]
+    pub backend_fallback: Vec<String>,
+    /// Seconds that lines under way have after a signal.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub exit_timeout_secs: u64,
+    /// 0 logs warnings and errors only.
+    #[arg(long, value_name = "LEVEL", default_value_t = 0)]
+    pub log_verbose: u32,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| (1..=1 << 20).contains(count))
+        .ok_or_else(|| "a number from 1 to 1048576".to_owned())
 }
 
 /// Who decides which models are loaded.
@@ -122,6 +170,7 @@ pub struct Serve {
 
     pub backend_directory: Option<PathBuf>,
     pub backend_config: Vec<String>,
+    pub use_cuda_graph: Option<bool>,
     pub backend_cache: Option<PathBuf>,
     pub backend_fallback: Vec<String>,
     pub allow_model_backends: bool,
@@ -165,6 +214,7 @@ pub struct Serve {
 
     pub allow_metrics: bool,
     pub allow_cpu_metrics: bool,
+    pub allow_gpu_metrics: bool,
     pub metrics_address: Option<String>,
     pub metrics_port: u16,
     pub metrics_config: Vec<String>,
@@ -209,6 +259,7 @@ impl Serve {
             endpoint_file: values.path("endpoint-file"),
             backend_directory: values.path("backend-directory"),
             backend_config: values.texts("backend-config"),
+            use_cuda_graph: values.text("use-cuda-graph").map(|_| values.truth("use-cuda-graph")),
             backend_cache: values.path("backend-cache"),
             backend_fallback: values.texts("backend-fallback"),
             allow_model_backends: values.truth("allow-model-backends"),
@@ -245,6 +296,7 @@ impl Serve {
             rate_limit_resource: values.texts("rate-limit-resource"),
             allow_metrics: values.truth("allow-metrics"),
             allow_cpu_metrics: values.truth("allow-cpu-metrics"),
+            allow_gpu_metrics: values.truth("allow-gpu-metrics"),
             metrics_address: values.text("metrics-address"),
             metrics_port: values.number("metrics-port").unwrap_or(8002),
             metrics_config: values.texts("metrics-config"),

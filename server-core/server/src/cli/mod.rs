@@ -1,4 +1,4 @@
-//! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat`,
+//! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat`, `trireme batch`,
 //! `trireme healthcheck` and `trireme plan`.
 //!
 //! The flags of `serve` are rows of one [`table`]: parsing, help and `docs/flags.md` come from it.
@@ -19,7 +19,7 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Plan, Serve};
+pub use flags::{Arguments, Batch, Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Serve};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;
@@ -33,10 +33,16 @@ pub enum Command {
     Check(Check),
     /// Hold a conversation.
     Chat(Chat),
+    /// Answer the lines of a file.
+    Batch(Batch),
     /// Ask a running server how it is.
     HealthCheck(HealthCheck),
     /// Write a plan of a checkpoint.
-    Plan(Plan),
+    Plan(Arguments),
+    /// Show a model's step on a GPU as it is launched.
+    Explain(Arguments),
+    /// Show and time the sizes that a model's steps have on a GPU.
+    Profile(Arguments),
 }
 
 /// Reads a command line; the first argument is the program's name.
@@ -48,8 +54,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
     match matches.subcommand() {
         Some(("check", matches)) => Check::from_arg_matches(matches).map(Command::Check),
         Some(("chat", matches)) => Chat::from_arg_matches(matches).map(Command::Chat),
+        Some(("batch", matches)) => Batch::from_arg_matches(matches).map(Command::Batch),
         Some(("healthcheck", matches)) => HealthCheck::from_arg_matches(matches).map(Command::HealthCheck),
-        Some(("plan", matches)) => Plan::from_arg_matches(matches).map(Command::Plan),
+        Some(("plan", matches)) => Arguments::from_arg_matches(matches).map(Command::Plan),
+        Some(("explain", matches)) => Arguments::from_arg_matches(matches).map(Command::Explain),
+        Some(("profile", matches)) => Arguments::from_arg_matches(matches).map(Command::Profile),
         Some((_, matches)) => Ok(Command::Serve(Box::new(Serve::new(matches)))),
         None => Err(clap::Error::new(clap::error::ErrorKind::MissingSubcommand)),
     }

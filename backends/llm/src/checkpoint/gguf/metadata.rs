@@ -60,6 +60,25 @@ impl Metadata {
         }
     }
 
+    /// # Errors
+    /// The file is one of several that make a model.
+    pub(crate) fn whole(&self) -> Result<(), Kind> {
+        let count = |key: &str| match self.get(key) {
+            Some(Value::Unsigned(n)) => *n,
+            _ => 0,
+        };
+        match count("split.count") {
+            0 | 1 => Ok(()),
+            parts => {
+                let number = count("split.no").saturating_add(1);
+                let text = format!(
+                    "it is part {number} of {parts} of a model: join them with 'llama-gguf-split --merge' of llama.cpp"
+                );
+                Err(Kind::NotACheckpoint(text))
+            }
+        }
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key)
     }

@@ -110,6 +110,18 @@ fn false_headers_are_refused() {
     assert!(twice.error().contains("the key 'k' is there twice"));
 }
 
+#[test]
+fn a_part_of_a_model_says_how_to_join_it() {
+    let mut part = Writer::header(3, 0, 3);
+    part.text("general.architecture").u32(8).text("llama");
+    part.text("split.no").u32(2).0.extend(1u16.to_le_bytes());
+    part.text("split.count").u32(2).0.extend(3u16.to_le_bytes());
+    let mut file = tempfile::Builder::new().suffix(".gguf").tempfile().unwrap();
+    file.write_all(&part.0).unwrap();
+    let error = Checkpoint::open(file.path()).unwrap_err().to_string();
+    assert!(error.contains("it is part 2 of 3 of a model: join them with"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::sequence::{Group, Rank, Sequence};
-use super::{EngineOptions, Event, Policy, Request, RequestError, Usage};
+use super::{EngineOptions, Event, Policy, Request, RequestError, Tally, Usage};
 use crate::executor::{BlockId, ExecutorInfo, Slot, StepId};
 use crate::kv::{BlockPool, KvStats, root_hash};
 use crate::profile::ProfileError;
@@ -23,14 +23,32 @@ const MAX_ANSWERS: u32 = 128;
 /// Most bad words of one request; each is looked for before each token.
 const MAX_BAD_WORDS: usize = 1024;
 
-/// Counts of an engine.
+/// The rows of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepStats {
+    /// Sequences whose prompts are read, and the tokens of these.
+    pub prompts: usize,
+    pub prompt_tokens: usize,
+    /// Sequences that go on by a token.
+    pub decodes: usize,
+}
+
+/// What an engine holds now. A request counts as often as it has answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CoreStats {
+    /// Have a place in the executor.
     pub running: usize,
     pub waiting: usize,
+    /// Of those that wait: preempted, to be computed again.
+    pub preempted: usize,
+    /// How many can run at a time.
+    pub slots: usize,
     pub kv: KvStats,
-    /// Rows of the last step.
-    pub step_tokens: usize,
+    /// Positions of a block.
+    pub block_tokens: usize,
+    /// The last step; all zero when there is no request.
+    pub step: StepStats,
+    /// Since the start.
     pub steps: u64,
     pub preemptions: u64,
 }
@@ -47,6 +65,8 @@ pub struct Core {
     budget: usize,
     pool: BlockPool,
     groups: BTreeMap<u64, Group>,
+    /// When requests are late, and which.
+    deadlines: BTreeSet<(u64, u64)>,
     sequences: BTreeMap<u64, Sequence>,
     waiting: BTreeSet<Rank>,
     running: BTreeSet<Rank>,
@@ -59,8 +79,11 @@ pub struct Core {
     events: Vec<(u64, Event)>,
     next_sequence: u64,
     steps: u64,
-    step_tokens: usize,
+    step: StepStats,
+    max_running: usize,
+    preempted: usize,
     preemptions: u64,
+    tally: Tally,
     /// The last step had no room for prompts.
     prompts_held: bool,
 }
@@ -85,6 +108,7 @@ impl Core {
             options,
             budget,
             groups: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             sequences: BTreeMap::new(),
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -94,8 +118,11 @@ impl Core {
             events: Vec::new(),
             next_sequence: 0,
             steps: 0,
-            step_tokens: 0,
+            step: StepStats::default(),
+            max_running: slots,
+            preempted: 0,
             preemptions: 0,
+            tally: Tally::default(),
             prompts_held: false,
         })
     }
@@ -105,7 +132,11 @@ impl Core {
     /// # Errors
     /// [`RequestError::Invalid`] and [`RequestError::Overloaded`]. It is then not taken and has no events.
     pub fn submit(&mut self, id: u64, request: Request, now: u64) -> Result<(), RequestError> {
-        self.check(&request)?;
+        if let Err(error) = self.check(&request) {
+            self.turned_away(&error);
+            return Err(error);
+        }
+        self.tally.taken(request.prompt.len());
         let prompt = Arc::clone(&request.prompt);
         let room = self.capacity() - prompt.len();
         let (limit, at_limit) = if request.stop.max_tokens <= room {
@@ -161,6 +192,8 @@ impl Core {
                     hashes: Vec::new(),
                     registered: 0,
                     sampled_here: false,
+                    preempted: false,
+                    token_ns: None,
                     served: 0,
                     text: text.map(|tokenizer| (Detokenizer::new(tokenizer), request.stop.filter())),
                     out: super::Output { index, ..super::Output::default() },
@@ -172,16 +205,39 @@ impl Core {
         }
         let usage = Usage { prompt_tokens: prompt.len(), arrival_ns: now, ..Usage::default() };
         let left = ids.len();
-        let group = Group { request, sequences: ids, left, prompt_done: false, paused: false, usage };
+        self.deadlines.extend(request.deadline_ns.map(|deadline| (deadline, id)));
+        let group = Group {
+            request,
+            sequences: ids,
+            left,
+            prompt_done: false,
+            scheduled: false,
+            paused: false,
+            usage,
+        };
         self.groups.insert(id, group);
         Ok(())
     }
 
     /// Ends a request at once: its blocks are free when this returns.
     pub fn end(&mut self, id: u64, error: RequestError) {
-        let Some(group) = self.groups.remove(&id) else { return };
+        let Some(group) = self.take_group(id) else { return };
         group.sequences.iter().for_each(|sequence| self.drop_sequence(*sequence));
+        self.tally.ended(&error);
         self.events.push((id, Event::End(Err(error))));
+    }
+
+    pub(super) fn take_group(&mut self, id: u64) -> Option<Group> {
+        let group = self.groups.remove(&id)?;
+        if let Some(deadline) = group.request.deadline_ns {
+            self.deadlines.remove(&(deadline, id));
+        }
+        Some(group)
+    }
+
+    /// A request was not taken.
+    pub(in crate::engine) fn turned_away(&mut self, error: &RequestError) {
+        self.tally.ended(error);
     }
 
     /// Ends all requests.
@@ -199,7 +255,7 @@ impl Core {
 
     /// The earliest deadline of all requests.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.groups.values().filter_map(|group| group.request.deadline_ns).min()
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// What has happened since the last call, in order.
@@ -225,11 +281,19 @@ impl Core {
         CoreStats {
             running: self.running.len(),
             waiting: self.waiting.len(),
+            preempted: self.preempted,
+            slots: self.max_running,
             kv: self.pool.stats(),
-            step_tokens: self.step_tokens,
+            block_tokens: self.info.kv.block_tokens,
+            step: if self.is_idle() { StepStats::default() } else { self.step },
             steps: self.steps,
             preemptions: self.preemptions,
         }
+    }
+
+    /// What was done since the start.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Positions that a sequence may have.
@@ -273,7 +337,9 @@ impl Core {
             ));
         }
         request.sampling.check(vocab).map_err(|error| RequestError::Invalid(error.to_string()))?;
-        let (waiting, limit) = (self.waiting.len(), self.options.max_waiting);
+        // Who comes between two steps waits for the next, also where there is a free place.
+        let waiting = self.waiting.len().saturating_sub(self.slots.len());
+        let limit = self.options.max_waiting;
         if waiting >= limit {
             return Err(RequestError::Overloaded { waiting, limit });
         }
@@ -297,6 +363,8 @@ impl Core {
         self.vacate(sequence);
         self.preemptions += 1;
         let Some(s) = self.sequences.get_mut(&sequence) else { return };
+        s.preempted = true;
+        self.preempted += 1;
         if s.first_out {
             s.out.context_logits = None;
         }
@@ -309,6 +377,7 @@ impl Core {
     fn drop_sequence(&mut self, sequence: u64) {
         self.vacate(sequence);
         if let Some(s) = self.sequences.remove(&sequence) {
+            self.preempted -= usize::from(s.preempted);
             self.waiting.remove(&s.rank);
         }
     }

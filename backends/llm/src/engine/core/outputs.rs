@@ -32,11 +32,13 @@ impl Core {
             let request = s.request;
             return self.end(request, error);
         };
-        group.usage.completion_tokens += 1;
-        group.usage.last_token_ns = now;
-        if group.usage.first_token_ns == 0 {
+        self.tally.token(s.token_ns.replace(now), now);
+        if group.usage.completion_tokens == 0 {
+            self.tally.first_token(&group.usage, now);
             group.usage.first_token_ns = now;
         }
+        group.usage.completion_tokens += 1;
+        group.usage.last_token_ns = now;
         let rules = &group.request.stop;
         let stop = rules.at_token(token);
         if let Some(reason) = stop.filter(|r| *r != FinishReason::EndOfText || !group.request.ignore_eos) {
@@ -107,7 +109,8 @@ impl Core {
         group.left -= 1;
         if group.left == 0 {
             let usage = group.usage;
-            self.groups.remove(&request);
+            self.tally.answered(&usage, usage.last_token_ns);
+            self.take_group(request);
             self.events.push((request, Event::End(Ok(usage))));
         }
     }

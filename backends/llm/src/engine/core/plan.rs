@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Core, Rank, RequestError};
+use super::{Core, Rank, RequestError, StepStats};
 use crate::executor::{BlockTableChange, Bucket, DecodeRow, PrefillChunk, Slot, StepDiff, StepId};
 
 /// A step that is being filled.
@@ -42,12 +42,22 @@ impl Core {
         let Packing { mut step, packed, tokens, failed, .. } = packing;
         if tokens == 0 {
             failed.into_iter().for_each(|(id, error)| self.end(id, error));
-            // The executor never hears of those who were admitted and failed at once.
-            self.freed.retain(|slot| !step.admitted.iter().any(|admission| admission.slot == *slot));
+            // The executor never hears of those who were admitted and failed at once. It does hear that others had their
+            // slots before.
+            for admission in &step.admitted {
+                if let Some(at) = self.freed.iter().rposition(|slot| *slot == admission.slot) {
+                    self.freed.remove(at);
+                }
+            }
             return None;
         }
         self.steps += 1;
-        self.step_tokens = tokens;
+        self.step = StepStats {
+            prompts: step.prefill.len(),
+            prompt_tokens: step.prefill.iter().map(|chunk| chunk.tokens.len()).sum(),
+            decodes: step.decode.len(),
+        };
+        self.tally.planned(tokens);
         step.freed = std::mem::take(&mut self.freed);
         // Chunks before decode rows, whatever was packed first.
         step.bucket = self.bucket(tokens, packed.len());
@@ -72,10 +82,10 @@ impl Core {
     }
 
     fn expire(&mut self, now: u64) {
-        let late = |deadline: Option<u64>| deadline.is_some_and(|deadline| deadline <= now);
-        let ids: Vec<u64> =
-            self.groups.iter().filter(|(_, g)| late(g.request.deadline_ns)).map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| self.end(id, RequestError::Deadline));
+        while let Some(late) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+            self.deadlines.remove(&late);
+            self.end(late.1, RequestError::Deadline);
+        }
     }
 
     fn bucket(&self, tokens: usize, batch: usize) -> Option<Bucket> {

@@ -34,6 +34,8 @@ pub(super) struct TextInputDoor {
     eos_ids: Vec<u32>,
     /// Tokens of an answer where a request does not say.
     max_tokens: usize,
+    /// Tokens of a prompt and its answer.
+    max_context: usize,
     batched: bool,
     decoupled: bool,
 }
@@ -44,10 +46,10 @@ impl TextInputDoor {
         tokenizer: Tokenizer,
         template: Option<ChatTemplate>,
         eos_ids: Vec<u32>,
-        max_tokens: usize,
+        (max_tokens, max_context): (usize, usize),
     ) -> Self {
         let (batched, decoupled) = (config.max_batch_size() > 0, config.is_decoupled());
-        Self { tokenizer, template, eos_ids, max_tokens, batched, decoupled }
+        Self { tokenizer, template, eos_ids, max_tokens, max_context, batched, decoupled }
     }
 
     /// Answers a request, piece by piece if it wants a stream.
@@ -87,6 +89,12 @@ impl TextInputDoor {
 
     fn prompt(&self, text: &str) -> Result<Vec<u32>> {
         let invalid = |e: &dyn std::fmt::Display| Error::invalid(format!("input 'text_input': {e}"));
+        if self.tokenizer.exceeds(text, self.max_context) {
+            return Err(invalid(&format!(
+                "it has more tokens than the {} that the model's context holds",
+                self.max_context
+            )));
+        }
         let ids = match &self.template {
             Some(template) => {
                 let messages = [ChatMessage::new("user", text)];

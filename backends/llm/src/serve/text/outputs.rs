@@ -57,8 +57,10 @@ impl TextReceiver {
 
 fn failure(error: AskError) -> Error {
     match error {
-        AskError::Invalid(text) => Error::invalid(format!("input 'text_input': {text}")),
-        AskError::Unavailable(text) => Error::unavailable(text),
+        AskError::Invalid(text) | AskError::Form(text) => {
+            Error::invalid(format!("input 'text_input': {text}"))
+        }
+        AskError::Unavailable(text) | AskError::Overloaded(text) => Error::unavailable(text),
         AskError::Cancelled => Error::cancelled("the request was cancelled"),
         AskError::Internal(text) => Error::internal(text),
     }

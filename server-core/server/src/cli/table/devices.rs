@@ -31,27 +31,40 @@ pub(super) const SCHEDULING: &[Flag] = &[
     .fine(&["0"]),
 ];
 
-const NO_GPU: &str = "this build uses no GPU";
+const OWN_MEMORY: &str = "each model plans its memory on a GPU by itself; see its KV cache parameters";
+const NO_STATE: &str = "the server keeps no state on GPUs";
+const FROM_80: &str = "a backend says itself which GPUs it needs";
+const NO_PEERS: &str = "no model spreads over several GPUs";
 
 pub(super) const DEVICES: &[Flag] = &[
-    Flag::idle("pinned-memory-pool-byte-size", COUNT, "Bytes of pinned memory for copies to GPUs.", NO_GPU),
-    Flag::idle("cuda-memory-pool-byte-size", Grammar::PerDevice("BYTES"), "Bytes of a GPU's pool.", NO_GPU)
-        .repeats(),
+    Flag::idle(
+        "pinned-memory-pool-byte-size",
+        COUNT,
+        "Bytes of pinned memory for copies to GPUs.",
+        OWN_MEMORY,
+    ),
+    Flag::idle(
+        "cuda-memory-pool-byte-size",
+        Grammar::PerDevice("BYTES"),
+        "Bytes of a GPU's pool.",
+        OWN_MEMORY,
+    )
+    .repeats(),
     Flag::idle(
         "cuda-virtual-address-size",
         Grammar::PerDevice("BYTES"),
         "Bytes of a GPU's address space for implicit state.",
-        NO_GPU,
+        NO_STATE,
     )
     .repeats(),
-    Flag::idle("min-supported-compute-capability", Grammar::Number, "The oldest GPU that is used.", NO_GPU),
-    Flag::idle("enable-peer-access", Grammar::Truth, "Whether GPUs may read each other's memory.", NO_GPU)
+    Flag::idle("min-supported-compute-capability", Grammar::Number, "The oldest GPU that is used.", FROM_80),
+    Flag::idle("enable-peer-access", Grammar::Truth, "Whether GPUs may read each other's memory.", NO_PEERS)
         .fine(&["false"]),
     Flag::idle(
         "model-load-gpu-limit",
         Grammar::PerDevice("FRACTION"),
         "How full a GPU may be for a model to be loaded onto it.",
-        NO_GPU,
+        OWN_MEMORY,
     )
     .repeats(),
 ];

@@ -117,6 +117,14 @@ pub(super) const BACKENDS: &[Flag] = &[
     )
     .repeats(),
     Flag::works(
+        "use-cuda-graph",
+        Grammar::Truth,
+        "Whether the backend tensorrtllm runs decode steps as CUDA graphs where a model does not say: the same as \
+         --backend-config tensorrtllm,use_cuda_graph=BOOL. Not a flag of tritonserver.",
+    )
+    .alias("use_cuda_graph")
+    .alone("true"),
+    Flag::works(
         "backend-cache",
         Grammar::Path("DIR"),
         "Where copies of changed backend libraries are kept; the default is a temporary directory. Not a flag of \

@@ -3,13 +3,12 @@ use crate::cli::grammar::{Grammar, INT, PORT};
 
 pub(super) const METRICS: &[Flag] = &[
     Flag::works("allow-metrics", Grammar::Truth, "Whether the metrics are served.").or("true"),
-    Flag::idle(
+    Flag::works(
         "allow-gpu-metrics",
         Grammar::Truth,
-        "Whether the metrics of GPUs are shown.",
-        "this build uses no GPU; there are no metrics of one",
+        "Whether the metrics of GPUs are shown; they come with the backend tensorrtllm.",
     )
-    .fine(&["false"]),
+    .or("true"),
     Flag::works("allow-cpu-metrics", Grammar::Truth, "Whether the metrics of the machine's CPUs are shown.")
         .or("true"),
     Flag::works(

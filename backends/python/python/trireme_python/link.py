@@ -1,0 +1,292 @@
+"""The connection to the server. Many threads may wait for something to arrive; one of them reads for all."""
+import array
+import collections
+import os
+import socket
+import struct
+import threading
+
+import numpy as np
+
+from . import frames
+from .memory import Borrowed, Own
+
+_SLAB = struct.Struct("<IQ")
+
+
+class Closed(Exception):
+    """The server is gone."""
+
+
+class Link:
+    def __init__(self, connection):
+        self._socket = connection
+        self._files = None
+        self._sending = threading.RLock()
+        self._changed = threading.Condition()
+        self._reading = False
+        self._closed = False
+        self._next = 0
+        self.returning = collections.deque()
+        self.borrowed = Borrowed(self)
+        self.own = Own(self)
+        # What the server has asked to be done: frames of kind EXECUTE and FINISH.
+        self.work = collections.deque()
+        self._answers = {}
+        self._replies = {}
+        self._taken = {}
+        self._spawned = 0
+        self._process = os.getpid()
+
+    def fileno(self):
+        return self._socket.fileno()
+
+    # -- reading
+
+    def setup(self):
+        """The first frame: a document, and with it the socket over which files are passed."""
+        head, ancillary, _, _ = self._socket.recvmsg(frames.HEAD.size, socket.CMSG_SPACE(4))
+        files = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                files.frombytes(data[: len(data) - len(data) % files.itemsize])
+        if len(head) < frames.HEAD.size or not files:
+            raise Closed
+        self._files = socket.socket(fileno=files[0])
+        length, kind = frames.HEAD.unpack(head)
+        assert kind == frames.SETUP
+        return bytes(self._exactly(length))
+
+    def _exactly(self, length):
+        body = bytearray(length)
+        if length:
+            got = self._socket.recv_into(body)
+            if got < length:
+                view = memoryview(body)
+                while got < length:
+                    more = self._socket.recv_into(view[got:])
+                    if more == 0:
+                        raise Closed
+                    got += more
+        return body
+
+    def _frame(self):
+        head = self._socket.recv(frames.HEAD.size)
+        while len(head) < frames.HEAD.size:
+            more = self._socket.recv(frames.HEAD.size - len(head)) if head else b""
+            if not more:
+                raise Closed
+            head += more
+        length, kind = frames.HEAD.unpack(head)
+        return kind, self._exactly(length)
+
+    def wait(self, ready):
+        """Returns when `ready()` is true. It is called with the lock held, after each frame that has arrived."""
+        changed = self._changed
+        with changed:
+            while True:
+                if ready():
+                    return
+                if self._closed:
+                    raise Closed
+                if not self._reading:
+                    self._reading = True
+                    break
+                changed.wait()
+        try:
+            while True:
+                kind, body = self._frame()
+                with changed:
+                    self._dispatch(kind, body)
+                    if ready():
+                        self._reading = False
+                        changed.notify_all()
+                        return
+                    changed.notify_all()
+        except BaseException as error:
+            with changed:
+                self._reading = False
+                self._closed = self._closed or isinstance(error, (Closed, OSError))
+                changed.notify_all()
+            if isinstance(error, OSError):
+                raise Closed from error
+            raise
+
+    def _dispatch(self, kind, body):
+        if kind in (frames.EXECUTE, frames.FINISH):
+            self.work.append((kind, body))
+        elif kind == frames.ANSWER:
+            (call,) = struct.unpack_from("<Q", body, frames.META.size)
+            receive = self._answers.get(call)
+            if receive is not None:
+                receive(body)
+        elif kind == frames.REPLY:
+            question, well = frames.REPLIED.unpack_from(body)
+            if question in self._replies:
+                self._replies[question] = (well, bytes(body[frames.REPLIED.size:]))
+        elif kind == frames.ACCEPTED:
+            request, count = frames.TAKEN.unpack(body)
+            if request in self._taken:
+                self._taken[request] = count
+        elif kind == frames.RELEASED:
+            self._returned(struct.unpack(f"<{len(body) // 4}I", body))
+        elif kind == frames.FORGET:
+            for slab in struct.unpack(f"<{len(body) // 4}I", body):
+                self.borrowed.forget(slab)
+
+    def _returned(self, slabs):
+        with self._sending:
+            dropped = self.own.released(slabs)
+            # Their numbers are never used again, so the server may close its files.
+            if dropped:
+                self._raw(frames.RETURN, struct.pack(f"<{len(dropped)}I", *(slab | 0x80000000 for slab in dropped)))
+
+    def lent(self, slab, views):
+        """The memory of a slab that a frame names; a new one's file comes first. `views`: those of the same frame."""
+        view = views.get(slab)
+        if view is None:
+            view = views[slab] = self._lent(slab)
+        return view
+
+    def _lent(self, slab):
+        with self._changed:
+            while slab not in self.borrowed._maps:
+                data, ancillary, _, _ = self._files.recvmsg(_SLAB.size, socket.CMSG_SPACE(4))
+                if len(data) < _SLAB.size or not ancillary:
+                    raise Closed
+                files = array.array("i")
+                files.frombytes(ancillary[0][2][: files.itemsize])
+                number, size = _SLAB.unpack(data)
+                self.borrowed.add(number, files[0], size)
+            return self.borrowed.look(slab)
+
+    # -- writing
+
+    def give_file(self, file, slab, size):
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file]))]
+        self._files.sendmsg([_SLAB.pack(slab, size)], rights)
+
+    def _raw(self, kind, body):
+        self._socket.sendall(frames.HEAD.pack(len(body), kind) + body)
+
+    def _flush_returning(self):
+        slabs = []
+        while self.returning:
+            slabs.append(self.returning.popleft())
+        if slabs:
+            self._raw(frames.RETURN, struct.pack(f"<{len(slabs)}I", *slabs))
+
+    def send(self, kind, body=b""):
+        with self._sending:
+            try:
+                if self.returning:
+                    self._flush_returning()
+                self._raw(kind, body)
+            except OSError as error:
+                raise Closed from error
+
+    def send_tensors(self, kind, describe):
+        """Sends what `describe(tensors)` makes of the place where tensors are put."""
+        with self._sending:
+            tensors = Outgoing(self)
+            meta = describe(tensors)
+            head = frames.META.size + len(meta)
+            padding = bytes(frames.align(head) - head)
+            self.send(kind, b"".join((frames.META.pack(len(meta)), meta, padding, *tensors.inline)))
+
+    # -- what is waited for
+
+    def number(self):
+        with self._sending:
+            self._next += 1
+            return self._next
+
+    def ask(self, what, payload=b""):
+        """A question to the server, and its answer: whether it went well, and bytes."""
+        question = self.number() & 0xFFFFFFFF
+        with self._changed:
+            self._replies[question] = None
+        try:
+            self.send(frames.ASK, frames.QUESTION.pack(question, what) + payload)
+            self.wait(lambda: self._replies[question] is not None)
+            return self._replies[question]
+        finally:
+            with self._changed:
+                del self._replies[question]
+
+    def listen(self, call, receive):
+        """`receive(body)` gets the frames that answer a call, on whichever thread reads."""
+        with self._changed:
+            self._answers[call] = receive
+
+    def stop_listening(self, call):
+        with self._changed:
+            self._answers.pop(call, None)
+
+    def count_taken(self, request):
+        with self._changed:
+            self._taken[request] = 0
+
+    def stop_counting(self, request):
+        with self._changed:
+            self._taken.pop(request, None)
+
+    def wait_taken(self, request, count):
+        """Returns when the server has taken so many responses of a request, or wants no more."""
+        if self._taken.get(request, count) < count:
+            self.wait(lambda: self._taken.get(request, count) >= count)
+
+    def keep_reading(self):
+        """Reads on a thread of its own until `stop_reading`: for those who cannot wait on the thread that they run on."""
+        with self._changed:
+            self._spawned += 1
+            start = self._spawned == 1
+        if start:
+            threading.Thread(target=self._read_along, daemon=True, name="trireme-read").start()
+
+    def _read_along(self):
+        try:
+            self.wait(lambda: self._spawned == 0)
+        except Closed:
+            pass
+
+    def stop_reading(self):
+        with self._changed:
+            self._spawned -= 1
+            self._changed.notify_all()
+
+
+class Outgoing:
+    """Where the tensors of a frame go: into the frame, or into one slab."""
+
+    def __init__(self, link):
+        self._link = link
+        self._offset = 0
+        self._total = 0
+        self.inline = []
+        # Where large tensors go until it is full. The next one is twice as large, so that a frame has few of them: the
+        # server takes their files only when it has read the frame.
+        self._slab, self._memory, self._used = 0, b"", 0
+
+    def put(self, name, dtype, shape, data):
+        """Places a tensor, given as bytes, a view of bytes or a contiguous array, and describes it."""
+        length = len(data) if isinstance(data, bytes) else data.nbytes
+        name = name.encode()
+        slab, offset = 0, self._offset
+        if length <= frames.SMALL_TENSOR and self._total + length <= frames.SMALL_TENSORS:
+            data = data if isinstance(data, bytes) else data.tobytes()
+            padding = frames.align(length) - length
+            self.inline.append(data)
+            self.inline.append(bytes(padding))
+            self._offset += length + padding
+            self._total += length
+        else:
+            if len(self._memory) - self._used < length:
+                self._slab, self._memory = self._link.own.take(max(length, 2 * len(self._memory)))
+                self._used = 0
+            slab, offset = self._slab, self._used
+            self._used = frames.align(offset + length, 64)
+            # Copied: the server reads it after the model has gone on.
+            self._memory[offset : offset + length] = data.reshape(-1).view("u1").data if isinstance(data, np.ndarray) else data
+        head = frames.TENSOR.pack(dtype, len(shape), len(name), slab, offset, length)
+        return head + struct.pack(f"<{len(shape)}q", *shape) + name

@@ -1,0 +1,118 @@
+"""What the server does for a model: its log and its metrics."""
+import enum
+import math
+import struct
+
+from . import frames, inference
+from .errors import TritonModelException
+
+
+class LogLevel(enum.IntEnum):
+    ERROR, WARNING, INFO, VERBOSE = 1, 2, 3, 4
+
+
+class Logger:
+    """Writes to the server's log."""
+
+    LogLevel = LogLevel
+    ERROR, WARNING, INFO, VERBOSE = LogLevel.ERROR, LogLevel.WARNING, LogLevel.INFO, LogLevel.VERBOSE
+
+    @staticmethod
+    def log(message, level=LogLevel.INFO):
+        inference.link.send(frames.LOG, bytes([int(level)]) + frames.text(str(message)))
+
+    @staticmethod
+    def log_info(message):
+        Logger.log(message, LogLevel.INFO)
+
+    @staticmethod
+    def log_warn(message):
+        Logger.log(message, LogLevel.WARNING)
+
+    @staticmethod
+    def log_error(message):
+        Logger.log(message, LogLevel.ERROR)
+
+    @staticmethod
+    def log_verbose(message):
+        Logger.log(message, LogLevel.VERBOSE)
+
+
+class MetricKind(enum.IntEnum):
+    COUNTER, GAUGE, HISTOGRAM = 0, 1, 2
+
+
+class MetricFamily:
+    """Metrics of one name among the server's."""
+
+    COUNTER, GAUGE, HISTOGRAM = MetricKind.COUNTER, MetricKind.GAUGE, MetricKind.HISTOGRAM
+
+    def __init__(self, name, description, kind):
+        if kind == MetricKind.HISTOGRAM:
+            raise TritonModelException(f"metric '{name}': histograms are not supported, use a COUNTER or a GAUGE")
+        self._name, self._description, self._kind = name, description, MetricKind(kind)
+
+    def Metric(self, labels=None, buckets=None):
+        """The metric with these labels."""
+        if buckets is not None:
+            raise TritonModelException(f"metric '{self._name}' is no histogram and has no buckets")
+        return Metric(self._name, self._description, self._kind, dict(labels or {}))
+
+
+class Metric:
+    """A number of the server's. The same name and labels are the same number, whichever instance writes it."""
+
+    _ADD, _SET = 0, 1
+
+    def __init__(self, name, description, kind, labels):
+        self._name, self._kind = name, kind
+        texts = [name, description]
+        for key, value in labels.items():
+            texts += [str(key), str(value)]
+        payload = bytes([kind])
+        for text in texts:
+            data = text.encode()
+            payload += frames.NUMBER.pack(len(data)) + data
+        well, answer = inference.link.ask(frames.NEW_METRIC, payload)
+        if not well:
+            raise TritonModelException(answer.decode())
+        (self._number,) = frames.NUMBER.unpack(answer)
+
+    def _measure(self, operation, value):
+        value = float(value)
+        if not math.isfinite(value):
+            raise TritonModelException(f"metric '{self._name}': {value} is no finite number")
+        inference.link.send(frames.METRIC, frames.MEASURE.pack(self._number, operation, value))
+
+    def increment(self, value):
+        """Adds to it; what only grows takes no negative value."""
+        if value < 0 and self._kind == MetricKind.COUNTER:
+            raise TritonModelException(f"counter '{self._name}' cannot be incremented by {value}, which is negative")
+        self._measure(self._ADD, value)
+
+    def set(self, value):
+        """Sets a gauge."""
+        if self._kind != MetricKind.GAUGE:
+            raise TritonModelException(f"metric '{self._name}' is a counter, which cannot be set")
+        self._measure(self._SET, value)
+
+    def observe(self, value):
+        raise TritonModelException(f"metric '{self._name}' is no histogram, so nothing can be observed")
+
+    def value(self):
+        well, answer = inference.link.ask(frames.METRIC_VALUE, frames.NUMBER.pack(self._number))
+        if not well:
+            raise TritonModelException(answer.decode())
+        return struct.unpack("<d", answer)[0]
+
+
+def load_model(model_name, config="", files=None):
+    raise TritonModelException("load_model is not supported: a backend cannot change which models are loaded")
+
+
+def unload_model(model_name, unload_dependents=False):
+    raise TritonModelException("unload_model is not supported: a backend cannot change which models are loaded")
+
+
+def is_model_ready(model_name, model_version=""):
+    raise TritonModelException("is_model_ready is not supported: ask the model, and look at the error")

@@ -1,0 +1,152 @@
+"""Tensors: arrays of the model's, or views of what the server has sent."""
+import struct
+
+import numpy as np
+
+from . import dlpack, frames
+from .errors import TritonModelException
+from .types import BF16, BYTES, DTYPES, NAMES, deserialize_bytes_tensor, numpy_to_triton_type, serialize_byte_tensor
+
+_DIMS = [struct.Struct(f"<{rank}q") for rank in range(65)]
+
+
+class Tensor:
+    """A name and an array. Inputs look at shared memory: who keeps one longer than its request copies it."""
+
+    __slots__ = ("_name", "_dtype", "_shape", "_array", "_buffer", "_offset", "_length")
+
+    def __init__(self, name, numpy_array):
+        if not name:
+            raise TritonModelException("the name of a tensor must not be empty")
+        if isinstance(name, bytes):
+            name = name.decode()
+        array = numpy_array if isinstance(numpy_array, np.ndarray) else np.asarray(numpy_array)
+        self._dtype = numpy_to_triton_type(array.dtype)
+        if self._dtype is None:
+            raise TritonModelException(f"tensor '{name}': numpy's type {array.dtype} has no counterpart in the protocol")
+        self._name = name
+        self._array = array
+        self._shape = None
+        self._buffer = None
+
+    @classmethod
+    def _received(cls, name, dtype, shape, buffer, offset, length):
+        tensor = cls.__new__(cls)
+        tensor._name, tensor._dtype, tensor._shape = name, dtype, shape
+        tensor._buffer, tensor._offset, tensor._length = buffer, offset, length
+        tensor._array = None
+        return tensor
+
+    def name(self):
+        return self._name
+
+    def triton_dtype(self):
+        """The data type's number in the protocol."""
+        return self._dtype
+
+    def shape(self):
+        """The dimensions, a list."""
+        return list(self._array.shape if self._shape is None else self._shape)
+
+    def is_cpu(self):
+        """True: tensors of this backend are in the memory of the host."""
+        return True
+
+    def as_numpy(self):
+        """The array. Elements of TYPE_STRING are bytes objects."""
+        if self._dtype == BF16:
+            raise TritonModelException(
+                f"tensor '{self._name}' is BF16, which numpy does not have: use to_dlpack() and from_dlpack()"
+            )
+        return self._raw()
+
+    def _raw(self):
+        array = self._array
+        if array is None:
+            if self._dtype == BYTES:
+                data = memoryview(self._buffer)[self._offset : self._offset + self._length]
+                array = deserialize_bytes_tensor(data).reshape(self._shape)
+            elif self._length == 0:
+                array = np.empty(self._shape, DTYPES[self._dtype])
+            else:
+                array = np.ndarray(self._shape, DTYPES[self._dtype], self._buffer, self._offset)
+            self._array = array
+        return array
+
+    def _outgoing(self, place, name, dtype=None):
+        """Puts the tensor where the server reads it, and describes it. `dtype`: what the server expects."""
+        if dtype is not None and dtype != self._dtype:
+            return self._converted(dtype)._outgoing(place, name)
+        array = self._array
+        if array is None:
+            shape = self._shape
+            data = memoryview(self._buffer)[self._offset : self._offset + self._length]
+            return place.put(name, self._dtype, shape, bytes(data) if self._length <= frames.SMALL_TENSOR else data)
+        shape = array.shape if self._shape is None else self._shape
+        if self._dtype == BYTES:
+            return place.put(name, BYTES, shape, serialize_byte_tensor(array))
+        if not array.flags.c_contiguous:
+            array = array.copy(order="C")
+        if array.dtype.byteorder == ">":
+            array = array.astype(array.dtype.newbyteorder("<"))
+        return place.put(name, self._dtype, shape, array)
+
+    def _converted(self, dtype):
+        """The same values in the type that the configuration says, if none is lost."""
+        if BYTES in (dtype, self._dtype) or BF16 in (dtype, self._dtype):
+            raise self._wrong_type(dtype)
+        array = self._raw()
+        if not np.can_cast(array.dtype, DTYPES[dtype], "same_kind"):
+            raise self._wrong_type(dtype)
+        converted = array.astype(DTYPES[dtype])
+        if array.dtype.kind in "iu" and not np.array_equal(array, converted):
+            raise self._wrong_type(dtype, ", and a value does not fit")
+        return Tensor(self._name, converted)
+
+    def _wrong_type(self, dtype, more=""):
+        return TritonModelException(
+            f"output '{self._name}' is {NAMES.get(self._dtype)}, its configuration says {NAMES.get(dtype)}{more}"
+        )
+
+    def to_dlpack(self):
+        """The tensor as a DLPack capsule, without a copy."""
+        if self._dtype == BYTES:
+            raise TritonModelException(f"tensor '{self._name}' holds strings, which DLPack does not have")
+        return dlpack.export(self._raw(), self._dtype)
+
+    def __dlpack__(self, stream=None, **_):
+        return self.to_dlpack()
+
+    def __dlpack_device__(self):
+        return (dlpack.CPU, 0)
+
+    @staticmethod
+    def from_dlpack(name, obj):
+        """A tensor over the memory of a capsule, or of an object with `__dlpack__`, without a copy. It must be in the
+        memory of the host, contiguous and in C order."""
+        if not name:
+            raise TritonModelException("the name of a tensor must not be empty")
+        array, dtype = dlpack.take(obj)
+        tensor = Tensor.__new__(Tensor)
+        tensor._name, tensor._dtype, tensor._array, tensor._shape = name, dtype, array, None
+        tensor._buffer = None
+        return tensor
+
+
+def read_tensors(link, body, position, count, data, views):
+    """The tensors that are described at `position`; the data of small ones begins at `data`, and
+    `views` are the slabs of the frame so far."""
+    tensors = []
+    unpack, size = frames.TENSOR.unpack_from, frames.TENSOR.size
+    for _ in range(count):
+        dtype, rank, name_length, slab, offset, length = unpack(body, position)
+        position += size
+        shape = _DIMS[rank].unpack_from(body, position)
+        position += 8 * rank
+        name = body[position : position + name_length].decode()
+        position += name_length
+        if slab:
+            tensors.append(Tensor._received(name, dtype, shape, link.lent(slab, views), offset, length))
+        else:
+            tensors.append(Tensor._received(name, dtype, shape, body, data + offset, length))
+    return tensors, position

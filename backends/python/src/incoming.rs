@@ -1,0 +1,260 @@
+//! What the process says, frame by frame.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use trireme_sdk::{Caller, Counter, Error, ErrorCode, Gauge, Host, Parameter, Response};
+
+use crate::calls;
+use crate::outgoing::{Sender, lock};
+use crate::requests::{Part, Requests};
+use crate::slabs::{DROPPED, Theirs};
+use crate::wire::{self, Cursor, Malformed, TensorHead, from, to};
+
+const FINAL: u8 = 1;
+const FAILURE: u8 = 2;
+
+/// Takes what one process says.
+pub(crate) struct Incoming {
+    pub(crate) host: Host,
+    pub(crate) label: String,
+    pub(crate) sender: Arc<Sender>,
+    pub(crate) requests: Arc<Requests>,
+    /// On whose behalf other models are asked.
+    pub(crate) caller: Arc<Mutex<Option<Caller>>>,
+    pub(crate) slabs: Theirs,
+    pub(crate) metrics: HashMap<u32, Metric>,
+}
+
+/// What a frame means for whoever reads them.
+pub(crate) enum Event {
+    /// It is dealt with.
+    Nothing,
+    /// The model is initialized.
+    Ready,
+    /// The model cannot be loaded.
+    Failed(String),
+    /// The completed configuration.
+    Config(String),
+    /// `execute` of this batch has returned.
+    Done(u64),
+    /// The process ends as it was asked to.
+    Bye,
+}
+
+#[derive(Clone)]
+pub(crate) enum Metric {
+    Counter(Counter),
+    Gauge(Gauge),
+}
+
+impl Incoming {
+    /// Deals with a frame.
+    ///
+    /// # Errors
+    /// It is not as it must be; the process is to be ended.
+    pub(crate) fn take(&mut self, kind: u8, body: &[u8]) -> Result<Event, Malformed> {
+        let event = self.deal_with(kind, body)?;
+        self.slabs.take_read().into_iter().for_each(|slab| self.sender.release(slab));
+        Ok(event)
+    }
+
+    fn deal_with(&mut self, kind: u8, body: &[u8]) -> Result<Event, Malformed> {
+        let mut cursor = Cursor::new(body);
+        match kind {
+            from::DONE => {
+                let (mut cursor, data) = Cursor::described(body)?;
+                let (batch, count) = (cursor.u64()?, cursor.u32()?);
+                for _ in 0..count {
+                    self.response(&mut cursor, data)?;
+                }
+                return Ok(Event::Done(batch));
+            }
+            from::RESPONSE => {
+                let (mut cursor, data) = Cursor::described(body)?;
+                self.response(&mut cursor, data)?;
+            }
+            from::CALL => {
+                let caller = lock(&self.caller).clone();
+                calls::make(body, &self.sender, caller, &mut self.slabs)?;
+            }
+            from::ASK => self.ask(&mut cursor)?,
+            from::LOG => self.log(&mut cursor)?,
+            from::METRIC => self.measure(&mut cursor)?,
+            from::RETURN => {
+                while let Ok(number) = cursor.u32() {
+                    if number & DROPPED == 0 {
+                        self.sender.returned(number);
+                    } else {
+                        self.slabs.drop_slab(number & !DROPPED);
+                    }
+                }
+            }
+            from::READY => return Ok(Event::Ready),
+            from::BYE => return Ok(Event::Bye),
+            from::FAILED => return Ok(Event::Failed(text(cursor.rest()))),
+            from::CONFIG => return Ok(Event::Config(text(cursor.rest()))),
+            _ => return Err(Malformed),
+        }
+        Ok(Event::Nothing)
+    }
+
+    fn response(&mut self, cursor: &mut Cursor<'_>, data: &[u8]) -> Result<(), Malformed> {
+        let (number, flags, code, tensors) = (cursor.u64()?, cursor.u8()?, cursor.u8()?, cursor.u16()?);
+        let (error_length, parameters) = (cursor.u32()? as usize, cursor.u32()? as usize);
+        let error_text = text(cursor.bytes(error_length)?);
+        let parameters = cursor.text(parameters)?;
+        let is_last = flags & FINAL != 0;
+        let part = if flags & FAILURE != 0 {
+            Part::Failure(Error { code: code_of(code), message: error_text })
+        } else if tensors == 0 && parameters.is_empty() && is_last {
+            Part::End
+        } else {
+            let mut response = with_parameters(Response::new(), parameters)?;
+            for _ in 0..tensors {
+                let head = TensorHead::read(cursor)?;
+                let bytes = tensor_data(&mut self.slabs, &head, data)?;
+                response =
+                    response.raw(head.name, head.data_type, &head.shape, bytes).map_err(|_| Malformed)?;
+            }
+            Part::Response(response, is_last)
+        };
+        self.requests.deliver(&self.sender, number, part);
+        Ok(())
+    }
+
+    fn ask(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
+        let (question, what) = (cursor.u32()?, cursor.u8()?);
+        let (well, answer) = match what {
+            1 => (true, vec![u8::from(self.requests.is_cancelled(cursor.u64()?))]),
+            2 => match self.metric(cursor)? {
+                Ok(number) => (true, number.to_le_bytes().to_vec()),
+                Err(error) => (false, error.message.into_bytes()),
+            },
+            3 => match self.metrics.get(&cursor.u32()?) {
+                Some(Metric::Counter(counter)) => (true, counter.value().to_le_bytes().to_vec()),
+                Some(Metric::Gauge(gauge)) => (true, gauge.value().to_le_bytes().to_vec()),
+                None => (false, b"there is no such metric".to_vec()),
+            },
+            _ => return Err(Malformed),
+        };
+        let mut body = question.to_le_bytes().to_vec();
+        body.push(u8::from(well));
+        body.extend_from_slice(&answer);
+        self.sender.send(wire::plain(to::REPLY, &body));
+        Ok(())
+    }
+
+    fn metric(&mut self, cursor: &mut Cursor<'_>) -> Result<Result<u32, Error>, Malformed> {
+        let kind = cursor.u8()?;
+        let mut texts = Vec::new();
+        while let Ok(length) = cursor.u32() {
+            texts.push(cursor.text(length as usize)?);
+        }
+        let [name, help, labels @ ..] = texts.as_slice() else { return Err(Malformed) };
+        let labels: Vec<(&str, &str)> = labels.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        let metric = match kind {
+            0 => self.host.counter(name, help, &labels).map(Metric::Counter),
+            1 => self.host.gauge(name, help, &labels).map(Metric::Gauge),
+            _ => return Err(Malformed),
+        };
+        let number = self.metrics.len() as u32;
+        Ok(metric.map(|metric| {
+            self.metrics.insert(number, metric);
+            number
+        }))
+    }
+
+    fn measure(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
+        let (number, operation, value) = (cursor.u32()?, cursor.u8()?, cursor.f64()?);
+        match (self.metrics.get(&number).ok_or(Malformed)?, operation) {
+            (Metric::Counter(counter), 0) if value >= 0.0 => counter.add(value),
+            (Metric::Gauge(gauge), 0) => gauge.add(value),
+            (Metric::Gauge(gauge), 1) => gauge.set(value),
+            _ => return Err(Malformed),
+        }
+        Ok(())
+    }
+
+    fn log(&self, cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
+        let level = cursor.u8()?;
+        let message = text(cursor.rest());
+        let line = format_args!("{}: {message}", self.label);
+        match level {
+            1 => self.host.error(line),
+            2 => self.host.warn(line),
+            3 => self.host.info(line),
+            4 => self.host.verbose(line),
+            _ => return Err(Malformed),
+        }
+        Ok(())
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The bytes of a tensor: from the frame, or from shared memory.
+pub(crate) fn tensor_data(
+    slabs: &mut Theirs,
+    head: &TensorHead<'_>,
+    data: &[u8],
+) -> Result<Vec<u8>, Malformed> {
+    if head.slab == 0 {
+        let begin = usize::try_from(head.offset).map_err(|_| Malformed)?;
+        let length = usize::try_from(head.length).map_err(|_| Malformed)?;
+        let bytes = data.get(begin..).and_then(|rest| rest.get(..length)).ok_or(Malformed)?;
+        // Copied: the frame goes.
+        return Ok(bytes.to_vec());
+    }
+    // Copied: the process uses the memory again.
+    slabs.read(head.slab, head.offset, head.length).map_err(|_| Malformed)
+}
+
+/// Adds parameters, given as a JSON object of scalars.
+pub(crate) fn parameters(json: &str) -> Result<Vec<(String, Parameter)>, Malformed> {
+    if json.is_empty() {
+        return Ok(Vec::new());
+    }
+    let fields: serde_json::Map<String, Value> = serde_json::from_str(json).map_err(|_| Malformed)?;
+    let one = |(name, value): (String, Value)| {
+        let value = match value {
+            Value::Bool(value) => Parameter::Bool(value),
+            Value::String(value) => Parameter::String(value),
+            Value::Number(value) => match value.as_i64() {
+                Some(value) => Parameter::Int(value),
+                None => Parameter::Double(value.as_f64().ok_or(Malformed)?),
+            },
+            _ => return Err(Malformed),
+        };
+        Ok((name, value))
+    };
+    fields.into_iter().map(one).collect()
+}
+
+fn with_parameters(response: Response, json: &str) -> Result<Response, Malformed> {
+    let given = parameters(json)?;
+    Ok(given.into_iter().fold(response, |response, (name, value)| response.parameter(&name, value)))
+}
+
+/// The codes of `TritonError`, in its order.
+const CODES: [ErrorCode; 8] = [
+    ErrorCode::Unknown,
+    ErrorCode::Internal,
+    ErrorCode::NotFound,
+    ErrorCode::InvalidArg,
+    ErrorCode::Unavailable,
+    ErrorCode::Unsupported,
+    ErrorCode::AlreadyExists,
+    ErrorCode::Cancelled,
+];
+
+fn code_of(number: u8) -> ErrorCode {
+    CODES.get(usize::from(number)).copied().unwrap_or(ErrorCode::Internal)
+}
+
+pub(crate) fn number_of(code: ErrorCode) -> u8 {
+    CODES.iter().position(|one| *one == code).map_or(1, |at| at as u8)
+}

@@ -1,0 +1,101 @@
+"""A served model under load, through HTTP: goodput.py URL MODEL idle | rates R1,R2,… SECONDS.
+
+`idle`: time to the first token of a 1k prompt on a server that does nothing else, and of tokens after it.
+`rates`: Poisson arrivals, prompt and answer lengths as in ShareGPT, timed from when a request should be sent. Goodput is the
+highest rate with p99 of the first token under 500 ms and p99 between tokens under 25 ms.
+"""
+import asyncio, json, random, sys, time
+import aiohttp
+
+# Percentiles of first turns and first answers, in tokens: 5, 10, 25, 50, 75, 90, 95, 99; each at least 4, a prompt at most 1024.
+AT = [0, 5, 10, 25, 50, 75, 90, 95, 99, 100]
+PROMPT = [4, 7, 8, 14, 30, 100, 342, 579, 917, 1024]
+ANSWER = [4, 25, 48, 130, 266, 409, 612, 760, 920, 1024]
+
+
+def draw(rng, table):
+    p = rng.random() * 100
+    i = max(j for j in range(len(AT) - 1) if AT[j] <= p)
+    return round(table[i] + (table[i + 1] - table[i]) * (p - AT[i]) / (AT[i + 1] - AT[i]))
+
+
+async def ask(session, url, model, prompt, answer, due):
+    """Seconds to the first token, gaps between the others, tokens."""
+    body = {"model": model, "prompt": prompt, "max_tokens": answer, "stream": True, "temperature": 0, "ignore_eos": True,
+            "min_tokens": answer}
+    first, last, gaps, events = None, None, [], 0
+    async with session.post(url + "/v1/completions", json=body) as reply:
+        if reply.status != 200:
+            raise RuntimeError(f"{reply.status}: {(await reply.text())[:300]}")
+        async for line in reply.content:
+            if line.startswith(b"data: {"):
+                now = time.perf_counter()
+                events += 1
+                if first is None:
+                    first = now - due
+                else:
+                    gaps.append(now - last)
+                last = now
+    return first, gaps, events, time.perf_counter() - due
+
+
+def text(rng, n):
+    return "".join(rng.choice("abcdefghij klmno") for _ in range(n))
+
+
+def percentile(values, p):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * p / 100))] if values else float("nan")
+
+
+async def idle(session, url, model):
+    rng = random.Random(1)
+    firsts, gaps = [], []
+    for i in range(13):
+        first, g, _, _ = await ask(session, url, model, text(rng, 1024), 64, time.perf_counter())
+        if i >= 3:
+            firsts.append(first), gaps.extend(g)
+    print(f"idle, 1k prompt: first token {percentile(firsts, 50) * 1e3:.1f} ms (worst of 10: {max(firsts) * 1e3:.1f}), "
+          f"then a token each {percentile(gaps, 50) * 1e3:.2f} ms", flush=True)
+
+
+async def rate(session, url, model, r, seconds):
+    rng = random.Random(round(r * 1000))
+    start = time.perf_counter() + 0.5
+    due, tasks = start, []
+    while True:
+        due += rng.expovariate(r)
+        if due > start + seconds:
+            break
+
+        async def one(due=due, prompt=text(rng, draw(rng, PROMPT)), answer=draw(rng, ANSWER)):
+            await asyncio.sleep(max(0, due - time.perf_counter()))
+            return await ask(session, url, model, prompt, answer, due)
+
+        tasks.append(asyncio.create_task(one()))
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [d for d in done if isinstance(d, Exception)]
+    done = [d for d in done if not isinstance(d, Exception)]
+    firsts, gaps = [d[0] for d in done], [g for d in done for g in d[1]]
+    wall = time.perf_counter() - start
+    good = percentile(firsts, 99) < 0.5 and percentile(gaps, 99) < 0.025 and not errors
+    print(f"| {r:g} | {len(done)} | {sum(d[2] for d in done) / wall:.0f} | {percentile(firsts, 50) * 1e3:.0f} / "
+          f"{percentile(firsts, 99) * 1e3:.0f} | {percentile(gaps, 50) * 1e3:.1f} / {percentile(gaps, 99) * 1e3:.1f} | "
+          f"{len(errors)} | {'yes' if good else 'no'} |", flush=True)
+    if errors:
+        print("   first error:", str(errors[0])[:200], flush=True)
+
+
+async def main():
+    url, model, what = sys.argv[1:4]
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=300)) as session:
+        if what == "idle":
+            return await idle(session, url, model)
+        print("| requests/s | answered | tokens/s | first token ms p50 / p99 | between tokens ms p50 / p99 | errors | good |")
+        print("|---|---|---|---|---|---|---|", flush=True)
+        for r in sys.argv[4].split(","):
+            await rate(session, url, model, float(r), float(sys.argv[5]))
+
+
+asyncio.run(main())

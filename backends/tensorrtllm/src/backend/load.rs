@@ -1,0 +1,133 @@
+//! From a configuration to engines on GPUs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use trireme_llm::checkpoint::{Architecture, Checkpoint, DecoderConfig};
+use trireme_llm::executor::Executor;
+use trireme_llm::params::Parameters;
+use trireme_llm::serve::{Decoder, MakeExecutor, Sizes};
+use trireme_sdk::{Error, ModelContext, Result};
+
+use super::PARAMETERS;
+use super::graphs::{self, GraphSetting, Graphs};
+use crate::error::CudaError;
+use crate::executor::{CudaExecutor, Options};
+use crate::model::Source;
+
+/// Seed of the weights of `load_format: dummy`, which are made on the GPU.
+pub(super) const DUMMY_SEED: u64 = 3;
+
+/// The parameters and the checkpoint that they name.
+pub(super) fn open(context: &ModelContext) -> Result<(Parameters, Checkpoint)> {
+    let tables = [trireme_llm::params::PARAMETERS, PARAMETERS];
+    let params =
+        Parameters::read(&tables, context.config.parameters()).map_err(|e| Error::invalid(e.to_string()))?;
+    let path = params.checkpoint(&context.version_dir);
+    let checkpoint = Checkpoint::open_as(&path, params.text("load_format"))
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    Ok((params, checkpoint))
+}
+
+/// The decoder of a checkpoint.
+///
+/// # Errors
+/// UNSUPPORTED for an encoder: another backend may run it.
+pub(super) fn decoder(checkpoint: &Checkpoint) -> Result<&DecoderConfig> {
+    match &checkpoint.architecture {
+        Architecture::Decoder(config) => Ok(config),
+        Architecture::Bert(_) => Err(Error::unsupported(
+            "the checkpoint is an encoder, which the backend 'tensorrtllm' has no kernels for: use the backend 'cpu'",
+        )),
+    }
+}
+
+/// An engine on each of the GPUs.
+pub(super) fn model(
+    context: &ModelContext,
+    gpus: &BTreeSet<i32>,
+    server: Option<GraphSetting>,
+) -> Result<BTreeMap<i32, Decoder>> {
+    let (params, checkpoint) = open(context)?;
+    for (name, why) in params.idle() {
+        context.host.warn(format!("model '{}': parameter '{name}' has no effect: {why}", context.name));
+    }
+    decoder(&checkpoint)?;
+    let graphs = graphs::of_model(context.config.json(), &params, server)?;
+    let checkpoint = Arc::new(checkpoint);
+    let mut engines = BTreeMap::new();
+    for &gpu in gpus {
+        let make = maker(context, &checkpoint, &params, &graphs, gpu);
+        engines.insert(gpu, Decoder::load(context, &checkpoint, &params, make)?);
+    }
+    Ok(engines)
+}
+
+fn maker(
+    context: &ModelContext,
+    checkpoint: &Arc<Checkpoint>,
+    params: &Parameters,
+    graphs: &Graphs,
+    gpu: i32,
+) -> MakeExecutor {
+    let (checkpoint, params, graphs) = (Arc::clone(checkpoint), params.clone(), graphs.clone());
+    let (host, name) = (context.host.clone(), context.name.clone());
+    Box::new(move |sizes| {
+        let config = decoder(&checkpoint)?;
+        let options = options(sizes, &params, &graphs, gpu)?;
+        let source = match params.text("load_format") {
+            Some("dummy") => Source::Dummy(DUMMY_SEED),
+            _ => Source::Checkpoint(&checkpoint),
+        };
+        let executor = CudaExecutor::load(config, &source, &options).map_err(error)?;
+        host.info(format!(
+            "model '{name}' on GPU {gpu}, {}: {}",
+            executor.device_name(),
+            executor.memory_plan()
+        ));
+        Ok(Box::new(executor) as Box<dyn Executor>)
+    })
+}
+
+/// What the executor is told.
+pub(super) fn options(sizes: &Sizes, params: &Parameters, graphs: &Graphs, gpu: i32) -> Result<Options> {
+    let plain = Options::default();
+    let device = usize::try_from(gpu).map_err(|_| Error::invalid(format!("GPU {gpu}: they count from 0")))?;
+    let profiles = sizes.profiles.profiles();
+    let mut decode_sizes: Vec<usize> = sizes.profiles.buckets().iter().map(|b| b.batch as usize).collect();
+    decode_sizes.sort_unstable();
+    decode_sizes.dedup();
+    let rows = profiles.map(|p| p.tokens.max as usize).max();
+    let largest = decode_sizes.last().copied();
+    let max_slots = sizes.max_batch_size.or(largest).unwrap_or(plain.max_slots);
+    Ok(Options {
+        device,
+        max_slots,
+        max_step_tokens: sizes.max_num_tokens.or(rows).unwrap_or(plain.max_step_tokens).max(max_slots),
+        max_context: sizes.max_context,
+        kv_fraction: sizes.kv_fraction.map_or(plain.kv_fraction, |f| f as f32),
+        max_kv_tokens: sizes.kv_tokens,
+        graphs: graphs.on,
+        max_graphs: params.count("cuda_graph_cache_size"),
+        first_graphs: graphs.first.clone(),
+        decode_sizes,
+        deterministic: params.flag("deterministic").unwrap_or(false),
+        skinny_rows: if params.flag("fusion").unwrap_or(true) { plain.skinny_rows } else { 0 },
+        ..plain
+    })
+}
+
+/// Whose fault it is.
+pub(super) fn error(error: CudaError) -> Error {
+    let text = error.to_string();
+    match error {
+        CudaError::Unsupported(_) => Error::unsupported(text),
+        CudaError::Checkpoint(_) | CudaError::NoDevice { .. } | CudaError::TooOld { .. } => {
+            Error::invalid(text)
+        }
+        CudaError::NoDriver | CudaError::NoGpu | CudaError::NoLibrary { .. } | CudaError::Memory(_) => {
+            Error::unavailable(text)
+        }
+        CudaError::Driver { .. } | CudaError::Compile { .. } => Error::internal(text),
+    }
+}

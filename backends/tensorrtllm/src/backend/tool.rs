@@ -1,0 +1,95 @@
+//! A model as `trireme-gpu` opens it: the same parameters, without a server.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use trireme_llm::checkpoint::Checkpoint;
+use trireme_llm::params::Parameters;
+use trireme_llm::serve::Sizes;
+use trireme_sdk::{Error, Result};
+
+use super::PARAMETERS;
+use super::{graphs, load};
+use crate::executor::{CudaExecutor, Options};
+use crate::model::Source;
+
+/// A checkpoint with what its configuration says of its executor.
+pub struct OfflineModel {
+    checkpoint: Checkpoint,
+    dummy: bool,
+    options: Options,
+}
+
+impl OfflineModel {
+    /// Opens a version directory or a checkpoint. `config` is a model configuration as JSON, or null.
+    ///
+    /// # Errors
+    /// Names the file or the parameter.
+    pub fn open(path: &Path, config: &Value, gpu: i32) -> Result<Self> {
+        let given = config["parameters"].as_object().into_iter().flatten();
+        let given = given.filter_map(|(name, value)| Some((name.as_str(), value["string_value"].as_str()?)));
+        let tables = [trireme_llm::params::PARAMETERS, PARAMETERS];
+        let params = Parameters::read(&tables, given).map_err(|e| Error::invalid(e.to_string()))?;
+        let path = if path.is_dir() { params.checkpoint(&version(path)) } else { path.to_owned() };
+        let checkpoint = Checkpoint::open_as(&path, params.text("load_format"))
+            .map_err(|e| Error::invalid(e.to_string()))?;
+        load::decoder(&checkpoint)?;
+        let graphs = graphs::of_model(config, &params, None)?;
+        let batch = config["max_batch_size"].as_u64().and_then(|n| usize::try_from(n).ok());
+        let sizes = Sizes {
+            max_batch_size: batch.filter(|n| *n > 0),
+            max_num_tokens: params.count("max_num_tokens"),
+            max_context: params.count("max_context"),
+            kv_tokens: params.count("max_tokens_in_paged_kv_cache"),
+            kv_fraction: params.fraction("kv_cache_free_gpu_mem_fraction"),
+            profiles: params.profiles().map_err(|e| Error::invalid(e.to_string()))?,
+        };
+        let options = load::options(&sizes, &params, &graphs, gpu)?;
+        let dummy = params.text("load_format") == Some("dummy");
+        Ok(Self { checkpoint, dummy, options })
+    }
+
+    /// Without what is fused into products.
+    #[must_use]
+    pub fn unfused(mut self) -> Self {
+        self.options.skinny_rows = 0;
+        self
+    }
+
+    /// Puts the model on its GPU.
+    ///
+    /// # Errors
+    /// There is none, or the model does not fit.
+    pub fn load(&self) -> Result<CudaExecutor> {
+        let source =
+            if self.dummy { Source::Dummy(load::DUMMY_SEED) } else { Source::Checkpoint(&self.checkpoint) };
+        CudaExecutor::load(load::decoder(&self.checkpoint)?, &source, &self.options).map_err(load::error)
+    }
+}
+
+/// The newest version of a model's directory; any other directory is taken as it is.
+fn version(path: &Path) -> PathBuf {
+    let versions = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let numbers = versions.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+    numbers.max().map_or_else(|| path.to_owned(), |number| path.join(number.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_newest_version_is_taken_and_parameters_are_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["2", "10", "labels"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(version(dir.path()), dir.path().join("10"));
+        let config = json!({"parameters": {"use_cuda_grap": {"string_value": "true"}}});
+        let error = OfflineModel::open(dir.path(), &config, 0).err().unwrap().to_string();
+        assert!(error.contains("did you mean 'use_cuda_graph'"), "{error}");
+        let error = OfflineModel::open(dir.path(), &Value::Null, 0).err().unwrap().to_string();
+        assert!(error.contains("/10"), "{error}");
+    }
+}

@@ -1,0 +1,60 @@
+//! What `explain` and `profile` print.
+
+use anyhow::Result;
+use trireme_tensorrtllm::OfflineModel;
+
+use crate::say;
+
+/// A decode step kernel by kernel.
+pub(crate) fn explain(model: OfflineModel, rows: usize, context: usize, fusion: bool) -> Result<()> {
+    let model = if fusion { model } else { model.unfused() };
+    let mut executor = model.load()?;
+    let ceiling = executor.copy_rate()?;
+    say(&format!(
+        "{}: copies run at {:.0} GB/s; {}",
+        executor.device_name(),
+        ceiling / 1e9,
+        executor.memory_plan()
+    ));
+    say(&format!(
+        "a step of {rows} sequences at {context} positions, fusion {}",
+        if fusion { "on" } else { "off" }
+    ));
+    say(
+        "| kernel | launches | computes | MB | us | us each | GB/s | of the floor |\n|---|---|---|---|---|---|---|---|",
+    );
+    let table = executor.profile_decode(rows, context)?;
+    for row in &table {
+        let rate = row.bytes as f64 / row.microseconds * 1e6;
+        say(&format!(
+            "| {} | {} | {} | {:.1} | {:.1} | {:.2} | {:.0} | {:.0} % |",
+            row.name,
+            row.launches,
+            row.fused,
+            row.bytes as f64 / 1e6,
+            row.microseconds,
+            row.microseconds / row.launches as f64,
+            rate / 1e9,
+            rate / ceiling * 100.0
+        ));
+    }
+    Ok(())
+}
+
+/// Every size of decode steps.
+pub(crate) fn profile(model: &OfflineModel, context: usize) -> Result<()> {
+    let mut executor = model.load()?;
+    say(&format!("{}: {}", executor.device_name(), executor.memory_plan()));
+    say("| rows | padding, mean | graph MB | ms a step | tokens/s |\n|---|---|---|---|---|");
+    for row in executor.profile_sizes(context)? {
+        say(&format!(
+            "| {} | {:.1} % | {:.1} | {:.3} | {:.0} |",
+            row.rows,
+            row.padding * 100.0,
+            row.graph_bytes as f64 / 1e6,
+            row.milliseconds,
+            row.rows as f64 / row.milliseconds * 1e3
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,323 @@
+//! `cargo xtask image`: the images of `deploy/docker`, built without a container engine's daemon.
+//!
+//! ```text
+//! cargo build ─▶ dist/      mmdebstrap ─▶ base.tar (Debian without a shell)      cargo metadata, dpkg ─▶ sbom.cdx.json
+//!                    └──────────────────┴─▶ buildah ─▶ target/image/cpu/{oci/, trireme-cpu.tar, sbom.cdx.json}
+//! ```
+//! All times in the image are 0: the same sources and the same Debian packages give the same digest.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::{debian, pytest, sbom};
+use crate::build::{self, Profile};
+use crate::models;
+use crate::process;
+use crate::test::python_environment;
+use crate::workspace::Workspace;
+
+/// Everything that a container starts with has at most this size.
+const MOST_BYTES: u64 = 120 << 20;
+const PROGRAMS: &[(&str, &str)] =
+    &[("buildah", "buildah"), ("skopeo", "skopeo"), ("mmdebstrap", "mmdebstrap")];
+const PROGRAMS_TO_RUN: &[(&str, &str)] =
+    &[("podman", "podman"), ("runc", "runc"), ("conmon", "conmon"), ("catatonit", "catatonit")];
+/// Of Debian 12, as the machine that builds: the C library must not be older than the one that was linked against.
+const SUITE: &str = "bookworm";
+const PACKAGES: &str = "libc6,libgcc-s1,ca-certificates,tzdata,base-files,netbase";
+/// Backends that only tests load.
+const NOT_SHIPPED: &[&str] = &["caller", "hostile", "ragged"];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run the image without rights and ask it what the README asks, then through a Pod manifest
+    #[arg(long)]
+    test: bool,
+    /// Write the context and the Containerfile of the CUDA image on this base instead: IMAGE@sha256:DIGEST
+    #[arg(long, value_name = "IMAGE@DIGEST", value_parser = pinned, conflicts_with = "test")]
+    cuda_base: Option<String>,
+    /// `dist` is what is shipped (LTO, stripped); `release` is quicker to build
+    #[arg(long, value_enum, default_value_t = Profile::Dist)]
+    profile: Profile,
+}
+
+fn pinned(text: &str) -> Result<String, String> {
+    let digest = text.split_once("@sha256:").map(|(_, digest)| digest);
+    match digest {
+        Some(digest)
+            if digest.len() == 64 && digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err("the base is named by its digest: IMAGE@sha256: and 64 hexadecimal digits".to_owned()),
+    }
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    debian::need(PROGRAMS)?;
+    if let Some(base) = &args.cuda_base {
+        return render_cuda(workspace, base, args.profile);
+    }
+    let image = Image::new(workspace)?;
+    let built = build::server_and_backends(workspace, args.profile)?;
+    image.context(workspace, &built)?;
+    let digest = image.build()?;
+    let size = image.size()?;
+    println!(
+        "image     {} ({:.1} MiB), {digest}",
+        workspace.shown(&image.folder.join("oci")),
+        mebibytes(size)
+    );
+    println!("archive   {} (podman load -i, docker load -i)", workspace.shown(&image.archive()));
+    println!("SBOM      {}", workspace.shown(&image.folder.join("sbom.cdx.json")));
+    if size > MOST_BYTES {
+        bail!("the image is larger than {:.0} MiB", mebibytes(MOST_BYTES));
+    }
+    if args.test { image.test(workspace, &digest) } else { Ok(()) }
+}
+
+/// What a Docker engine that can reach the base builds the CUDA image from.
+fn render_cuda(workspace: &Workspace, base: &str, profile: Profile) -> Result<()> {
+    let image = Image::at(workspace, "cuda")?;
+    let built = build::server_and_backends(workspace, profile)?;
+    image.context(workspace, &built)?;
+    let text = fs::read_to_string(&image.containerfile)?;
+    let rendered = text.replace("ARG BASE\n", &format!("ARG BASE={base}\n"));
+    if rendered == text {
+        bail!("{} has no line 'ARG BASE'", workspace.shown(&image.containerfile));
+    }
+    let context = image.folder.join("context");
+    fs::remove_file(context.join("base.tar"))?;
+    fs::write(context.join("Dockerfile"), rendered)?;
+    println!("context   {} (docker build it where {base} can be pulled)", workspace.shown(&context));
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+const NAME: &str = "localhost/trireme:cpu";
+/// What holds the namespaces of a pod.
+const PAUSE: &str = "localhost/pause:1";
+
+struct Image {
+    folder: PathBuf,
+    containerfile: PathBuf,
+}
+
+impl Image {
+    fn new(workspace: &Workspace) -> Result<Self> {
+        Self::at(workspace, "cpu")
+    }
+
+    fn at(workspace: &Workspace, kind: &str) -> Result<Self> {
+        let folder = workspace.target.join("image").join(kind);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let containerfile = workspace.root.join(format!("deploy/docker/{kind}.Containerfile"));
+        let image = Self { folder, containerfile };
+        image.configure()?;
+        Ok(image)
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.folder.join("trireme-cpu.tar")
+    }
+
+    /// Settings with which buildah and podman run where there is no systemd and where limits cannot be raised.
+    fn configure(&self) -> Result<()> {
+        let limit = |what| {
+            let limit = rustix::process::getrlimit(what);
+            limit.maximum.map_or(1 << 20, |most| most.min(1 << 20))
+        };
+        let files = limit(rustix::process::Resource::Nofile);
+        let processes = limit(rustix::process::Resource::Nproc).min(4096);
+        let text = format!(
+            "[containers]\ndefault_ulimits = [\"nofile={files}:{files}\", \"nproc={processes}:{processes}\"]\n[engine]\n\
+             runtime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\ninfra_image = \"{PAUSE}\"\n"
+        );
+        fs::write(self.folder.join("containers.conf"), text)?;
+        Ok(())
+    }
+
+    /// buildah or podman, with storage of its own.
+    fn tool(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("CONTAINERS_CONF", self.folder.join("containers.conf"));
+        command.arg("--root").arg(self.folder.join("storage"));
+        command.arg("--runroot").arg(self.folder.join("run")).args(["--storage-driver", "vfs"]);
+        command
+    }
+
+    /// What the Containerfile copies.
+    fn context(&self, workspace: &Workspace, built: &build::Built) -> Result<()> {
+        let context = self.folder.join("context");
+        if context.exists() {
+            fs::remove_dir_all(&context)?;
+        }
+        let dist = context.join("dist");
+        let bin = dist.join("bin");
+        fs::create_dir_all(&bin)?;
+        copy(&built.server, &bin.join("trireme"))?;
+        copy(&built.server.with_file_name("trireme-plan"), &bin.join("trireme-plan"))?;
+        for name in backends(&built.backends)? {
+            let library = format!("libtrireme_{name}.so");
+            copy(
+                &built.backends.join(&name).join(&library),
+                &bin.join("backends").join(&name).join(&library),
+            )?;
+        }
+        copy(&workspace.root.join("LICENSE"), &dist.join("LICENSE"))?;
+        let base = self.base()?;
+        let bill = sbom::write(workspace, &self.debs(), &backends(&built.backends)?)?;
+        fs::write(self.folder.join("sbom.cdx.json"), &bill)?;
+        fs::write(dist.join("sbom.cdx.json"), &bill)?;
+        copy(&base, &context.join("base.tar"))?;
+        fs::write(
+            context.join("passwd"),
+            "root:x:0:0:root:/:/usr/sbin/nologin\ntrireme:x:1000:1000:trireme:/:/usr/sbin/nologin\n",
+        )?;
+        let links = context.join("links/opt/tritonserver");
+        fs::create_dir_all(links.join("bin"))?;
+        symlink("/opt/trireme/bin/trireme", links.join("bin/tritonserver"))?;
+        symlink("/opt/trireme/bin/backends", links.join("backends"))?;
+        fs::create_dir_all(context.join("links/models"))?;
+        // What the package's script would have made.
+        let certificates = context.join("links/etc/ssl/certs");
+        fs::create_dir_all(&certificates)?;
+        fs::write(certificates.join("ca-certificates.crt"), bundle(&base)?)?;
+        Ok(())
+    }
+
+    /// The packages of the base with their checksums, as `sha256sum` writes them.
+    fn debs(&self) -> PathBuf {
+        self.folder.join("base.debs")
+    }
+
+    /// A small Debian: libraries, certificates and time zones, no shell and no package manager.
+    fn base(&self) -> Result<PathBuf> {
+        let base = self.folder.join(format!("base-{SUITE}.tar"));
+        let stamp = self.folder.join("base.packages");
+        if base.is_file() && fs::read_to_string(&stamp).is_ok_and(|made| made == PACKAGES) {
+            return Ok(base);
+        }
+        println!("  making the base of {SUITE}: {PACKAGES}");
+        let mut make = Command::new("mmdebstrap");
+        make.env("SOURCE_DATE_EPOCH", "0").args(["--quiet", "--variant=extract"]);
+        // Nothing is configured in it, so that dpkg's own list stays empty.
+        make.env("TRIREME_DEBS", self.debs());
+        make.arg("--extract-hook=cd \"$1/var/cache/apt/archives\" && sha256sum *.deb > \"$TRIREME_DEBS\"");
+        make.arg(format!("--include={PACKAGES}")).arg(SUITE).arg(&base).args(mirror());
+        process::run(&mut make, "mmdebstrap")?;
+        fs::write(stamp, PACKAGES)?;
+        Ok(base)
+    }
+
+    fn build(&self) -> Result<String> {
+        let context = self.folder.join("context");
+        let mut bud = self.tool("buildah");
+        bud.args(["bud", "--isolation", "chroot", "--timestamp", "0", "--quiet", "--tag", NAME, "--file"]);
+        process::output(bud.arg(&self.containerfile).arg(&context), "buildah bud")?;
+        let layout = self.folder.join("oci");
+        let archive = self.archive();
+        for old in [&layout, &archive] {
+            if old.is_dir() {
+                fs::remove_dir_all(old)?;
+            } else if old.exists() {
+                fs::remove_file(old)?;
+            }
+        }
+        for to in [
+            format!("oci:{}:cpu", layout.display()),
+            format!("docker-archive:{}:trireme:cpu", archive.display()),
+        ] {
+            process::output(self.tool("buildah").args(["push", "--quiet", NAME, &to]), "buildah push")?;
+        }
+        let mut inspect = Command::new("skopeo");
+        inspect.args(["inspect", "--format", "{{.Digest}}"]).arg(format!("oci:{}:cpu", layout.display()));
+        Ok(process::output(&mut inspect, "skopeo inspect")?.trim().to_owned())
+    }
+
+    /// The archive holds the layers as they are unpacked.
+    fn size(&self) -> Result<u64> {
+        Ok(fs::metadata(self.archive())?.len())
+    }
+
+    fn test(&self, workspace: &Workspace, digest: &str) -> Result<()> {
+        debian::need(PROGRAMS_TO_RUN)?;
+        // The same once more: nothing of the build may depend on when it runs.
+        let again = self.build()?;
+        if again != digest {
+            bail!("a second build has another digest: {again}");
+        }
+        let pause = self.folder.join("pause");
+        fs::create_dir_all(&pause)?;
+        fs::copy("/usr/bin/catatonit", pause.join("catatonit"))?;
+        fs::write(
+            pause.join("Containerfile"),
+            "FROM scratch\nCOPY catatonit /catatonit\nENTRYPOINT [\"/catatonit\", \"-P\"]\n",
+        )?;
+        let mut bud = self.tool("buildah");
+        bud.args(["bud", "--isolation", "chroot", "--timestamp", "0", "--quiet", "--tag", PAUSE]);
+        process::output(bud.arg(&pause), "buildah bud of the pause image")?;
+        models::fetch_examples(workspace)?;
+        let python = python_environment(workspace)?;
+        let mut tests = pytest(workspace, &python, &workspace.root.join("tests/image"));
+        tests.env("TRIREME_IMAGE_FOLDER", &self.folder).env("TRIREME_IMAGE", NAME);
+        tests.env("TRIREME_MODEL_REPOSITORY", workspace.model_repository());
+        process::run(&mut tests, "the tests of the image")
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+/// The backends that a container gets, in the order of their names.
+fn backends(folder: &Path) -> Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let library = folder.join(&name).join(format!("libtrireme_{name}.so"));
+        if library.is_file() && !NOT_SHIPPED.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The certificates of the authorities in a base, one behind the other.
+fn bundle(base: &Path) -> Result<Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in tar::Archive::new(fs::File::open(base)?).entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let is_one =
+            path.extension().is_some_and(|end| end == "crt") && path.to_string_lossy().contains("/mozilla/");
+        if is_one {
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text)?;
+            found.insert(path, text);
+        }
+    }
+    if found.is_empty() {
+        bail!("{} has no certificates", base.display());
+    }
+    Ok(found.into_values().flatten().collect())
+}
+
+/// Where this machine gets its Debian packages from, if it says so in a form that mmdebstrap does not find itself.
+fn mirror() -> Option<String> {
+    let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").ok()?;
+    let uris = sources.lines().find_map(|line| line.strip_prefix("URIs:"))?;
+    uris.split_whitespace().next().map(str::to_owned)
+}
