@@ -44,9 +44,9 @@ def test_the_flags_of_upstream_charts_start_the_server(repository):
              "--allow-sagemaker=false", "--allow-vertex-ai=false", "--grpc-use-ssl=0", "--log-file=", "--metrics-interval-ms=2000"]
     with Server(repository, *flags) as server:
         output = server.output()
-        for warned in ("allow-gpu-metrics", "grpc-infer-thread-count", "metrics-interval-ms"):
+        for warned in ("grpc-infer-thread-count", "metrics-interval-ms"):
             assert output.count(f"--{warned} has no effect") == 1, output
-        for quiet in ("strict-model-config", "rate-limit ", "allow-sagemaker", "grpc-use-ssl"):
+        for quiet in ("strict-model-config", "allow-gpu-metrics", "rate-limit ", "allow-sagemaker", "grpc-use-ssl"):
             assert f"--{quiet}" not in output, output
         server.alive()
 

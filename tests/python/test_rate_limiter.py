@@ -141,3 +141,15 @@ def test_resources_without_a_limiter_are_spoken_of(tmp_path):
         assert "--rate-limit-resource has no effect" in server.output()
         assert "the rate limiter is off (--rate-limit): this has no effect" in server.output()
         infer(server, "a")
+
+
+def test_a_call_that_waits_for_what_its_caller_holds_is_refused(tmp_path):
+    write_model(tmp_path, "called", slow("called", [("R", 2)], 0))
+    for name, count in (("greedy", 3), ("modest", 2)):
+        text = identity(name, "FP32", "1", 0, group([("R", count)]), {"model": "called", "mode": "wait"})
+        write_model(tmp_path, name, text.replace('"identity"', '"caller"', 1))
+    with Server(tmp_path, ON, "--rate-limit-resource=R:4") as server:
+        infer(server, "modest")
+        with pytest.raises(InferenceServerException, match="could never be answered: what it needs of the rate limiter"):
+            infer(server, "greedy")
+        infer(server, "called")

@@ -22,7 +22,7 @@ pub(crate) struct Args {
 }
 
 /// Programs that the server hands over to.
-const PROGRAMS: [&str; 3] = ["trireme", "trireme-plan", "trireme-gpu"];
+pub(crate) const PROGRAMS: [&str; 3] = ["trireme", "trireme-plan", "trireme-gpu"];
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let kernels = kernels::run(workspace)?;

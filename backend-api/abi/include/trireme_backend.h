@@ -587,7 +587,7 @@ typedef struct TriremeSeriesDesc {
 // The host's half of `metrics/1`. All functions: `[any-thread]`.
 typedef struct TriremeMetricsVtable {
   size_t struct_size;
-  // An empty set. `context` is that of the `HostRef`(crate::HostRef).
+  // An empty set. `context` is the host's.
   struct TriremeMetricSetHandle *(*open)(const void *context);
   // Adds a series, which begins at zero. The description is lent. `out` becomes the first of its cells, which live until
   // the set is closed. The same name and labels within a set give the same cells.

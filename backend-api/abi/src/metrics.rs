@@ -49,7 +49,7 @@ pub struct SeriesDesc {
 #[derive(StableAbi, Debug)]
 pub struct MetricsVtable {
     pub struct_size: usize,
-    /// An empty set. `context` is that of the [`HostRef`](crate::HostRef).
+    /// An empty set. `context` is the host's.
     pub open: unsafe extern "C" fn(context: *const c_void) -> *mut MetricSetHandle,
     /// Adds a series, which begins at zero. The description is lent. `out` becomes the first of its cells, which live until
     /// the set is closed. The same name and labels within a set give the same cells.

@@ -130,7 +130,7 @@ prop_compose! {
 fn cases() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 1_000;
+        config.cases = 3_000;
     }
     config
 }
@@ -153,7 +153,7 @@ proptest! {
         let options = EngineOptions { policy, prefix_reuse, chunked_prefill, profiles, ..options() };
         let shape = Shape { slots, budget, blocks, depth };
         let (answers, core) = run(shape, options, &asked);
-        if policy == Policy::GuaranteedNoEvict {
+        if policy == Policy::GuaranteedNoEvict && asked.iter().all(|ask| ask.pause.is_none()) {
             prop_assert_eq!(core.stats().preemptions, 0);
         }
         for (ask, answer) in asked.iter().zip(&answers) {
@@ -220,7 +220,8 @@ fn what_can_never_fit_is_refused_with_the_limit() {
     assert_eq!(error(&mut core, request(vec![], 9)), "the prompt has no tokens");
     assert_eq!(error(&mut core, request(vec![40], 9)), "token id 40 is outside the vocabulary of 40");
     let mut core = Core::new(stub.info.clone(), EngineOptions { max_waiting: 1, ..options() }).unwrap();
-    core.submit(0, request(vec![1], 1), 0).unwrap();
+    // Four come before the first step and have places, one waits for them.
+    (0..5).for_each(|id| core.submit(id, request(vec![1], 1), 0).unwrap());
     assert_eq!(
         error(&mut core, request(vec![1], 1)),
         "1 requests are waiting, the limit is 1: try again later"
@@ -330,6 +331,36 @@ fn a_paused_answer_goes_on_when_it_is_resumed() {
         events.push(receive.recv().unwrap());
     }
     assert_eq!(collect(events), alone(&request));
+}
+
+/// A reader that is behind holds nobody up: what it has is given to others, and computed again when it goes on.
+#[test]
+fn whoever_does_not_read_gives_way_under_both_policies() {
+    for policy in [Policy::GuaranteedNoEvict, Policy::MaxUtilization] {
+        // Room for one of them.
+        let stub = Stub::new(Shape { slots: 4, budget: 24, blocks: 7, depth: 1 });
+        let engine = Engine::start(Box::new(stub), EngineOptions { policy, ..options() }).unwrap();
+        let (send, receive) = mpsc::channel();
+        let sink = move |_: &RequestHandle, event| {
+            send.send(event).unwrap();
+            Flow::Pause
+        };
+        let asked =
+            |token| Request { stream: NonZeroU32::new(1), ignore_eos: true, ..request(vec![token; 5], 20) };
+        let slow = engine.submit(asked(3), Box::new(sink));
+        let mut events = vec![receive.recv().unwrap()];
+        for token in 4..9 {
+            let (other, answered) = channel();
+            engine.submit(asked(token), Box::new(other));
+            assert_eq!(collect(answered), alone(&asked(token)), "{policy:?}");
+        }
+        assert!(engine.stats().preemptions > 0);
+        while !matches!(events.last(), Some(Event::End(_))) {
+            slow.resume();
+            events.push(receive.recv().unwrap());
+        }
+        assert_eq!(collect(events), alone(&asked(3)), "{policy:?}");
+    }
 }
 
 /// Breaks at its third step.

@@ -85,7 +85,7 @@ fn times_and_lengths_of_one_request() {
 #[test]
 fn every_request_has_one_outcome() {
     let mut stub = Stub::new(Shape { slots: 2, budget: 8, blocks: 40, depth: 1 });
-    let mut core = Core::new(stub.info.clone(), EngineOptions { max_waiting: 3, ..options() }).unwrap();
+    let mut core = Core::new(stub.info.clone(), EngineOptions { max_waiting: 1, ..options() }).unwrap();
     core.submit(0, request(0, 3), 0).unwrap_err();
     core.submit(1, Request { deadline_ns: Some(15), ..request(3, 30) }, 0).unwrap();
     core.submit(2, request(4, 30), 0).unwrap();
@@ -130,6 +130,34 @@ fn preempted_answers_are_counted_while_they_wait() {
     assert_eq!(tally.generated_tokens, 9 * 24);
 }
 
+/// A thousand tokens that were read before: the second request's first token comes after one step, the first one's after
+/// sixteen; both while another is being answered.
+#[test]
+fn the_first_token_behind_a_prefix_that_is_there() {
+    let shape = Shape { slots: 4, budget: 64, blocks: 600, depth: 1 };
+    let mut stub = Stub::with_context(shape, 2000);
+    let mut core = Core::new(stub.info.clone(), options()).unwrap();
+    core.submit(0, request(3, 500), 0).unwrap();
+    assert!(step(&mut core, &mut stub, 0));
+    let mut prompt: Vec<u32> = (0..1000).map(|i| i * 7 % (VOCAB as u32 - 1) + 1).collect();
+    prompt.extend([0; 20]);
+    let mut now = 0;
+    let mut first_token = |id: u64, last: u32| {
+        *prompt.last_mut().unwrap() = last;
+        let asked = Request { prompt: prompt.as_slice().into(), ..request(1, 1) };
+        core.submit(id, asked, now).unwrap();
+        let before = core.tally().first_token_seconds.sum();
+        while core.tally().outcomes.answered < id {
+            assert!(step(&mut core, &mut stub, now));
+            now += 10 * MS;
+        }
+        core.tally().first_token_seconds.sum() - before
+    };
+    let (first, second) = (first_token(1, 7), first_token(2, 8));
+    assert!((first - 0.170).abs() < 1e-9 && (second - 0.010).abs() < 1e-9, "{first} s, {second} s");
+    assert!(second <= 0.15 * first);
+}
+
 /// Who has been answered finds the answer counted.
 #[test]
 fn the_meter_is_told_before_the_receiver() {
@@ -139,6 +167,9 @@ fn the_meter_is_told_before_the_receiver() {
     let options = EngineOptions { meter: Some(Arc::new(meter)), ..options() };
     let stub = Stub::new(Shape { slots: 2, budget: 8, blocks: 40, depth: 2 });
     let engine = Engine::start(Box::new(stub), options).unwrap();
+    // Also before there is anything to do.
+    let idle = seen.lock().unwrap().0;
+    assert_eq!((idle.slots, idle.kv.free), (2, 40));
     for n in 1..4 {
         let (send, receive) = mpsc::channel();
         let seen = Arc::clone(&seen);

@@ -35,12 +35,12 @@ pub(crate) fn call(parent: &Arc<Journey>, call: Message, reader: CallReader) -> 
         depth: above.depth + 1,
         sums: None,
         trace_parent: above.trace_parent.clone(),
-        ancestors: Some(Ancestor::new(&parent.model, waits, above.ancestors.clone())),
+        ancestors: Some(Ancestor::new(parent, waits, above.ancestors.clone())),
     };
-    if lineage.occupies(&model) {
+    if let Some(what) = lineage.takes_from(&model) {
         return Err(ServeError::invalid(format!(
-            "the call to model '{}' could never be answered: all its instances are occupied by the requests that wait \
-             for it. Give it more instances, or call without waiting",
+            "the call to model '{}' could never be answered: {what} by the requests that wait for it. Give it more, or \
+             call without waiting",
             model.name()
         )));
     }

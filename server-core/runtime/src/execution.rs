@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
 
 use trireme_host::abi::Stage;
-use trireme_scheduling::InstanceId;
+use trireme_scheduling::{InstanceId, MemberId};
 use trireme_telemetry::clock::now_ns;
 
 use crate::journey::Journey;
@@ -18,12 +18,19 @@ pub(crate) struct Execution {
     open_requests: AtomicU32,
     batch_size: AtomicU32,
     instance: InstanceId,
+    /// What its instance holds of the server's resources, if it needs any.
+    pub(crate) share: Option<MemberId>,
 }
 
 impl Execution {
     /// A batch of `requests` requests that starts now. `nulls` are the rows beside them that a sequence batcher fills with
     /// null requests: the model computes those too, so they count for the size of the batch, but not as inferences.
-    pub(crate) fn start(requests: usize, nulls: usize, instance: InstanceId) -> Self {
+    pub(crate) fn start(
+        requests: usize,
+        nulls: usize,
+        instance: InstanceId,
+        share: Option<MemberId>,
+    ) -> Self {
         Self {
             start_ns: now_ns(),
             compute_start_ns: AtomicU64::new(0),
@@ -31,6 +38,7 @@ impl Execution {
             open_requests: AtomicU32::new(u32::try_from(requests).unwrap_or(u32::MAX)),
             batch_size: AtomicU32::new(u32::try_from(nulls).unwrap_or(u32::MAX)),
             instance,
+            share,
         }
     }
 

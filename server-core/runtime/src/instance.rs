@@ -140,6 +140,7 @@ fn run(
     let mut batch: Vec<Item> = Vec::new();
     let mut rows: Vec<Row> = Vec::new();
     let number = InstanceId(plan.index);
+    version.queue().instance_begins(number, share);
     // Grows while one execution after the other fails, so that a model is not made anew at the rate of its requests.
     let mut pause = Duration::ZERO;
     while let Work::Run = version.queue().next(number, share, &mut batch, &mut rows) {

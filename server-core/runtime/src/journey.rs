@@ -16,7 +16,7 @@ use trireme_host::{
     CallReader, Document, Message, Output, Response, ResponseSink, Shape, Status, Value, Verdict,
 };
 use trireme_protocol::{DataType, InferResponse, OutputTensor, ParameterValue, ShapeText, element_count};
-use trireme_scheduling::Turn;
+use trireme_scheduling::{MemberId, Turn};
 use trireme_telemetry::FailureReason;
 use trireme_telemetry::clock::now_ns;
 
@@ -156,6 +156,11 @@ impl Journey {
     }
 
     /// An instance has taken the request into a batch.
+    /// What the instance that runs it holds of the server's resources, if it runs and needs any.
+    pub(crate) fn share(&self) -> Option<MemberId> {
+        lock(&self.progress).execution.as_ref()?.share
+    }
+
     pub(crate) fn begin(&self, execution: Arc<Execution>) {
         if lock(&self.progress).execution.replace(execution).is_none() {
             self.model.metrics.running_request_count.fetch_add(1, Relaxed);

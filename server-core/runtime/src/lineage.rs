@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::journey::Letter;
+use trireme_scheduling::MemberId;
+
+use crate::journey::{Journey, Letter};
 use crate::mailbox::Mailbox;
 use crate::model::ModelVersion;
 use crate::statistics::Sums;
@@ -35,29 +37,38 @@ pub(crate) struct Ancestor {
     generation: u64,
     /// Its instance does nothing else until the call returns.
     waits: bool,
+    /// What its instance holds of the server's resources meanwhile.
+    share: Option<MemberId>,
     above: Option<Arc<Ancestor>>,
 }
 
 impl Ancestor {
-    pub(crate) fn new(model: &ModelVersion, waits: bool, above: Option<Arc<Self>>) -> Arc<Self> {
-        Arc::new(Self { generation: model.generation(), waits, above })
+    pub(crate) fn new(caller: &Journey, waits: bool, above: Option<Arc<Self>>) -> Arc<Self> {
+        let share = caller.share().filter(|_| waits);
+        Arc::new(Self { generation: caller.model.generation(), waits, share, above })
     }
 }
 
 impl Lineage {
-    /// Whether the requests that wait for this one take all the room that `model` has, so that it can never run.
-    pub(crate) fn occupies(&self, model: &ModelVersion) -> bool {
+    /// What the requests that wait for this one take from `model`, so that it can never run.
+    pub(crate) fn takes_from(&self, model: &ModelVersion) -> Option<&'static str> {
         let (instances, room) = model.room();
-        let (mut waiting, mut unfinished) = (0, 0);
+        let (mut waiting, mut unfinished, mut held) = (0, 0, Vec::new());
         let mut next = self.ancestors.as_ref();
         while let Some(ancestor) = next {
+            held.extend(ancestor.share);
             if ancestor.generation == model.generation() {
                 waiting += u32::from(ancestor.waits);
                 unfinished += 1;
             }
             next = ancestor.above.as_ref();
         }
-        instances > 0 && (waiting >= instances || room.is_some_and(|room| unfinished >= room))
+        if instances > 0 && (waiting >= instances || room.is_some_and(|room| unfinished >= room)) {
+            return Some("all its instances are occupied");
+        }
+        let limiter = model.limiter.as_ref().filter(|_| !held.is_empty())?;
+        let starves = !model.queue().could_run(limiter, &held);
+        starves.then_some("what it needs of the rate limiter's resources is held")
     }
 }
 

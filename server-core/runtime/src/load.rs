@@ -246,6 +246,7 @@ impl Loader<'_> {
         let mut version =
             ModelVersion::new(number, config, json, numbers.to_vec(), metrics, queue, sequences);
         version.cache = cache;
+        version.limiter = self.limiter.cloned();
         version.directory = Arc::downgrade(self.index);
         version
     }

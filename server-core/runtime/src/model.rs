@@ -29,6 +29,7 @@ use crate::overlay::Overlay;
 use crate::queue::Queue;
 use crate::sequence::{self, Sequences};
 use crate::served::Served;
+use crate::share::Limiter;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
 use crate::table::TensorTable;
@@ -101,6 +102,8 @@ pub struct ModelVersion {
     pub(crate) max_in_flight: Option<NonZeroU32>,
     /// The tensors that speak of a whole batch.
     pub(crate) batch_io: Arc<BatchIo>,
+    /// What its instances wait for, if the server limits rates.
+    pub(crate) limiter: Option<Arc<Limiter>>,
     /// Where its answers are kept, if they are.
     pub(crate) cache: Option<Arc<ResponseCache>>,
     /// The endpoints of OpenAI's API that it answers.
@@ -158,6 +161,7 @@ impl ModelVersion {
             directory: Weak::new(),
             max_in_flight: None,
             batch_io: Arc::default(),
+            limiter: None,
             cache: None,
             endpoints: Vec::new(),
             loaded_s: trireme_telemetry::clock::epoch_ms() / 1000,
@@ -191,6 +195,7 @@ impl ModelVersion {
             directory: Weak::clone(&self.directory),
             max_in_flight: self.max_in_flight,
             batch_io: Arc::clone(&self.batch_io),
+            limiter: self.limiter.clone(),
             cache: self.cache.clone(),
             endpoints: self.endpoints.clone(),
             loaded_s: self.loaded_s,

@@ -1,7 +1,7 @@
 //! The place where requests wait and where a free instance asks for work: the pure scheduler under one lock, with
 //! threads and a clock around it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,7 +11,7 @@ use slotmap::{DefaultKey, Key, KeyData, SlotMap};
 use trireme_host::{Item, Request, Responder, ResponseSink};
 use trireme_protocol::StatusCode;
 use trireme_scheduling::{
-    Ask, CorrelationId, Dispatcher, DropReason, InstanceId, Refusal, RequestId, RequestInfo, Row,
+    Ask, CorrelationId, Dispatcher, DropReason, InstanceId, MemberId, Refusal, RequestId, RequestInfo, Row,
     SequenceStep, ShapeKey, Time,
 };
 use trireme_telemetry::FailureReason;
@@ -22,7 +22,7 @@ use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
 use crate::sequence::StateSlot;
-use crate::share::Share;
+use crate::share::{Limiter, Share};
 use crate::statistics::lock;
 use crate::stopping::STOPPING;
 
@@ -49,6 +49,8 @@ struct State {
     alive: Vec<bool>,
     /// Those that have ended.
     gone: BTreeSet<InstanceId>,
+    /// Those that run, each with its share in the server's resources, if it needs any.
+    shares: BTreeMap<InstanceId, Option<MemberId>>,
     /// Why nothing is taken any more, if the last instance is lost.
     lost: Option<ServeError>,
     /// The server ends.
@@ -99,6 +101,7 @@ impl Queue {
         let state = State {
             alive: vec![true; dispatcher.instances().len()],
             gone: BTreeSet::new(),
+            shares: BTreeMap::new(),
             lost: None,
             stopping: false,
             alarm: None,
@@ -263,7 +266,8 @@ impl Queue {
                     rows.clear();
                     rows.extend_from_slice(dispatcher.rows(instance));
                     let nulls = rows.iter().filter(|row| row.request.is_none()).count();
-                    let execution = Arc::new(Execution::start(ids.len(), nulls, instance));
+                    let execution =
+                        Arc::new(Execution::start(ids.len(), nulls, instance, share.map(Share::member)));
                     let mut slots = rows.iter().filter(|row| row.request.is_some()).map(|row| row.slot);
                     for Waiting { request, journey } in ids.drain(..).filter_map(|id| take(waiting, id)) {
                         if let Some(slot) = slots.next() {
@@ -394,9 +398,24 @@ impl Queue {
         self.work.notify_all();
     }
 
+    /// An instance begins to ask for work.
+    pub(crate) fn instance_begins(&self, instance: InstanceId, share: Option<&Share>) {
+        lock(&self.state).shares.insert(instance, share.map(Share::member));
+    }
+
+    /// Whether an instance could run while those hold what they need of the server's resources.
+    pub(crate) fn could_run(&self, limiter: &Limiter, beside: &[MemberId]) -> bool {
+        let shares: Option<Vec<MemberId>> = lock(&self.state).shares.values().copied().collect();
+        // Without an instance nobody knows, and one that needs nothing can always run.
+        shares.is_none_or(|shares| shares.is_empty() || limiter.could_run(&shares, beside))
+    }
+
     /// An instance has ended.
     pub(crate) fn instance_ended(&self, instance: InstanceId) {
-        lock(&self.state).gone.insert(instance);
+        let mut state = lock(&self.state);
+        state.shares.remove(&instance);
+        state.gone.insert(instance);
+        drop(state);
         self.ended.notify_all();
     }
 

@@ -94,7 +94,19 @@ fn demand(plan: &InstancePlan) -> Option<Demand> {
     (!demand.resources.is_empty()).then_some(demand)
 }
 
+impl Limiter {
+    /// Whether one of these instances could run while those hold what they need, and nobody else anything.
+    pub(crate) fn could_run(&self, any: &[MemberId], beside: &[MemberId]) -> bool {
+        let state = lock(&self.0);
+        any.iter().any(|one| state.limiter.could_run(*one, beside))
+    }
+}
+
 impl Share {
+    pub(crate) fn member(&self) -> MemberId {
+        self.id
+    }
+
     /// Waits until the instance may run. It gets its place in the line now, unless it has one.
     pub(crate) fn acquire(&self) {
         let mut state = lock(&self.limiter.0);

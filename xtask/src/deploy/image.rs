@@ -163,14 +163,14 @@ impl Image {
         let dist = context.join("dist");
         let bin = dist.join("bin");
         fs::create_dir_all(&bin)?;
-        copy(&built.server, &bin.join("trireme"))?;
-        copy(&built.server.with_file_name("trireme-plan"), &bin.join("trireme-plan"))?;
+        for name in crate::dist::PROGRAMS {
+            copy(&built.server.with_file_name(name), &bin.join(name))?;
+        }
         for name in backends(&built.backends)? {
-            let library = format!("libtrireme_{name}.so");
-            copy(
-                &built.backends.join(&name).join(&library),
-                &bin.join("backends").join(&name).join(&library),
-            )?;
+            for file in fs::read_dir(built.backends.join(&name))? {
+                let file = file?;
+                copy(&file.path(), &bin.join("backends").join(&name).join(file.file_name()))?;
+            }
         }
         copy(&workspace.root.join("LICENSE"), &dist.join("LICENSE"))?;
         let base = self.base()?;

@@ -73,6 +73,9 @@ impl Engine {
         let (clock, meter) = (Arc::clone(&options.clock), options.meter.clone());
         let core = Core::new(info.clone(), options)?;
         let state = Arc::new(Mutex::new(State { stats: core.stats(), failed: None }));
+        if let Some(meter) = &meter {
+            meter(&core.stats(), core.tally());
+        }
         let (inbox, messages) = mpsc::channel();
         let driver = Driver::new(
             core,

@@ -15,7 +15,8 @@ pub type Meter = Arc<dyn Fn(&CoreStats, &Tally) + Send + Sync>;
 /// When a waiting sequence may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// When blocks for all it may ever need are free: once started, it is never preempted.
+    /// When blocks for all it may ever need are free: once started, it is preempted only while its reader is behind and
+    /// others wait for room.
     #[default]
     GuaranteedNoEvict,
     /// When blocks for what it has are free: more run at a time, and if blocks run out, the least urgent is preempted
@@ -31,7 +32,7 @@ pub struct EngineOptions {
     pub max_num_tokens: Option<usize>,
     /// Sequences that run at a time, bounded by the executor's slots. `None`: as many as it has.
     pub max_batch_size: Option<usize>,
-    /// Requests that may wait; more are refused.
+    /// Answers that may wait beside those for which there are places; more are refused.
     pub max_waiting: usize,
     /// Whether prompts share the blocks of equal beginnings.
     pub prefix_reuse: bool,

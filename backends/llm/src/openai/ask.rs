@@ -142,6 +142,8 @@ pub enum AskError {
     Form(String),
     /// Not now.
     Unavailable(String),
+    /// Not now: too many wait.
+    Overloaded(String),
     Cancelled,
     /// The engine's fault.
     Internal(String),

@@ -35,6 +35,8 @@ pub(super) struct Style {
     pub(super) form: &'static str,
 }
 
+type Resume = Box<dyn FnOnce() + Send>;
+
 /// All answers to one call.
 pub(super) struct Answers {
     style: Style,
@@ -44,6 +46,8 @@ pub(super) struct Answers {
     usage: Usage,
     /// Asks that have not ended.
     open: usize,
+    /// What asks want to be told when the reader has caught up: a responder keeps one call only.
+    paused: Arc<Mutex<Vec<Resume>>>,
     /// Gone once the last word is said.
     responder: Option<Responder>,
 }
@@ -78,7 +82,16 @@ impl Answers {
         let choices = echoes.into_iter().map(choice).collect();
         let created = created();
         let (usage, responder) = (Usage::default(), Some(responder));
-        Arc::new(Mutex::new(Self { style, created, tokenizer, choices, usage, open, responder }))
+        Arc::new(Mutex::new(Self {
+            style,
+            created,
+            tokenizer,
+            choices,
+            usage,
+            open,
+            paused: Arc::default(),
+            responder,
+        }))
     }
 
     /// Takes an event of the ask whose first answer is `base`.
@@ -311,6 +324,11 @@ fn told(error: AskError, form: &str) -> OpenAiError {
             OpenAiError::invalid(form, text)
         }
         AskError::Unavailable(message) => server(503, message),
+        AskError::Overloaded(message) => {
+            let error =
+                OpenAiError { status: 429, kind: "rate_limit_error", ..OpenAiError::internal(message) };
+            error.with_code("rate_limit_exceeded")
+        }
         AskError::Cancelled => server(499, "the request was cancelled".to_owned()),
         AskError::Internal(message) => server(500, message),
     }
@@ -345,11 +363,22 @@ impl Receiver for AskReceiver {
 
     fn on_writable(&mut self, call: Box<dyn FnOnce() + Send>) {
         let mut answers = self.lock();
+        let paused = Arc::clone(&answers.paused);
         let Some(responder) = &mut answers.responder else {
             drop(answers);
             return call();
         };
-        // The call may come at once and must not find the lock taken.
-        responder.on_writable(call);
+        let earlier = {
+            let mut paused = paused.lock().unwrap_or_else(PoisonError::into_inner);
+            paused.push(call);
+            paused.len() > 1
+        };
+        if !earlier {
+            // It may be called at once: none of the two locks is asked for that this thread has.
+            responder.on_writable(move || {
+                let calls = std::mem::take(&mut *paused.lock().unwrap_or_else(PoisonError::into_inner));
+                calls.into_iter().for_each(|call| call());
+            });
+        }
     }
 }

@@ -133,9 +133,8 @@ fn told_usage(usage: engine::Usage) -> Usage {
 fn told_error(error: RequestError) -> AskError {
     match error {
         RequestError::Invalid(text) => AskError::Invalid(text),
-        RequestError::Overloaded { .. } | RequestError::Stopped(_) => {
-            AskError::Unavailable(error.to_string())
-        }
+        RequestError::Overloaded { .. } => AskError::Overloaded(error.to_string()),
+        RequestError::Stopped(_) => AskError::Unavailable(error.to_string()),
         // The words that clients of Triton know.
         RequestError::Deadline => AskError::Unavailable("Request timeout expired".to_owned()),
         RequestError::Cancelled => AskError::Cancelled,

@@ -131,7 +131,7 @@ impl Answers {
             return self.fail(match error {
                 AskError::Invalid(text) => Error::invalid(text),
                 AskError::Form(text) => Error::invalid(format!("'guided_decoding_guide': {text}")),
-                AskError::Unavailable(text) => Error::unavailable(text),
+                AskError::Unavailable(text) | AskError::Overloaded(text) => Error::unavailable(text),
                 AskError::Cancelled => Error::cancelled("the request was cancelled"),
                 AskError::Internal(text) => Error::internal(text),
             });

@@ -40,9 +40,13 @@ fn mix(a: u64, b: u64) -> u64 {
 
 impl Stub {
     pub fn new(shape: Shape) -> Self {
+        Self::with_context(shape, CONTEXT)
+    }
+
+    pub fn with_context(shape: Shape, max_context: usize) -> Self {
         let info = ExecutorInfo {
             vocab_size: VOCAB,
-            max_context: CONTEXT,
+            max_context,
             max_slots: shape.slots,
             max_step_tokens: shape.budget,
             max_steps_in_flight: shape.depth,

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use regex::Regex;
 use trireme_runtime::{Core, Document, DocumentCall, ResponseStream, Served, Value};
@@ -114,7 +114,11 @@ pub(super) async fn only_answer(mut answers: ResponseStream) -> Result<Document,
 
 fn document_answer(document: &Document) -> Answer {
     let status = StatusCode::from_u16(document.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    with_type(status, JSON, document.body.clone())
+    let mut answer = with_type(status, JSON, document.body.clone());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 /// The client's own name for the request, or a new one.

@@ -251,6 +251,20 @@ impl RateLimiter {
         self.members.get(&id).is_some_and(|member| member.state == State::Holding)
     }
 
+    /// Whether this instance could run while those hold what they need, and nobody else anything.
+    pub fn could_run(&self, id: MemberId, beside: &[MemberId]) -> bool {
+        let needs = |id: &MemberId| self.members.get(id).map_or(&[][..], |member| member.needs.as_slice());
+        let held = |pool: usize| -> u64 {
+            let of_pool = |(other, count): &(usize, u32)| (*other == pool).then_some(u64::from(*count));
+            beside.iter().flat_map(needs).filter_map(of_pool).sum()
+        };
+        let fits = |(pool, count): &(usize, u32)| {
+            let total = self.pools.get(*pool).map_or(0, Pool::total);
+            held(*pool) + u64::from(*count) <= u64::from(total)
+        };
+        needs(&id).iter().all(fits)
+    }
+
     /// Every pool that somebody needs: how much there is, and how much is taken.
     pub fn pools(&self) -> impl Iterator<Item = (&Place, u32, u64)> {
         self.by_place.iter().map(|(place, pool)| (place, self.pools[*pool].total(), self.pools[*pool].used))

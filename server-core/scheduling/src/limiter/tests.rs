@@ -173,6 +173,17 @@ fn who_leaves_gives_back_what_it_holds() {
     assert_eq!(limiter.pools().count(), 0);
 }
 
+#[test]
+fn who_waits_for_what_its_caller_holds_could_never_run() {
+    let mut limiter = RateLimiter::new(supplies(&[("R", None, 4), ("S", None, 1)]));
+    let needs = [&[local("R", 3)][..], &[local("R", 1)], &[local("R", 2)], &[local("S", 1)]];
+    let members = limiter.enter(&needs.map(|needs| demand(needs, 0))).unwrap();
+    let beside_first = [1, 2, 3].map(|member| limiter.could_run(members[member], &members[..1]));
+    assert_eq!(beside_first, [true, false, true]);
+    assert!(!limiter.could_run(members[1], &[members[0], members[1]]));
+    assert!(limiter.could_run(members[2], &[]));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Want(usize),

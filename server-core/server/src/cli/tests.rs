@@ -155,6 +155,7 @@ fn every_flag_of_tritonserver_is_parsed() {
     let own = [
         "backend-cache",
         "backend-fallback",
+        "use-cuda-graph",
         "allow-model-backends",
         "model-name",
         "load-format",

@@ -1,5 +1,7 @@
 //! Who may start.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use super::plan::Packing;
 use super::{Core, Rank};
 use crate::executor::{Admission, BlockTableChange};
@@ -8,10 +10,12 @@ impl Core {
     /// Starts waiting sequences, the most urgent first, as far as slots, blocks and rows go. Nobody overtakes one that
     /// waits for room.
     pub(super) fn admit(&mut self, packing: &mut Packing, now: u64) {
-        let waiting: Vec<Rank> = self.waiting.iter().copied().collect();
-        for rank in waiting {
+        let mut victims = Vec::new();
+        let mut next = self.waiting.first().copied();
+        while let Some(rank) = next {
             let id = rank.1;
-            if !self.may_start(id) {
+            if victims.contains(&id) || !self.may_start(id) {
+                next = self.after(rank);
                 continue;
             }
             packing.prompts_wait = true;
@@ -20,22 +24,32 @@ impl Core {
             }
             while !self.start(id, packing, now) {
                 match self.makes_way(rank, packing) {
-                    Some(victim) => self.preempt(victim),
+                    Some(victim) => {
+                        self.preempt(victim);
+                        victims.push(victim);
+                    }
                     None => return,
                 }
             }
             self.pack_chunk(id, packing);
+            next = self.after(rank);
         }
+    }
+
+    /// Who waits behind `rank`.
+    fn after(&self, rank: Rank) -> Option<Rank> {
+        self.waiting.range((Excluded(rank), Unbounded)).next().copied()
     }
 
     /// Who is computed again later, so that a waiting sequence can start: one that nobody reads, or a less urgent one.
     fn makes_way(&self, rank: Rank, packing: &Packing) -> Option<u64> {
-        if self.never_evicts() {
-            return None;
-        }
         let mut idle = self.running.iter().rev().filter(|(_, id)| !packing.packed.contains(id));
         let paused = idle.clone().find(|(_, id)| self.is_paused(*id));
-        paused.or_else(|| idle.next().filter(|(urgency, _)| *urgency > rank.0)).map(|(_, id)| *id)
+        let victim = match paused {
+            None if !self.never_evicts() => idle.next().filter(|(urgency, _)| *urgency > rank.0),
+            paused => paused,
+        };
+        victim.map(|(_, id)| *id)
     }
 
     /// Whether the step has rows left for a beginning.

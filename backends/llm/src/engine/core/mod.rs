@@ -65,6 +65,8 @@ pub struct Core {
     budget: usize,
     pool: BlockPool,
     groups: BTreeMap<u64, Group>,
+    /// When requests are late, and which.
+    deadlines: BTreeSet<(u64, u64)>,
     sequences: BTreeMap<u64, Sequence>,
     waiting: BTreeSet<Rank>,
     running: BTreeSet<Rank>,
@@ -106,6 +108,7 @@ impl Core {
             options,
             budget,
             groups: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             sequences: BTreeMap::new(),
             waiting: BTreeSet::new(),
             running: BTreeSet::new(),
@@ -202,6 +205,7 @@ impl Core {
         }
         let usage = Usage { prompt_tokens: prompt.len(), arrival_ns: now, ..Usage::default() };
         let left = ids.len();
+        self.deadlines.extend(request.deadline_ns.map(|deadline| (deadline, id)));
         let group = Group {
             request,
             sequences: ids,
@@ -217,10 +221,18 @@ impl Core {
 
     /// Ends a request at once: its blocks are free when this returns.
     pub fn end(&mut self, id: u64, error: RequestError) {
-        let Some(group) = self.groups.remove(&id) else { return };
+        let Some(group) = self.take_group(id) else { return };
         group.sequences.iter().for_each(|sequence| self.drop_sequence(*sequence));
         self.tally.ended(&error);
         self.events.push((id, Event::End(Err(error))));
+    }
+
+    pub(super) fn take_group(&mut self, id: u64) -> Option<Group> {
+        let group = self.groups.remove(&id)?;
+        if let Some(deadline) = group.request.deadline_ns {
+            self.deadlines.remove(&(deadline, id));
+        }
+        Some(group)
     }
 
     /// A request was not taken.
@@ -243,7 +255,7 @@ impl Core {
 
     /// The earliest deadline of all requests.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.groups.values().filter_map(|group| group.request.deadline_ns).min()
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// What has happened since the last call, in order.
@@ -325,7 +337,9 @@ impl Core {
             ));
         }
         request.sampling.check(vocab).map_err(|error| RequestError::Invalid(error.to_string()))?;
-        let (waiting, limit) = (self.waiting.len(), self.options.max_waiting);
+        // Who comes between two steps waits for the next, also where there is a free place.
+        let waiting = self.waiting.len().saturating_sub(self.slots.len());
+        let limit = self.options.max_waiting;
         if waiting >= limit {
             return Err(RequestError::Overloaded { waiting, limit });
         }

@@ -110,7 +110,7 @@ impl Core {
         if group.left == 0 {
             let usage = group.usage;
             self.tally.answered(&usage, usage.last_token_ns);
-            self.groups.remove(&request);
+            self.take_group(request);
             self.events.push((request, Event::End(Ok(usage))));
         }
     }

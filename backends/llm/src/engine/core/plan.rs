@@ -82,10 +82,10 @@ impl Core {
     }
 
     fn expire(&mut self, now: u64) {
-        let late = |deadline: Option<u64>| deadline.is_some_and(|deadline| deadline <= now);
-        let ids: Vec<u64> =
-            self.groups.iter().filter(|(_, g)| late(g.request.deadline_ns)).map(|(id, _)| *id).collect();
-        ids.into_iter().for_each(|id| self.end(id, RequestError::Deadline));
+        while let Some(late) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+            self.deadlines.remove(&late);
+            self.end(late.1, RequestError::Deadline);
+        }
     }
 
     fn bucket(&self, tokens: usize, batch: usize) -> Option<Bucket> {

@@ -60,7 +60,7 @@ fn failure(error: AskError) -> Error {
         AskError::Invalid(text) | AskError::Form(text) => {
             Error::invalid(format!("input 'text_input': {text}"))
         }
-        AskError::Unavailable(text) => Error::unavailable(text),
+        AskError::Unavailable(text) | AskError::Overloaded(text) => Error::unavailable(text),
         AskError::Cancelled => Error::cancelled("the request was cancelled"),
         AskError::Internal(text) => Error::internal(text),
     }
