@@ -492,7 +492,8 @@ typedef struct TriremeBackendVtable {
   // `[load-thread]` Once, when the server ends and all models are gone. The library itself is never unloaded.
   void (*destroy)(void *backend);
   // `[load-thread]` Proposes what the configuration leaves open: `out` is a JSON object that may hold
-  // `max_batch_size`, `input`, `output`, `dynamic_batching` and `model_transaction_policy`, or an empty text.
+  // `max_batch_size`, `input`, `output`, `dynamic_batching`, `model_transaction_policy` and `extends` (true: the tensors
+  // are added to those of the configuration), or an empty text.
   // May run concurrently for different models.
   struct TriremeStatus (*complete_config)(void *backend,
                                           TriremeModelArgsPtr args,

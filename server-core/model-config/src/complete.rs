@@ -37,11 +37,16 @@ fn devices(config: &mut ModelConfig, proposed: &ModelInstanceGroup) {
 pub fn complete(config: &mut ModelConfig, patch: &str) -> Result<(), String> {
     let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(patch)
         .map_err(|error| format!("the backend's proposal is not JSON: {error}"))?;
-    let extends = fields.remove("extends").and_then(|extends| extends.as_bool()).unwrap_or(false);
+    let extends = fields.remove("extends");
     if let Some(field) = fields.keys().find(|field| !ALLOWED.contains(&field.as_str())) {
         return Err(format!("the backend's proposal holds '{field}', which a backend may not set"));
     }
-    let patch = serde_json::Value::Object(fields).to_string();
+    // As the backend wrote it where that can be, so that an error names its column.
+    let patch = match extends {
+        Some(_) => serde_json::Value::Object(fields).to_string(),
+        None => patch.to_owned(),
+    };
+    let extends = extends.is_some_and(|extends| extends == true);
     let patch = config_from_json(&patch).map_err(|error| format!("the backend's proposal: {error}"))?;
     if config.max_batch_size == 0 {
         config.max_batch_size = patch.max_batch_size;
