@@ -10,7 +10,6 @@
 
 enum Out { STORE, STORE_F32, ADD, SILU_MUL };
 
-constexpr int WARPS = 8;
 constexpr int GROUP = 64;
 constexpr int STEPS = GROUP / 32;
 
@@ -40,7 +39,7 @@ __device__ __forceinline__ u32 scale_pair(u32 x, u32 w, float& squares) {
 }
 
 // TILES: groups of 8 rows. `stride`: outputs of a row of `out`. `late`: the next kernel may start when the weights are read. NORM: the rows are normalised on the way, y = W (x * norm) * rstd(x).
-template <int TILES, int OUT, bool NORM>
+template <int WARPS, int TILES, int OUT, bool NORM>
 __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16* __restrict__ x,
                                        const u16* __restrict__ norm, float eps, void* __restrict__ out, int n, int k,
                                        int rows, int stride, int late) {
@@ -106,7 +105,7 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
     __syncthreads();
     if (warp >= TILES) return;
     float4 sum = partial[0][warp][lane];
-#pragma unroll
+#pragma unroll 4
     for (int i = 1; i < WARPS; i++) {
         float4 p = partial[i][warp][lane];
         sum.x += p.x, sum.y += p.y, sum.z += p.z, sum.w += p.w;
@@ -141,18 +140,19 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
     }
 }
 
-#define SKINNY(NAME, TILES, OUT, NORM)                                                                                \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, 3)                                                       \
+#define SKINNY(NAME, WARPS, BLOCKS, TILES, OUT, NORM)                                                                 \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)                                                  \
         NAME(const u16* weight, const u16* x, const u16* norm, float eps, void* out, int n, int k, int rows,          \
              int stride, int late) {                                                                                  \
-        skinny<TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride, late);                                      \
+        skinny<WARPS, TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride, late);                         \
     }
 
-SKINNY(skinny8_norm, 1, STORE, true)
-SKINNY(skinny16_norm, 2, STORE, true)
-SKINNY(skinny8_norm_f32, 1, STORE_F32, true)
-SKINNY(skinny16_norm_f32, 2, STORE_F32, true)
-SKINNY(skinny8_norm_silu_mul, 1, SILU_MUL, true)
-SKINNY(skinny16_norm_silu_mul, 2, SILU_MUL, true)
-SKINNY(skinny8_add, 1, ADD, false)
-SKINNY(skinny16_add, 2, ADD, false)
+SKINNY(skinny8_norm, 8, 3, 1, STORE, true)
+SKINNY(skinny16_norm, 8, 3, 2, STORE, true)
+SKINNY(skinny8_norm_f32, 8, 3, 1, STORE_F32, true)
+SKINNY(skinny16_norm_f32, 8, 3, 2, STORE_F32, true)
+SKINNY(skinny8_norm_silu_mul, 8, 3, 1, SILU_MUL, true)
+SKINNY(skinny16_norm_silu_mul, 8, 3, 2, SILU_MUL, true)
+// They have few outputs: twice the warps keep as many loads on their way.
+SKINNY(skinny8_add, 16, 2, 1, ADD, false)
+SKINNY(skinny16_add, 16, 1, 2, ADD, false)

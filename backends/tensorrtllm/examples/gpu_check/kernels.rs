@@ -2,7 +2,7 @@
 
 use half::bf16;
 use trireme_tensorrtllm::device::{Buffer, Device, Function, Grid, Stream, args};
-use trireme_tensorrtllm::kernels::{FewRows, Kernels};
+use trireme_tensorrtllm::kernels::{FewRows, Kernels, few_rows_threads};
 
 use crate::Outcome;
 use crate::random::{Random, bytes, distance, from_bytes};
@@ -97,7 +97,7 @@ fn skinny(b: &mut Bench, few: &FewRows, (n, k): (usize, usize), rows: usize) -> 
         unsafe {
             function.launch(
                 &b.stream,
-                grid((tiles, 1, 1), 256),
+                grid((tiles, 1, 1), few_rows_threads(norm == 0)),
                 args![weight, x, norm, eps, out, n, k, r, n, late],
             )
         }

@@ -7,7 +7,7 @@ use super::profile::Part;
 use crate::device::{Grid, Stream, args};
 use crate::error::Result;
 use crate::gemm::{Gemm, Kind, Product};
-use crate::kernels::{Kernels, prefill_shared_bytes, prefill_sm90_shared_bytes};
+use crate::kernels::{Kernels, few_rows_threads, prefill_shared_bytes, prefill_sm90_shared_bytes};
 use crate::model::Weights;
 use crate::state::{DeviceState, DeviceStateArgs};
 
@@ -296,7 +296,10 @@ impl Net {
         let eps = self.weights.config.rms_norm_eps;
         let (n, k, rows, stride) = (l.n as i32, l.k as i32, rows as i32, stride as i32);
         let late = i32::from(self.early.late);
-        let grid = Grid { early: self.early.products, ..self.grid((tiles, 1, 1), 256) };
+        let grid = Grid {
+            early: self.early.products,
+            ..self.grid((tiles, 1, 1), few_rows_threads(l.out == Out::Add))
+        };
         // SAFETY: the arguments are those of the `skinny` kernels; matrices have the sizes of the model.
         unsafe {
             function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, late])

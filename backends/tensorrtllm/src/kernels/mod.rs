@@ -88,6 +88,11 @@ impl FewRows {
     }
 }
 
+/// Threads of a block of products of few rows: those that add to the residual stream have twice as many.
+pub fn few_rows_threads(add: bool) -> usize {
+    if add { 512 } else { 256 }
+}
+
 /// Shared memory of a block of prefill attention: two tiles of keys and of values.
 pub fn prefill_shared_bytes(head_dim: usize) -> usize {
     4 * 64 * head_dim.div_ceil(64) * 128
