@@ -59,7 +59,7 @@ impl Tier {
         let seconds = match self {
             Self::Build => 960,
             Self::Unit => 300,
-            Self::E2e => 300,
+            Self::E2e => 540,
             Self::Rest => 540,
         };
         if full { seconds * 6 } else { seconds }
