@@ -52,7 +52,7 @@ FULL = (
     + 'instance_group [ { count: 1 kind: KIND_CPU } ]\n'
     + "".join(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in (
         ("gpt_model_type", "inflight_fused_batching"), ("batch_scheduler_policy", "max_utilization"),
-        ("kv_cache_free_gpu_mem_fraction", "0.9"), ("max_beam_width", "1")))
+        ("kv_cache_free_gpu_mem_fraction", "0.9"), ("max_tokens_in_paged_kv_cache", "16384"), ("max_beam_width", "1")))
 )
 
 
@@ -140,7 +140,7 @@ def test_plans_serve_in_all_versions_and_false_ones_are_refused_by_name(tmp_path
         for module, port in ((httpclient, server.http), (grpcclient, server.grpc)):
             with module.InferenceServerClient(f"127.0.0.1:{port}") as client:
                 for version in ("1", "2"):
-                    assert index["model_name", version]["state"] == "READY"
+                    assert index["model_name", version]["state"] == "READY", index["model_name", version]
                     out = client.infer("model_name", [tensor(module, "input_ids", [FOX])], version).as_numpy("output_ids")
                     answers.append(out.tolist())
                 for name in false:
