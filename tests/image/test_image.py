@@ -121,8 +121,8 @@ def test_a_batch_runs_in_it(tmp_path):
     call = {"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"model": "minilm", "input": "Rain"}}
     (tmp_path / "in.jsonl").write_text(json.dumps(call) + "\n")
     tmp_path.chmod(0o777)
-    podman("run", "--rm", "--network=none", *HARDENED, "--volume", f"{MODELS}:/models:ro", "--volume", f"{tmp_path}:/work", IMAGE,
-           "batch", "--model-repository=/models", "--load-model=minilm", "--input=/work/in.jsonl", "--output=/work/out.jsonl")
+    podman("run", "--rm", "--network=none", *HARDENED, "--volume", f"{MODELS}:/models:ro", "--volume", f"{tmp_path}:/batch", IMAGE,
+           "batch", "--model-repository=/models", "--load-model=minilm", "--input=/batch/in.jsonl", "--output=/batch/out.jsonl")
     assert json.loads((tmp_path / "out.jsonl").read_text())["response"]["status_code"] == 200
 
 

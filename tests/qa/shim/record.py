@@ -39,7 +39,7 @@ def server():
     except FileNotFoundError:
         return ""
     # Places of this run are no part of the combination.
-    return re.sub(r"[^\s=,]*/work/qa/L0_\w+/?", "", re.sub(r"--backend-directory=\S+", "", text)).strip()
+    return re.sub(r"[^\s=,]*\bwork/qa/L0_\w+/?", "", re.sub(r"--backend-directory=\S+", "", text)).strip()
 
 
 def note(script, test, outcome, reason="", seconds=0.0):
