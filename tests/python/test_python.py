@@ -274,7 +274,7 @@ def test_requests_are_batched(server):
 @pytest.mark.parametrize("rows", [0, 3, 20000])
 def test_every_type_comes_back(server, dtype, rows):
     model = "identity_" + dtype.replace("float", "fp")
-    value = (np.arange(rows * 5).reshape(rows, 5) % 2).astype(dtype) if dtype == "bool" else np.arange(rows * 5).reshape(rows, 5).astype(dtype)
+    value = (np.arange(rows * 5).reshape(rows, 5) % (2 if dtype == "bool" else 100)).astype(dtype)
     back = infer(server, model, INPUT0=value).as_numpy("OUTPUT0")
     assert back.dtype == value.dtype and np.array_equal(back, value)
 
@@ -336,7 +336,7 @@ def test_the_configuration_is_completed(server):
     assert config["max_batch_size"] == 4 and "dynamic_batching" in config
 
 
-@pytest.mark.parametrize("code, status", enumerate([500, 500, 404, 400, 503, 501, 409, 499]))
+@pytest.mark.parametrize("code, status", enumerate([400, 500, 404, 400, 503, 501, 400, 400]))
 def test_errors_have_codes(server, code, status):
     body = json.dumps({"inputs": [{"name": "IN", "datatype": "INT32", "shape": [1], "data": [code]}]}).encode()
     answer = server.raw("POST", "/v2/models/codes/infer", body)
@@ -503,6 +503,15 @@ def test_a_missing_interpreter_is_named(tmp_path):
     with Server(tmp_path, "--backend-config=python,shm=1", "--exit-on-error=false") as server:
         (line,) = json.loads(server.raw("POST", "/v2/repository/index")[2])
         assert "--backend-config=python,shm is unknown" in line["reason"], line
+
+
+def test_models_that_asked_each_other_end(tmp_path):
+    flat = io("input", "INPUT0", "FP32", "-1, -1") + io("output", "OUTPUT0", "FP32", "-1, -1")
+    put(tmp_path, "identity_fp32", IDENTITY, flat)
+    put(tmp_path, "ask", method(ASK.format(model="identity_fp32", call="ask.exec()")), flat)
+    with Server(tmp_path, PYTHON) as server:
+        infer(server, "ask", INPUT0=np.zeros((1, 1), np.float32))
+        assert server.stop(timeout=15) == 0, server.output()
 
 
 def runs(pid):

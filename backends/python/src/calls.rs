@@ -67,7 +67,7 @@ pub(crate) fn make(
     let answer = move |result: Result<Answer>, last: bool| to.send(answer(&to, number, &result, last));
     match caller {
         Some(caller) => caller.call_each(call, answer),
-        None => answer(Err(Error::unsupported("other models can be asked once a request has come")), true),
+        None => answer(Err(Error::unsupported("other models can be asked while a request is being answered only")), true),
     }
     Ok(())
 }

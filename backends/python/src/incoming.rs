@@ -1,13 +1,13 @@
 //! What the process says, frame by frame.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::Value;
-use trireme_sdk::{Caller, Counter, Error, ErrorCode, Gauge, Host, Parameter, Response};
+use trireme_sdk::{Counter, Error, ErrorCode, Gauge, Host, Parameter, Response};
 
 use crate::calls;
-use crate::outgoing::{Sender, lock};
+use crate::outgoing::Sender;
 use crate::requests::{Part, Requests};
 use crate::slabs::{DROPPED, Theirs};
 use crate::wire::{self, Cursor, Malformed, TensorHead, from, to};
@@ -21,8 +21,6 @@ pub(crate) struct Incoming {
     pub(crate) label: String,
     pub(crate) sender: Arc<Sender>,
     pub(crate) requests: Arc<Requests>,
-    /// On whose behalf other models are asked.
-    pub(crate) caller: Arc<Mutex<Option<Caller>>>,
     pub(crate) slabs: Theirs,
     pub(crate) metrics: HashMap<u32, Metric>,
 }
@@ -76,8 +74,7 @@ impl Incoming {
                 self.response(&mut cursor, data)?;
             }
             from::CALL => {
-                let caller = lock(&self.caller).clone();
-                calls::make(body, &self.sender, caller, &mut self.slabs)?;
+                calls::make(body, &self.sender, self.requests.caller(), &mut self.slabs)?;
             }
             from::ASK => self.ask(&mut cursor)?,
             from::LOG => self.log(&mut cursor)?,

@@ -7,9 +7,8 @@ use serde_json::json;
 use trireme_sdk::{Error, InstanceContext, InstanceKind, Request, Responder, Result};
 
 use crate::calls::as_json;
-use crate::outgoing::{Outgoing, Put, lock};
+use crate::outgoing::{Outgoing, Put};
 use crate::plan::Plan;
-use crate::requests::Requests;
 use crate::supervisor::{self, Shared};
 use crate::wire::to;
 
@@ -130,7 +129,6 @@ impl trireme_sdk::Instance for Instance {
             Ok(frame) => frame,
             Err(error) => return sent.into_iter().for_each(|(_, responder)| responder.fail(error.clone())),
         };
-        *lock(&self.shared.caller) = Requests::caller(&sent);
         match self.shared.requests.add(sender.generation, sent) {
             Ok(()) => {
                 sender.send(frame);

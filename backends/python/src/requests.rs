@@ -25,6 +25,18 @@ struct State {
     /// Which process they are with; none if there is none.
     generation: Option<u64>,
     waiting: HashMap<u64, Waiting>,
+    /// On whose behalf other models are asked. It holds a request, and with it its model: it goes with the last request,
+    /// or else the model could never end.
+    caller: Option<Caller>,
+    /// Whether `execute` has not returned yet.
+    executing: bool,
+}
+
+impl State {
+    /// The right to ask, if there is nothing any more for which it could be used; to be dropped without the lock.
+    fn spent(&mut self) -> Option<Caller> {
+        self.caller.take_if(|_| self.waiting.is_empty() && !self.executing)
+    }
 }
 
 struct Waiting {
@@ -66,23 +78,45 @@ impl Requests {
         generation: u64,
         batch: Vec<(u64, Responder)>,
     ) -> Result<(), Vec<(u64, Responder)>> {
+        let caller = asking(&batch);
         let mut state = lock(&self.state);
         if state.generation != Some(generation) {
             return Err(batch);
         }
+        state.executing = true;
+        let before = std::mem::replace(&mut state.caller, caller);
         for (number, responder) in batch {
             let waiting = Waiting { responder: Some(responder), queue: VecDeque::new(), taken: 0 };
             state.waiting.insert(number, waiting);
         }
+        drop(state);
+        drop(before);
         Ok(())
+    }
+
+    /// `execute` has returned.
+    pub(crate) fn executed(&self) {
+        let mut state = lock(&self.state);
+        state.executing = false;
+        let spent = state.spent();
+        drop(state);
+        drop(spent);
+    }
+
+    /// The right to ask other models on behalf of what is being answered.
+    pub(crate) fn caller(&self) -> Option<Caller> {
+        lock(&self.state).caller.clone()
     }
 
     /// The process is gone: whatever it had is answered with an error.
     pub(crate) fn close(&self, error: &Error) {
         let mut state = lock(&self.state);
         state.generation = None;
+        state.executing = false;
         let waiting = std::mem::take(&mut state.waiting);
+        let spent = state.spent();
         drop(state);
+        drop(spent);
         // Without the lock. A responder that is away is dropped by whoever has it, which answers too.
         for responder in waiting.into_values().filter_map(|one| one.responder) {
             responder.fail(error.clone());
@@ -102,13 +136,6 @@ impl Requests {
         let state = lock(&self.state);
         let responder = state.waiting.get(&number).and_then(|one| one.responder.as_ref());
         responder.is_some_and(Responder::is_cancelled)
-    }
-
-    /// The right to ask other models on behalf of one of these requests: of the one that is waited for the longest.
-    pub(crate) fn caller(responders: &[(u64, Responder)]) -> Option<Caller> {
-        let alive = responders.iter().filter(|(_, responder)| !responder.is_cancelled());
-        let (_, responder) = alive.chain(responders).next()?;
-        responder.caller().ok()
     }
 
     /// Passes on what the process says to a request. What is said to one that is answered is dropped.
@@ -138,7 +165,9 @@ impl Requests {
             };
             if part.is_last() {
                 state.waiting.remove(&number);
+                let spent = state.spent();
                 drop(state);
+                drop(spent);
                 self.changed.notify_all();
                 return end(responder, part);
             }
@@ -171,6 +200,13 @@ impl Requests {
             }
         }
     }
+}
+
+/// The right to ask other models on behalf of these requests: of the first that somebody waits for.
+fn asking(responders: &[(u64, Responder)]) -> Option<Caller> {
+    let alive = responders.iter().filter(|(_, responder)| !responder.is_cancelled());
+    let (_, responder) = alive.chain(responders).next()?;
+    responder.caller().ok()
 }
 
 /// A responder whose reader is behind.

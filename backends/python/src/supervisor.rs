@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trireme_sdk::{Caller, Error, Host, Result};
+use trireme_sdk::{Error, Host, Result};
 
 use crate::incoming::{Event, Incoming};
 use crate::outgoing::{Sender, lock};
@@ -37,7 +37,6 @@ pub(crate) struct Shared {
     pub(crate) own: Value,
     pub(crate) label: String,
     pub(crate) requests: Arc<Requests>,
-    pub(crate) caller: Arc<Mutex<Option<Caller>>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -64,7 +63,6 @@ impl Shared {
             own,
             label,
             requests: Requests::new(),
-            caller: Arc::default(),
             state: Mutex::new(State { phase: Phase::Starting, process: None, done: 0 }),
             changed: Condvar::new(),
         })
@@ -185,7 +183,7 @@ struct Ended {
 /// One process from its start to its end.
 fn live(shared: &Arc<Shared>, generation: u64, started: impl FnOnce(Result<()>)) -> Ended {
     let mut served = false;
-    let conversation = match open(&shared.plan, &shared.label, generation, &shared.requests, &shared.caller) {
+    let conversation = match open(&shared.plan, &shared.label, generation, &shared.requests) {
         Ok(conversation) => conversation,
         Err(error) => return Ended { error, served },
     };
@@ -209,6 +207,7 @@ fn live(shared: &Arc<Shared>, generation: u64, started: impl FnOnce(Result<()>))
                 None
             }
             Event::Done(batch) => {
+                shared.requests.executed();
                 lock(&shared.state).done = batch;
                 shared.changed.notify_all();
                 None
@@ -241,7 +240,7 @@ fn died(label: &str, status: Option<std::process::ExitStatus>, said: &str) -> Er
 pub(crate) fn completed(plan: &Plan) -> Result<String> {
     let label = plan.label();
     let requests = Requests::new();
-    let conversation = open(plan, &label, 0, &requests, &Arc::default())?;
+    let conversation = open(plan, &label, 0, &requests)?;
     let Conversation { process, mut reader, mut incoming } = conversation;
     let greeted = reader.greet(&plan.setup(true, &json!({})));
     let mut config = None;
@@ -275,7 +274,6 @@ fn open(
     label: &str,
     generation: u64,
     requests: &Arc<Requests>,
-    caller: &Arc<Mutex<Option<Caller>>>,
 ) -> Result<Conversation> {
     let host: &Host = &plan.host;
     let failed = |error: std::io::Error| Error::internal(format!("a socket for the process of {label}: {error}"));
@@ -294,7 +292,6 @@ fn open(
         label: label.to_owned(),
         sender,
         requests: Arc::clone(requests),
-        caller: Arc::clone(caller),
         slabs: theirs,
         metrics: HashMap::new(),
     };

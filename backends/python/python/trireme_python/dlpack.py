@@ -4,7 +4,7 @@ import ctypes
 import numpy as np
 
 from .errors import TritonModelException
-from .types import BF16, DTYPES
+from .types import BF16, DTYPES, numpy_to_triton_type
 
 CPU, PINNED = 1, 3
 
@@ -101,6 +101,9 @@ class _Memory:
 
 def take(obj):
     """The memory of a capsule, or of an object with `__dlpack__`, as an array, and the number of its data type."""
+    if isinstance(obj, np.ndarray) and obj.flags.c_contiguous and numpy_to_triton_type(obj.dtype) in _CODES:
+        # Numpy gives no capsule of what is read only.
+        return obj, numpy_to_triton_type(obj.dtype)
     if hasattr(obj, "__dlpack__") and hasattr(obj, "__dlpack_device__"):
         device, number = obj.__dlpack_device__()
         if int(device) not in (CPU, PINNED):
