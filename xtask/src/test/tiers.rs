@@ -69,6 +69,7 @@ impl Context<'_> {
         let installed = build::install(self.workspace, Profile::Release).map(drop);
         self.check(installed, "install the backends");
         self.check(models::fetch_examples(self.workspace), "fetch the weights");
+        self.check(models::fetch_onnx_examples(self.workspace), "fetch the weights of the ONNX examples");
         let python = match python::environment(self.workspace) {
             Ok(python) => python,
             Err(error) => return self.check(Err(error), "set up the Python clients"),
