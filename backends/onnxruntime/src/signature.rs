@@ -68,8 +68,9 @@ pub(crate) struct Layout {
 
 impl Signature {
     pub(crate) fn of(session: &Session) -> Result<Self> {
-        let all =
-            |what: &str, outlets: &[Outlet]| outlets.iter().map(|outlet| tensor(what, outlet)).collect();
+        let all = |what: &str, outlets: &[Outlet]| -> Result<Vec<Tensor>> {
+            outlets.iter().map(|outlet| tensor(what, outlet)).collect()
+        };
         Ok(Self { inputs: all("input", session.inputs())?, outputs: all("output", session.outputs())? })
     }
 
