@@ -15,6 +15,7 @@ from test_onnxruntime import RUNTIME
 from trireme_server import Server
 
 CASES = os.environ.get("TRIREME_ONNX_CASES")
+onnxruntime.set_default_logger_severity(4)
 pytestmark = pytest.mark.skipif(not CASES, reason="TRIREME_ONNX_CASES is not set")
 
 
@@ -92,6 +93,6 @@ def test_cases(tmp_path):
             except InferenceServerException as error:
                 failed.append(f"{name}: {error.message()[:200]}")
         server.alive()
-    print(f"{len(cases)} cases, {len(cases) - len(failed)} alike")
+    print(f"{len(cases)} cases that ONNX Runtime {onnxruntime.__version__} passes, {len(cases) - len(failed)} alike")
     print("\n".join(failed))
     assert len(cases) > 500 and len(failed) <= 0.02 * len(cases), failed

@@ -98,11 +98,12 @@ impl Signature {
         let shown = |tensor: &Tensor| {
             let dims =
                 if batches || proposes { tensor.dims.get(1..).unwrap_or_default() } else { &tensor.dims };
+            // A configuration has at least one dimension, and none of 0; see `gather` and `scatter`.
+            let free = |dim: &i64| if *dim == 0 { -1 } else { *dim };
             TensorConfig {
                 name: tensor.name.clone(),
                 data_type: tensor.data_type,
-                // A configuration has at least one dimension; see `instance`.
-                dims: if dims.is_empty() { vec![1] } else { dims.to_vec() },
+                dims: if dims.is_empty() { vec![1] } else { dims.iter().map(free).collect() },
                 optional: false,
             }
         };
