@@ -81,7 +81,7 @@ impl Scatter<'_> {
                 }
                 // As a configuration shows it.
                 let rest = if rest.is_empty() { vec![1] } else { rest.to_vec() };
-                (if total == 0 { 0 } else { elements.len() / total }, rest, *rows)
+                (elements.len().checked_div(total).unwrap_or(0), rest, *rows)
             }
             Cut::Elements(counts) => {
                 let total: usize = counts.iter().sum();

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use self::cache::Cache;
+pub(crate) use self::cache::hex;
 use self::table::{MODELS, NVRTC, Source, TEXTS};
 use crate::build::Profile;
 use crate::process;

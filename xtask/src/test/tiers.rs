@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::counts::Runner;
 use super::runner::{self, Budget};
-use super::{Findings, Tier, deny, python};
+use super::{Findings, Tier, deny, onnx_cases, python};
 use crate::build::{self, Profile};
 use crate::kernels;
 use crate::models;
@@ -84,6 +84,12 @@ impl Context<'_> {
             pytest.current_dir(&self.workspace.root).env("PYTHONDONTWRITEBYTECODE", "1");
             self.give_places(&mut pytest);
             pytest.env("TRIREME_PYTHON", &python);
+            if self.full {
+                match onnx_cases::ready(self.workspace) {
+                    Ok(folder) => drop(pytest.env("TRIREME_ONNX_CASES", folder)),
+                    Err(error) => self.check(Err(error), "fetch ONNX's operator cases"),
+                }
+            }
             self.tests(Runner::Pytest, &mut pytest, "a real server from the real tritonclient");
         }
     }
