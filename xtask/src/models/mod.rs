@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use self::cache::Cache;
-use self::table::{MODELS, NVRTC, Source, TEXTS};
+use self::table::{CUBLAS, MODELS, NVRTC, Source, TEXTS};
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -74,6 +74,12 @@ pub(crate) fn fetch_nvrtc(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("nvrtc");
     provide(&Cache::open()?, &[&NVRTC], &folder)?;
     Ok(folder)
+}
+
+/// NVIDIA's libraries that the CUDA backend opens, beside the driver's, into a folder.
+pub(crate) fn fetch_cuda_libraries(folder: &Path) -> Result<PathBuf> {
+    provide(&Cache::open()?, &[&NVRTC, &CUBLAS], folder)?;
+    Ok(folder.to_owned())
 }
 
 /// Brings every file of `sources` into the cache and from there under `root`.
