@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use self::cache::Cache;
 pub(crate) use self::cache::hex;
-use self::table::{MODELS, NVRTC, Source, TEXTS};
+use self::table::{CUBLAS, MODELS, NVRTC, Source, TEXTS};
 use crate::build::Profile;
 use crate::process;
 use crate::workspace::Workspace;
@@ -94,6 +94,12 @@ pub(crate) fn fetch_nvrtc(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("nvrtc");
     provide(&Cache::open()?, &[&NVRTC], &folder)?;
     Ok(folder)
+}
+
+/// NVIDIA's libraries that the CUDA backend opens, beside the driver's, into a folder.
+pub(crate) fn fetch_cuda_libraries(folder: &Path) -> Result<PathBuf> {
+    provide(&Cache::open()?, &[&NVRTC, &CUBLAS], folder)?;
+    Ok(folder.to_owned())
 }
 
 /// Brings every file of `sources` into the cache and from there under `root`.

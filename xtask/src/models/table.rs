@@ -57,6 +57,22 @@ pub(crate) const NVRTC: Source = Source {
     ],
 };
 
+/// Products of matrices.
+pub(crate) const CUBLAS: Source = Source {
+    name: "cublas",
+    client: Client::Pip,
+    package: "nvidia-cublas",
+    version: "13.0.2.14",
+    sha256: "0cf238ffdbe46c00cb9aa98e7bca745c223a5ca5a53e686ac8b3e5a08fe80d6c",
+    bytes: 420_882_912,
+    files: &[File {
+        inside: "nvidia/cu13/lib/libcublasLt.so.13",
+        place: "libcublasLt.so.13",
+        sha256: "4c15f403ac2a8040a3291d07f6c351b5c1f730b45f2ea41f302e415e9600655b",
+        bytes: 539_533_072,
+    }],
+};
+
 /// Weights of the models in `model_repository/`.
 pub(crate) const MODELS: &[Source] = &[
     Source {

@@ -6,6 +6,7 @@ use super::counts::Runner;
 use super::runner::{self, Budget};
 use super::{Findings, Tier, deny, onnx_cases, python};
 use crate::build::{self, Profile};
+use crate::deploy;
 use crate::kernels;
 use crate::models;
 use crate::process;
@@ -24,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace, tier: Tier, full: bool, watch: Stopwatc
         Tier::Build => context.build(),
         Tier::Unit => context.unit(),
         Tier::E2e => context.end_to_end(),
+        Tier::Deploy => context.deploy(),
         Tier::Rest => context.rest(),
     }
     context.findings
@@ -91,6 +93,25 @@ impl Context<'_> {
                 }
             }
             self.tests(Runner::Pytest, &mut pytest, "a real server from the real tritonclient");
+        }
+    }
+
+    fn deploy(&mut self) {
+        let mut all = self.cargo(&["build", "--release", "--workspace"]);
+        if !self.step(&mut all, "build what changed") {
+            return;
+        }
+        let installed = build::install(self.workspace, Profile::Release).map(drop);
+        self.check(installed, "install the backends");
+        for (what, prepare) in deploy::TESTS {
+            match prepare(self.workspace) {
+                Ok(mut tests) => {
+                    self.give_places(&mut tests);
+                    self.tests(Runner::Pytest, &mut tests, what);
+                }
+                // Never passed over: what is not here is what is wrong.
+                Err(error) => self.check(Err(error), what),
+            }
         }
     }
 
