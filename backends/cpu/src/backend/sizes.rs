@@ -107,12 +107,14 @@ pub(super) fn plan(costs: &Costs, sizes: &Sizes, free: u64) -> Result<Taken> {
         match needs.plan(tokens, slots, positions) {
             Ok(plan) => break plan,
             Err(error) => {
-                let _ = give_way(asked.slots, &mut slots, 8)
+                let gave = give_way(asked.slots, &mut slots, 8)
                     || give_way(asked.tokens, &mut tokens, 64)
                     || give_way(asked.positions(), &mut positions, 1)
                     || give_way(asked.slots, &mut slots, 1)
-                    || give_way(asked.tokens, &mut tokens, 1)
-                    || return Err(asked.refused(error, free));
+                    || give_way(asked.tokens, &mut tokens, 1);
+                if !gave {
+                    return Err(asked.refused(error, free));
+                }
             }
         }
     };
