@@ -5,6 +5,8 @@
 pub(crate) enum Client {
     /// A wheel (zip).
     Pip,
+    /// A wheel for this Python and platform, whichever Python runs pip.
+    PipFor { python: &'static str, abi: &'static str, platform: &'static str },
     /// A source archive (tar.gz). pip runs its `setup.py` for the metadata, so it must match the checksum first.
     PipSource,
     /// A package of npm (tar.gz).

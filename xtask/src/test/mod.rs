@@ -10,6 +10,7 @@
 
 mod counts;
 mod deny;
+mod onnx_cases;
 mod python;
 mod record;
 mod runner;
