@@ -50,9 +50,15 @@ fn what_was_asked_for_is_refused_by_name() {
         "parameter 'max_tokens_in_paged_kv_cache' is 100000, the most that fit in memory are 41888"
     );
     let sizes = Sizes { max_num_tokens: Some(100_000), ..Sizes::default() };
-    assert!(refused(&sizes, 1 << 30).starts_with("steps of 100000 tokens do not fit in memory with a context of 1: "));
+    assert!(
+        refused(&sizes, 1 << 30)
+            .starts_with("steps of 100000 tokens do not fit in memory with a context of 1: ")
+    );
     let sizes = Sizes { max_batch_size: Some(5_000), ..Sizes::default() };
-    assert!(refused(&sizes, 1 << 30).starts_with("max_batch_size 5000 does not fit in memory with steps of 1 tokens"));
+    assert!(
+        refused(&sizes, 1 << 30)
+            .starts_with("max_batch_size 5000 does not fit in memory with steps of 1 tokens")
+    );
     let sizes = Sizes { kv_fraction: Some(0.5), ..Sizes::default() };
     assert_eq!(
         refused(&sizes, 2 << 20),
