@@ -185,6 +185,7 @@ impl Isa for Avx2 {
 impl Avx2 {
     /// See the AVX-512 kernel: the same sums in the same order, eight outputs at a time.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn tile<F: Format, const M: usize>(
         self,
         w: &Packed,

@@ -188,6 +188,7 @@ impl Isa for Avx512 {
 impl Avx512 {
     /// `sum over blocks of dw * dx * (q . x - BIAS * sum(x))`, plus `min * dx * sum(x)`.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn tile<F: Format, const M: usize>(
         self,
         w: &Packed,
