@@ -25,9 +25,9 @@ const REST_NS: u64 = 5_000_000;
 const LOOKS: u32 = 16;
 
 /// Instances that wait for work.
-pub(crate) static INSTANCES: Lookouts = Lookouts::new(50_000);
+pub(crate) static INSTANCES: Lookouts = Lookouts::new(25_000);
 /// Front ends' tasks that wait for an answer.
-pub(crate) static READERS: Lookouts = Lookouts::new(20_000);
+pub(crate) static READERS: Lookouts = Lookouts::new(10_000);
 
 /// The threads of one kind.
 pub(crate) struct Lookouts {
