@@ -101,8 +101,7 @@ impl Lookouts {
         }
         let before = self.active.fetch_add(1, Relaxed);
         // Takes its count back when it goes, so also if it was one too many.
-        let lookout =
-            Lookout { all: self, wait, until_ns: now + self.limit_ns, looked_ns: now, away: false };
+        let lookout = Lookout { all: self, wait, until_ns: now + self.limit_ns, looked_ns: now, away: false };
         (before < spare).then_some(lookout)
     }
 }

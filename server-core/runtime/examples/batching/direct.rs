@@ -9,8 +9,8 @@ use bytes::Bytes;
 use smallvec::smallvec;
 use trireme_host::abi::{DType, InstanceKind, LogLevel, MetricKind, Stage};
 use trireme_host::{
-    Backend, Correlation, HostServices, Input, InstanceArgs, Item, Library, LoadOptions, ModelArgs, OutputSet,
-    Request, Responder, Response, ResponseSink, Status, Verdict,
+    Backend, Correlation, HostServices, Input, InstanceArgs, Item, Library, LoadOptions, ModelArgs,
+    OutputSet, Request, Responder, Response, ResponseSink, Status, Verdict,
 };
 use trireme_telemetry::clock::now_ns;
 

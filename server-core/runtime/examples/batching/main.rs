@@ -76,13 +76,21 @@ fn latency(core: &Core, backends: &Path, io: &Handle, span: u64) -> Outcome<u64>
     println!("### Added latency\n\nOne client, which asks again when it has its answer.\n");
     println!("| | p50 µs | p99 µs | calls |\n|---|---|---|---|");
     let row = |what: &str, sorted: &[u64]| {
-        println!("| {what} | {} | {} | {} |", micros(at(sorted, 0.5)), micros(at(sorted, 0.99)), sorted.len());
+        println!(
+            "| {what} | {} | {} | {} |",
+            micros(at(sorted, 0.5)),
+            micros(at(sorted, 0.99)),
+            sorted.len()
+        );
     };
     let direct = direct::calls(backends, 0, span)?;
     row("backend called directly", &direct);
     let model = core.model("instant", None)?;
     let through = clients(io, &model, 1, span)?.latencies;
-    row("through validation, queue, instance thread, mailbox, from an I/O thread as the server has them", &through);
+    row(
+        "through validation, queue, instance thread, mailbox, from an I/O thread as the server has them",
+        &through,
+    );
     let added = at(&through, 0.5).saturating_sub(at(&direct, 0.5));
     println!("| added | {} | | |", micros(added));
     let several = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -114,7 +122,9 @@ fn instances(core: &Core, backends: &Path, io: &Handle, span: u64) -> Outcome<()
     let alone = at(&direct::calls(backends, BATCH_MS, span)?, 0.5);
     println!("\n### Instances\n\nNo batching, {BATCH_MS} ms a request, {CLIENTS} clients. ");
     println!("Called directly the backend takes {} ms.\n", millis(alone));
-    println!("| instances | requests/s | of the limit | of direct calls | p50 ms | p99 ms |\n|---|---|---|---|---|---|");
+    println!(
+        "| instances | requests/s | of the limit | of direct calls | p50 ms | p99 ms |\n|---|---|---|---|---|---|"
+    );
     for count in INSTANCES {
         let model = core.model(&format!("instances_{count}"), None)?;
         let found = clients(io, &model, CLIENTS, span)?;
