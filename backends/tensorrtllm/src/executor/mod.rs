@@ -16,9 +16,12 @@ mod options;
 mod profile;
 mod results;
 mod run;
+mod streams;
 mod testing;
 
-use trireme_llm::executor::{Executor, ExecutorError, ExecutorInfo, StepDiff, StepId, StepOutput};
+use trireme_llm::executor::{
+    Executor, ExecutorError, ExecutorInfo, MemoryUse, StepDiff, StepId, StepOutput,
+};
 
 pub use memory_plan::MemoryPlan;
 pub use options::{EarlyLaunch, Options};
@@ -36,6 +39,10 @@ impl From<CudaError> for ExecutorError {
 impl Executor for CudaExecutor {
     fn info(&self) -> &ExecutorInfo {
         self.executor_info()
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.memory_use()
     }
 
     fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
