@@ -8,6 +8,7 @@ mod backend;
 mod bls;
 mod elf;
 mod error;
+mod fault;
 mod layout;
 mod library;
 mod memory;

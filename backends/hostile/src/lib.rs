@@ -1,7 +1,8 @@
 //! A backend that misbehaves on request; for tests only. Parameter `fault`:
 //! `panic_load`, `panic_create`, `panic_execute`, `drop` (no answer), `twice` (answers two times), `wrong_shape`,
 //! `wrong_name`, `wrong_type`, `late_drop` (drops the request on another thread), `tell_address` (behaves, but logs where
-//! INPUT0 is), `fail` (answers with an error), `openai` (answers calls of OpenAI's API as the field `ask` of their body
+//! INPUT0 is), `fail` (answers with an error), `device_lost` and
+//! `device_lost_load` (tells the server that a device is lost, in `execute` and in `load`), `openai` (answers calls of OpenAI's API as the field `ask` of their body
 //! says: see [`openai`]).
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,8 @@ const FAULTS: &[&str] = &[
     "late_drop",
     "tell_address",
     "fail",
+    "device_lost",
+    "device_lost_load",
     "openai",
 ];
 
@@ -41,6 +44,10 @@ impl LoadModel for Hostile {
         }
         if fault == "panic_load" {
             panic!("asked to panic in load");
+        }
+        if fault == "device_lost_load" {
+            context.host.device_lost(LOST);
+            return Err(Error::unavailable(LOST));
         }
         Ok(Self { fault, host: context.host })
     }
@@ -60,6 +67,9 @@ impl Model for Hostile {
         if self.fault == "openai" { ENDPOINTS } else { &[] }
     }
 }
+
+/// What the device said.
+const LOST: &str = "device 0: an illegal memory access was encountered";
 
 /// Without the fault, no such calls are to come.
 const ENDPOINTS: &[&str] = &["chat/completions", "completions"];
@@ -92,7 +102,11 @@ impl Instance for Hostile {
                     Response::new().forward("OUTPUT0", request, &input)
                 }),
                 "fail" => request.fail(Error::internal("asked to fail")),
-                "openai" => openai::answer(request),
+                "device_lost" => {
+                    self.host.device_lost(LOST);
+                    request.fail(Error::unavailable(LOST));
+                }
+                "openai" => openai::answer(request, &self.host),
                 _ => drop(request),
             }
         }

@@ -73,7 +73,13 @@ fn maker(
         let config = decoder(&checkpoint)?;
         let options = options(sizes, &params, &graphs, gpu)?;
         let source = source(&checkpoint, &params);
-        let executor = CudaExecutor::load(config, &source, &options).map_err(error)?;
+        let executor = CudaExecutor::load(config, &source, &options)
+            .inspect_err(|error| {
+                if let CudaError::Lost { .. } = error {
+                    host.device_lost(format!("model '{name}', GPU {gpu}: {error}"));
+                }
+            })
+            .map_err(error)?;
         host.info(format!(
             "model '{name}' on GPU {gpu}, {}: {}",
             executor.device_name(),
@@ -127,9 +133,11 @@ pub(super) fn error(error: CudaError) -> Error {
         CudaError::Checkpoint(_) | CudaError::NoDevice { .. } | CudaError::TooOld { .. } => {
             Error::invalid(text)
         }
-        CudaError::NoDriver | CudaError::NoGpu | CudaError::NoLibrary { .. } | CudaError::Memory(_) => {
-            Error::unavailable(text)
-        }
+        CudaError::NoDriver
+        | CudaError::NoGpu
+        | CudaError::NoLibrary { .. }
+        | CudaError::Memory(_)
+        | CudaError::Lost { .. } => Error::unavailable(text),
         CudaError::Driver { .. } | CudaError::Compile { .. } => Error::internal(text),
     }
 }
