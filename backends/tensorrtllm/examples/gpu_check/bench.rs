@@ -29,7 +29,11 @@ pub(crate) fn load(
 ) -> Result<CudaExecutor, Box<dyn std::error::Error>> {
     let mut config = config.clone();
     config.max_position_embeddings = 16_384;
-    Ok(CudaExecutor::load(&config, &Source::Dummy(WeightType::BF16), &Options { max_kv_tokens: Some(tokens), ..options })?)
+    Ok(CudaExecutor::load(
+        &config,
+        &Source::Dummy(WeightType::BF16),
+        &Options { max_kv_tokens: Some(tokens), ..options },
+    )?)
 }
 
 /// Copy bandwidth and the rate of a large product, as everything else is measured against.
@@ -210,7 +214,9 @@ pub(crate) fn prefill() -> Outcome {
 /// Graphs against none, fusion on against off, a static profile against the usual sizes.
 pub(crate) fn modes() -> Outcome {
     const STREAMS: [u32; 6] = [1, 8, 20, 32, 100, 128];
-    println!("| model | streams | as it is, ms a step | no graphs | no fusion | static profile |\n|---|---|---|---|---|---|");
+    println!(
+        "| model | streams | as it is, ms a step | no graphs | no fusion | static profile |\n|---|---|---|---|---|---|"
+    );
     for (name, config, tokens) in models() {
         let measure = |driver: &mut Driver, streams: u32| {
             read(driver, 0..streams, CONTEXT, &mut Random(6));

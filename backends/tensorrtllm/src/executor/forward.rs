@@ -178,10 +178,9 @@ impl AttentionCut {
                 Self { ring: true, parts }
             }
             // About eight blocks a multiprocessor.
-            _ => Self {
-                ring: false,
-                parts: (8 * places.multiprocessors).div_ceil(blocks).clamp(1, MAX_PARTS),
-            },
+            _ => {
+                Self { ring: false, parts: (8 * places.multiprocessors).div_ceil(blocks).clamp(1, MAX_PARTS) }
+            }
         }
     }
 }
@@ -227,7 +226,11 @@ impl Net {
         let grid = self.grid((rows.count, 1, 1), 128);
         // SAFETY: the arguments are those of `embed`; all arrays have `rows.count` entries.
         unsafe {
-            self.kernels.embed.launch(stream, grid, args![table, rows.tokens, rows.slots, last, residual, hidden, gain, squares, size])
+            self.kernels.embed.launch(
+                stream,
+                grid,
+                args![table, rows.tokens, rows.slots, last, residual, hidden, gain, squares, size],
+            )
         }
     }
 
@@ -331,7 +334,7 @@ impl Net {
             let (x, out) = (x + (first * l.k * 2) as u64, out + (first * stride * bytes) as u64);
             let copy = self.buffers.hidden.at(first * self.weights.config.hidden_size * 2);
             let out_of = match l.out {
-                Out::Rope(rope) => Out::Rope(rope.from_row(first)),
+                Out::Rope(rope) => Out::Rope(rope.skipping(first)),
                 other => other,
             };
             let l = Linear { out: out_of, ..l };
@@ -358,8 +361,7 @@ impl Net {
         };
         let function = pair[usize::from(rows > 8)];
         let threads = few_rows_threads(matches!(l.out, Out::Add));
-        let grid =
-            Grid { early: self.early.products, ..self.grid((l.n.div_ceil(outputs), 1, 1), threads) };
+        let grid = Grid { early: self.early.products, ..self.grid((l.n.div_ceil(outputs), 1, 1), threads) };
         let eps = self.weights.config.rms_norm_eps;
         let (n, k, rows, stride) = (l.n as i32, l.k as i32, rows as i32, stride as i32);
         let late = i32::from(self.early.late);

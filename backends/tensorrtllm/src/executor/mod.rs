@@ -19,9 +19,7 @@ mod run;
 mod streams;
 mod testing;
 
-use trireme_llm::executor::{
-    Executor, ExecutorError, ExecutorInfo, MemoryUse, StepDiff, StepId, StepOutput,
-};
+use trireme_llm::executor::{Executor, ExecutorError, ExecutorInfo, MemoryUse, StepDiff, StepId, StepOutput};
 
 pub use memory_plan::MemoryPlan;
 pub use options::{EarlyLaunch, Options};

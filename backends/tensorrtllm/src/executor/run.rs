@@ -8,12 +8,12 @@ use trireme_llm::executor::{
 use super::buffers::Buffers;
 use super::decode_set::DecodeSet;
 use super::forward::{AttentionCut, AttentionPlaces, Net, Rows, Samples, attention_groups};
-use super::streams::StreamMaps;
 use super::graphs::{Graphs, decode_step};
 use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, logits_stride};
 use super::mixed::{self, MixedLayout};
 use super::options::{EarlyLaunch, Options};
 use super::results::{IN_FLIGHT, Pending, RING, Results};
+use super::streams::StreamMaps;
 use crate::device::{Buffer, Device, Event, Grid, Pinned, Stream, args};
 use crate::error::Result;
 use crate::gemm::Gemm;
@@ -82,9 +82,10 @@ impl CudaExecutor {
         state.buffer().write(dummy_at, unsafe { as_bytes(&dummy_table) }, &stream)?;
         let buffers = Buffers::new(&device, c, options, &plan, parts_bytes)?;
         let weights = Weights::load(&device, &stream, &kernels, c, source, plan.max_context)?;
-        let maps = kernels.streams.is_some().then(|| {
-            StreamMaps::new(&weights, &buffers, options.max_step_tokens, options.max_slots)
-        });
+        let maps = kernels
+            .streams
+            .is_some()
+            .then(|| StreamMaps::new(&weights, &buffers, options.max_step_tokens, options.max_slots));
         let info = ExecutorInfo {
             vocab_size: c.vocab_size,
             max_context: plan.max_context,

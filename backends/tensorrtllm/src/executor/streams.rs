@@ -117,9 +117,9 @@ pub(super) struct RopeArgs {
 }
 
 impl RopeArgs {
-    /// The same for the rows from `first` on.
+    /// The same without the first rows.
     #[must_use]
-    pub(super) fn from_row(self, first: usize) -> Self {
+    pub(super) fn skipping(self, first: usize) -> Self {
         let skip = first as u64 * 4;
         Self { row_slot: self.row_slot + skip, row_position: self.row_position + skip, ..self }
     }

@@ -89,8 +89,7 @@ impl Streams {
     pub(super) fn load(of: &impl Fn(&str, &str) -> Result<Function>) -> Result<Self> {
         use StreamKind::{Add, AddNarrow, Rope, SiluMul, Store, StoreF32};
         let kernel = |size: &StreamSize, kind: StreamKind| -> Result<Function> {
-            let function =
-                of("linear_sm90", &format!("stream{}_{}", size.rows, NAMES[kind as usize]))?;
+            let function = of("linear_sm90", &format!("stream{}_{}", size.rows, NAMES[kind as usize]))?;
             function.allow_shared(size.shared_bytes(kind))?;
             Ok(function)
         };

@@ -87,10 +87,9 @@ impl WeightLayout {
                 o: b.piece(vec![plain("self_attn.o_proj.weight", hidden * q)]),
                 post_norm: b.piece(vec![plain("post_attention_layernorm.weight", hidden)]),
                 gate_up: b.piece(vec![
-                        plain("mlp.gate_proj.weight", inter * hidden),
-                        plain("mlp.up_proj.weight", inter * hidden),
-                    ],
-                ),
+                    plain("mlp.gate_proj.weight", inter * hidden),
+                    plain("mlp.up_proj.weight", inter * hidden),
+                ]),
                 down: b.piece(vec![plain("mlp.down_proj.weight", hidden * inter)]),
             });
         }
