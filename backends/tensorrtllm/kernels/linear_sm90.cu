@@ -63,8 +63,7 @@ __device__ __forceinline__ float4 load_of_block(u32 at, u32 rank) {
     asm volatile("{\n.reg .u32 there;\nmapa.shared::cluster.u32 there, %4, %5;\n"
                  "ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [there];\n}"
                  : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-                 : "r"(at), "r"(rank)
-                 : "memory");
+                 : "r"(at), "r"(rank));
     return v;
 }
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory"); }
@@ -129,12 +128,15 @@ __device__ __forceinline__ void stream(const TensorMap& weight, const TensorMap&
     const int own_rows = part < p.rows ? (p.rows - part + parts - 1) / parts : 0;
     wait_for_inputs();
     if (p.squares) {
-        for (int i = warp; i < own_rows; i += 4 * GROUPS) {
-            const float* of_row = p.squares + (size_t)(part + parts * i) * SQUARES;
+        // Four lanes a row.
+        for (int i = threadIdx.x / 4; i < (own_rows + 7) / 8 * 8; i += WORKERS / 4) {
+            const float* of_row = p.squares + (size_t)(part + parts * min(i, own_rows - 1)) * SQUARES;
             float sum = 0.0f;
-            for (int j = lane; j < p.num_squares; j += 32) sum += of_row[j];
-            sum = warp_sum(sum);
-            if (lane == 0) scales[i] = rsqrtf(sum / (float)p.k + p.eps);
+#pragma unroll 8
+            for (int j = lane & 3; j < p.num_squares; j += 4) sum += of_row[j];
+            sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+            sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+            if ((lane & 3) == 0 && i < own_rows) scales[i] = rsqrtf(sum / (float)p.k + p.eps);
         }
     } else {
         for (int i = threadIdx.x; i < own_rows; i += WORKERS) scales[i] = 1.0f;
@@ -175,61 +177,93 @@ __device__ __forceinline__ void stream(const TensorMap& weight, const TensorMap&
         threads_sync(1, WORKERS);
     }
 
-    auto sum = [&](int row, int output) {
-        const float* at = sums + row * PITCH + output;
-        if (parts == 1) return *(const float4*)at;
-        float4 total = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            if (i < parts) {
-                const float4 v = load_of_block(shared_address(at), i);
-                total.x += v.x, total.y += v.y, total.z += v.z, total.w += v.w;
-            }
-        }
-        return total;
-    };
     constexpr int PER_ROW = OWN / 4;
     const int total = own_rows * PER_ROW;
-    // Whole warps come along: lanes exchange what they have.
-    for (int i = threadIdx.x; i < (total + 31) / 32 * 32; i += WORKERS) {
-        const int number = min(i, total - 1) / PER_ROW, row = part + parts * number, local = i % PER_ROW * 4;
-        const int o = blockIdx.x * OWN + local;
-        const bool inside = i < total && o < p.n;
-        const float scale = scales[number];
-        float4 v = sum(row, local);
-        v.x *= scale, v.y *= scale, v.z *= scale, v.w *= scale;
-        const size_t at = (size_t)row * p.stride + o;
-        if (OUT == SILU_MUL) {
-            float4 up = sum(row, OWN + local);
-            up.x *= scale, up.y *= scale, up.z *= scale, up.w *= scale;
-            if (inside) {
-                v.x = v.x / (1.0f + __expf(-v.x)) * up.x, v.y = v.y / (1.0f + __expf(-v.y)) * up.y;
-                v.z = v.z / (1.0f + __expf(-v.z)) * up.z, v.w = v.w / (1.0f + __expf(-v.w)) * up.w;
-                *(uint2*)((u16*)p.out + at) = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
-            }
-        } else if (OUT == ROPE) {
-            // A warp has 128 outputs of one row: whole heads.
-            rope_four(p.rope, v, (u16*)p.out, row, o, inside);
-        } else if (OUT == ADD) {
-            float squares = 0.0f;
-            if (inside) {
-                float4* to = (float4*)((float*)p.out + at);
-                const float4 old = *to;
-                v.x += old.x, v.y += old.y, v.z += old.z, v.w += old.w;
-                *to = v;
-                squares = v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-                const uint2 gain = *(const uint2*)(p.gain + o);
-                *(uint2*)(p.copy + at) = make_uint2(pack_bf16(v.x * low_f32(gain.x), v.y * high_f32(gain.x)),
-                                                    pack_bf16(v.z * low_f32(gain.y), v.w * high_f32(gain.y)));
+    // Whole warps come along: lanes exchange what they have. AT_ONCE pieces of four outputs a thread, so that what they
+    // need comes at the same time.
+    constexpr int AT_ONCE = N > 32 && OUT != ADD ? 4 : N > 8 ? 2 : 1, SUMS = OUT == SILU_MUL ? 2 : 1;
+    for (int start = threadIdx.x; start < (total + 31) / 32 * 32; start += WORKERS * AT_ONCE) {
+        float4 v[AT_ONCE][SUMS], old[AT_ONCE];
+        uint2 gain[AT_ONCE];
+        int row[AT_ONCE], local[AT_ONCE];
+        bool inside[AT_ONCE];
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) {
+            const int i = start + u * WORKERS;
+            row[u] = part + parts * (min(i, total - 1) / PER_ROW), local[u] = i % PER_ROW * 4;
+            inside[u] = i < total && blockIdx.x * OWN + local[u] < p.n;
+            if (OUT == ADD && inside[u]) {
+                const int o = blockIdx.x * OWN + local[u];
+                old[u] = *(const float4*)((const float*)p.out + (size_t)row[u] * p.stride + o);
+                gain[u] = *(const uint2*)(p.gain + o);
             }
 #pragma unroll
-            for (int lanes = 1; lanes < PER_ROW && lanes < 32; lanes *= 2) {
-                squares += __shfl_xor_sync(0xffffffffu, squares, lanes);
+            for (int h = 0; h < SUMS; h++) {
+                v[u][h] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                if (parts == 1 && inside[u]) v[u][h] = *(const float4*)(sums + row[u] * PITCH + h * OWN + local[u]);
             }
-            if (local == 0 && i < total) p.new_squares[(size_t)row * SQUARES + blockIdx.x] = squares;
-        } else if (inside) {
-            if (OUT == STORE_F32) *(float4*)((float*)p.out + at) = v;
-            if (OUT == STORE) *(uint2*)((u16*)p.out + at) = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+        }
+        if (parts > 1) {
+            for (int rank = 0; rank < parts; rank += 2) {
+                float4 t[AT_ONCE][SUMS][2];
+#pragma unroll
+                for (int u = 0; u < AT_ONCE; u++) {
+#pragma unroll
+                    for (int h = 0; h < SUMS; h++) {
+                        const u32 at = shared_address(sums + row[u] * PITCH + h * OWN + local[u]);
+                        t[u][h][0] = load_of_block(at, rank), t[u][h][1] = load_of_block(at, rank + 1);
+                    }
+                }
+#pragma unroll
+                for (int u = 0; u < AT_ONCE; u++) {
+#pragma unroll
+                    for (int h = 0; h < SUMS; h++) {
+#pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            v[u][h].x += t[u][h][e].x, v[u][h].y += t[u][h][e].y;
+                            v[u][h].z += t[u][h][e].z, v[u][h].w += t[u][h][e].w;
+                        }
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < AT_ONCE; u++) {
+            const int i = start + u * WORKERS;
+            if (i >= (total + 31) / 32 * 32) break;
+            const int o = blockIdx.x * OWN + local[u];
+            const float scale = scales[(row[u] - part) / parts];
+            const size_t at = (size_t)row[u] * p.stride + o;
+            float4 w = v[u][0];
+            w.x *= scale, w.y *= scale, w.z *= scale, w.w *= scale;
+            if (OUT == SILU_MUL) {
+                const float4 up = v[u][SUMS - 1];
+                if (inside[u]) {
+                    w.x = w.x / (1.0f + __expf(-w.x)) * (up.x * scale), w.y = w.y / (1.0f + __expf(-w.y)) * (up.y * scale);
+                    w.z = w.z / (1.0f + __expf(-w.z)) * (up.z * scale), w.w = w.w / (1.0f + __expf(-w.w)) * (up.w * scale);
+                    *(uint2*)((u16*)p.out + at) = make_uint2(pack_bf16(w.x, w.y), pack_bf16(w.z, w.w));
+                }
+            } else if (OUT == ROPE) {
+                // A warp has 128 outputs of one row: whole heads.
+                rope_four(p.rope, w, (u16*)p.out, row[u], o, inside[u]);
+            } else if (OUT == ADD) {
+                float squares = 0.0f;
+                if (inside[u]) {
+                    w.x += old[u].x, w.y += old[u].y, w.z += old[u].z, w.w += old[u].w;
+                    *(float4*)((float*)p.out + at) = w;
+                    squares = w.x * w.x + w.y * w.y + w.z * w.z + w.w * w.w;
+                    *(uint2*)(p.copy + at) = make_uint2(pack_bf16(w.x * low_f32(gain[u].x), w.y * high_f32(gain[u].x)),
+                                                        pack_bf16(w.z * low_f32(gain[u].y), w.w * high_f32(gain[u].y)));
+                }
+#pragma unroll
+                for (int lanes = 1; lanes < PER_ROW && lanes < 32; lanes *= 2) {
+                    squares += __shfl_xor_sync(0xffffffffu, squares, lanes);
+                }
+                if (local[u] == 0 && i < total) p.new_squares[(size_t)row[u] * SQUARES + blockIdx.x] = squares;
+            } else if (inside[u]) {
+                if (OUT == STORE_F32) *(float4*)((float*)p.out + at) = w;
+                if (OUT == STORE) *(uint2*)((u16*)p.out + at) = make_uint2(pack_bf16(w.x, w.y), pack_bf16(w.z, w.w));
+            }
         }
     }
     // Nobody leaves while others read its sums.
@@ -239,27 +273,30 @@ __device__ __forceinline__ void stream(const TensorMap& weight, const TensorMap&
     }
 }
 
-#define STREAM(N, GROUPS, STAGES, NAME, OUT)                                                                          \
-    extern "C" __global__ void __launch_bounds__(128 * GROUPS + 32, 2)                                                \
+#define STREAM(N, GROUPS, STAGES, BLOCKS, NAME, OUT)                                                                  \
+    extern "C" __global__ void __launch_bounds__(128 * GROUPS + 32, BLOCKS)                                             \
         stream##N##_##NAME(const __grid_constant__ TensorMap weight, const __grid_constant__ TensorMap x,             \
                            const __grid_constant__ StreamArgs p) {                                                    \
         stream<N, GROUPS, STAGES, OUT>(weight, x, p);                                                                 \
     }
 #else
-#define STREAM(N, GROUPS, STAGES, NAME, OUT)                                                                          \
+#define STREAM(N, GROUPS, STAGES, BLOCKS, NAME, OUT)                                                                          \
     extern "C" __global__ void stream##N##_##NAME(const __grid_constant__ TensorMap,                                  \
                                                   const __grid_constant__ TensorMap,                                  \
                                                   const __grid_constant__ StreamArgs) {}
 #endif
 
-// Two blocks a multiprocessor. `add_narrow`: blocks of 64 outputs, for where there are few.
+// Two blocks a multiprocessor. For products that have too few for that: `add_narrow`, blocks of 64 outputs, and `deep`, one
+// block a multiprocessor with twice as many stages.
 #define STREAMS(N, STAGES, NARROW_STAGES)                                                                             \
-    STREAM(N, 2, STAGES, store, STORE)                                                                                \
-    STREAM(N, 2, STAGES, store_f32, STORE_F32)                                                                        \
-    STREAM(N, 2, STAGES, add, ADD)                                                                                    \
-    STREAM(N, 2, STAGES, silu_mul, SILU_MUL)                                                                          \
-    STREAM(N, 2, STAGES, rope, ROPE)                                                                                  \
-    STREAM(N, 1, NARROW_STAGES, add_narrow, ADD)
+    STREAM(N, 2, STAGES, 2, store, STORE)                                                                             \
+    STREAM(N, 2, STAGES, 2, store_f32, STORE_F32)                                                                     \
+    STREAM(N, 2, STAGES, 2, add, ADD)                                                                                 \
+    STREAM(N, 2, STAGES, 2, silu_mul, SILU_MUL)                                                                       \
+    STREAM(N, 2, STAGES, 2, rope, ROPE)                                                                               \
+    STREAM(N, 1, NARROW_STAGES, 2, add_narrow, ADD)                                                                   \
+    STREAM(N, 2, 2 * STAGES, 1, add_deep, ADD)                                                                        \
+    STREAM(N, 2, 2 * STAGES, 1, rope_deep, ROPE)
 
 STREAMS(8, 6, 11)
 STREAMS(16, 6, 10)

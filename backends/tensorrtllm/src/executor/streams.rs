@@ -42,8 +42,17 @@ pub(super) enum Place {
 pub(super) struct Layout {
     /// Blocks that share k.
     parts: usize,
-    /// Blocks of 64 outputs.
-    narrow: bool,
+    form: Form,
+}
+
+/// Kinds of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Wide,
+    /// Of 64 outputs.
+    Narrow,
+    /// One a multiprocessor.
+    Deep,
 }
 
 /// Runs of a layout over all layers when they are timed.
@@ -89,7 +98,7 @@ impl StreamMaps {
             layouts: StreamSize::ALL.map(|size| {
                 // What was best for the shape of Llama-3.1-8B, where nothing is timed.
                 let parts = if size.rows > 64 { 4 } else { 2 };
-                [4, parts, 1, parts].map(|parts| Layout { parts, narrow: false })
+                [4, parts, 1, parts].map(|parts| Layout { parts, form: Form::Wide })
             }),
         })
     }
@@ -204,7 +213,7 @@ impl Net {
     pub(super) fn stream(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
         let layout = match (p.matrix, &self.maps, StreamSize::of(p.rows)) {
             (Matrix::Layer(_, place), Some(maps), Some((size, _))) => maps.layouts[size][place as usize],
-            _ => Layout { parts: 1, narrow: false },
+            _ => Layout { parts: 1, form: Form::Wide },
         };
         self.stream_as(stream, p, layout)
     }
@@ -217,14 +226,18 @@ impl Net {
             return Err(crate::error::CudaError::Unsupported(text));
         };
         let (w, squares) = (&self.weights, self.buffers.squares.at(0));
-        let narrow = layout.narrow && p.kind == StreamKind::Add;
-        let kind = if narrow { StreamKind::AddNarrow } else { p.kind };
+        let kind = match (p.kind, layout.form) {
+            (StreamKind::Add, Form::Narrow) => StreamKind::AddNarrow,
+            (StreamKind::Add, Form::Deep) => StreamKind::AddDeep,
+            (StreamKind::Rope, Form::Deep) => StreamKind::RopeDeep,
+            (kind, _) => kind,
+        };
         let (tiles, steps) = (p.n.div_ceil(kind.outputs()), p.k.div_ceil(64));
         let shared = can_share(layout.parts, tiles, steps, self.multiprocessors);
         let parts = if shared { layout.parts } else { 1 };
         // What the last one that added to the residual stream left.
         let left = |place: Place| {
-            let narrow = maps.layouts[number][place as usize].narrow;
+            let narrow = maps.layouts[number][place as usize].form == Form::Narrow;
             w.config.hidden_size.div_ceil(if narrow { 64 } else { 128 })
         };
         let (weight, num_squares, gain) = match p.matrix {
@@ -280,10 +293,14 @@ impl Net {
         let layers = self.weights.layers.len();
         for place in [Place::Qkv, Place::Output, Place::GateUp, Place::Down] {
             let mut best: Option<(f32, Layout)> = None;
-            let adds = matches!(place, Place::Output | Place::Down);
-            for narrow in [false, true].into_iter().filter(|narrow| adds || !narrow) {
+            let forms: &[Form] = match place {
+                Place::Output | Place::Down => &[Form::Wide, Form::Narrow, Form::Deep],
+                Place::Qkv => &[Form::Wide, Form::Deep],
+                Place::GateUp => &[Form::Wide],
+            };
+            for &form in forms {
                 for parts in [1, 2, 4, 8] {
-                    let layout = Layout { parts, narrow };
+                    let layout = Layout { parts, form };
                     let run = |net: &Self| {
                         (0..layers).try_for_each(|layer| {
                             net.stream_as(stream, &net.layer_product(rows, layer, place), layout)

@@ -13,9 +13,13 @@ pub enum StreamKind {
     Rope,
     /// As `Add`, with blocks of half as many outputs.
     AddNarrow,
+    /// As `Add` and `Rope`, with one block a multiprocessor and twice as many stages.
+    AddDeep,
+    RopeDeep,
 }
 
-const NAMES: [&str; 6] = ["store", "store_f32", "add", "silu_mul", "rope", "add_narrow"];
+const NAMES: [&str; 8] =
+    ["store", "store_f32", "add", "silu_mul", "rope", "add_narrow", "add_deep", "rope_deep"];
 
 /// Sums of squares that a row has room for: `SQUARES` of the kernels.
 pub const SQUARES: usize = 512;
@@ -70,7 +74,11 @@ impl StreamSize {
 
     /// Shared memory of a block: the ring, two barriers a stage, a scale a row.
     pub fn shared_bytes(&self, kind: StreamKind) -> usize {
-        let stages = if kind == StreamKind::AddNarrow { self.narrow_stages } else { self.stages };
+        let stages = match kind {
+            StreamKind::AddNarrow => self.narrow_stages,
+            StreamKind::AddDeep | StreamKind::RopeDeep => 2 * self.stages,
+            _ => self.stages,
+        };
         stages * ((kind.width() + self.rows) * 128 + 16) + self.rows * 4
     }
 }
@@ -87,16 +95,16 @@ pub struct Streams([[Function; NAMES.len()]; SIZES.len()]);
 
 impl Streams {
     pub(super) fn load(of: &impl Fn(&str, &str) -> Result<Function>) -> Result<Self> {
-        use StreamKind::{Add, AddNarrow, Rope, SiluMul, Store, StoreF32};
+        use StreamKind::{Add, AddDeep, AddNarrow, Rope, RopeDeep, SiluMul, Store, StoreF32};
         let kernel = |size: &StreamSize, kind: StreamKind| -> Result<Function> {
             let function = of("linear_sm90", &format!("stream{}_{}", size.rows, NAMES[kind as usize]))?;
             function.allow_shared(size.shared_bytes(kind))?;
             Ok(function)
         };
         let row = |size: &StreamSize| -> Result<_> {
-            let [a, b, c, d, e, f] =
-                [Store, StoreF32, Add, SiluMul, Rope, AddNarrow].map(|kind| kernel(size, kind));
-            Ok([a?, b?, c?, d?, e?, f?])
+            let kinds = [Store, StoreF32, Add, SiluMul, Rope, AddNarrow, AddDeep, RopeDeep];
+            let [a, b, c, d, e, f, g, h] = kinds.map(|kind| kernel(size, kind));
+            Ok([a?, b?, c?, d?, e?, f?, g?, h?])
         };
         let [a, b, c, d, e] = SIZES.each_ref().map(row);
         Ok(Self([a?, b?, c?, d?, e?]))
@@ -117,6 +125,7 @@ mod tests {
             for kind in [StreamKind::Store, StreamKind::AddNarrow] {
                 assert!(BLOCKS * (size.shared_bytes(kind) + 1024) <= 228 << 10, "{size:?}");
             }
+            assert!(size.shared_bytes(StreamKind::AddDeep) + 1024 <= 228 << 10, "{size:?}");
         }
         assert_eq!(StreamSize::of(17).map(|(number, size)| (number, size.rows)), Some((2, 32)));
         assert!(StreamSize::of(129).is_none());
