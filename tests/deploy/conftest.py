@@ -1,3 +1,4 @@
+import json
 import pathlib
 import re
 import subprocess
@@ -18,11 +19,24 @@ def helm(tmp_path_factory):
     return tools.unpack_helm(tmp_path_factory.mktemp("helm"))
 
 
+# A language model of a few kilobytes, whose weights are made up.
+TINY = {
+    "architectures": ["LlamaForCausalLM"], "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 500,
+}
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A real server: its routes and metrics are what manifests may name."""
     repository = tmp_path_factory.mktemp("models")
     write_model(repository, "identity", identity(parameters={"execute_delay_ms": 200}) + "response_cache { enable: true }\n")
+    failing = identity("failing").replace('"identity"', '"hostile"', 1)
+    write_model(repository, "failing", failing + 'parameters { key: "fault" value { string_value: "fail" } }\n')
+    tiny = 'name: "tiny"\nbackend: "cpu"\nmax_batch_size: 4\n'
+    for key, value in (("load_format", "dummy"), ("max_tokens_in_paged_kv_cache", 2048)):
+        tiny += f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+    write_model(repository, "tiny", tiny, files=[("1/config.json", json.dumps(TINY).encode())])
     with Server(repository, "--cache-config", "local,size=1048576") as server:
         yield server
 
@@ -57,7 +71,7 @@ def flags_of(command):
 
 @pytest.fixture(scope="session")
 def metrics(server):
-    """The names on /metrics."""
+    """The names on /metrics, as expressions write them."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
-    return {line.split()[2] for line in lines if line.startswith("# TYPE ")}
+    return {re.match("[a-zA-Z_:][a-zA-Z0-9_:]*", line)[0] for line in lines if line and not line.startswith("#")}

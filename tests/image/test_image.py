@@ -1,66 +1,21 @@
 """The image, run as a careful cluster runs it: no root, no capabilities, a read-only root, limits."""
-import contextlib
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 
 import pytest
+from container import FOLDER, HARDENED, IMAGE, MODELS, container, podman, ports, wait_ready
+from trireme_server import ROOT, free_port
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "python"))
-
-from trireme_server import ROOT, free_port  # noqa: E402
-
-FOLDER = pathlib.Path(os.environ["TRIREME_IMAGE_FOLDER"])
-IMAGE = os.environ["TRIREME_IMAGE"]
-MODELS = pathlib.Path(os.environ["TRIREME_MODEL_REPOSITORY"])
-HARDENED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--memory=2g", "--cpus=2", "--pids-limit=256",
-            "--shm-size=64m"]
 # The README's first request.
 QUESTION = {"text_input": "What is the capital of France?", "max_tokens": 32, "temperature": 0}
-
-
-def podman(*arguments, check=True, timeout=120):
-    command = ["podman", "--root", FOLDER / "storage", "--runroot", FOLDER / "run", "--storage-driver", "vfs", *arguments]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=timeout,
-                          env={**os.environ, "CONTAINERS_CONF": str(FOLDER / "containers.conf")})
-    assert done.returncode == 0 or not check, done.stdout + done.stderr
-    return done.stdout.strip() if check else done
-
-
-@contextlib.contextmanager
-def container(*arguments, options=(), network="host"):
-    name = podman("run", "--detach", f"--network={network}", *HARDENED, "--volume", f"{MODELS}:/models:ro", *options, IMAGE, *arguments)
-    try:
-        yield name
-    finally:
-        podman("rm", "--force", "--time=0", name, check=False)
-
-
-def wait_ready(port, logs, seconds=120):
-    end = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(OSError):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        assert time.monotonic() < end, logs()
-        time.sleep(0.1)
 
 
 def ask(port):
     body = json.dumps(QUESTION).encode()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/models/smollm2/generate", body, timeout=60) as answer:
         return json.load(answer)["text_output"]
-
-
-def ports():
-    numbers = [free_port() for _ in range(3)]
-    return numbers, [f"--{name}-port={number}" for name, number in zip(("http", "grpc", "metrics"), numbers)]
 
 
 # As it is, as the command of upstream's image, and as its entry point: what manifests say.
@@ -97,7 +52,7 @@ def test_upstreams_ports_and_places_are_the_defaults():
     assert set(config["ExposedPorts"]) == {"8000/tcp", "8001/tcp", "8002/tcp"}
     assert {"title", "description", "licenses", "version"} <= {label.rsplit(".", 1)[1] for label in config["Labels"]}
     with container(network="none") as name:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while podman("exec", name, "/opt/trireme/bin/trireme", "healthcheck", check=False).returncode:
             assert time.monotonic() < end, podman("logs", name, check=False).stderr
             time.sleep(0.2)

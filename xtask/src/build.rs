@@ -63,7 +63,7 @@ pub(crate) fn server_and_backends(workspace: &Workspace, profile: Profile) -> Re
 /// Puts backends that cargo has built under `backends/<name>/`.
 pub(crate) fn install(workspace: &Workspace, profile: Profile) -> Result<Built> {
     let out = workspace.target.join(profile.name());
-    let backends = out.join("backends");
+    let backends = workspace.backends(profile);
     for (name, package) in backend_packages(workspace) {
         let library = out.join(library_file(name));
         if !library.is_file() {

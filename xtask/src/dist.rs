@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::build::{self, Profile};
+use crate::build::{self, Built, Profile};
 use crate::kernels;
 use crate::process;
 use crate::workspace::Workspace;
@@ -24,18 +24,22 @@ pub(crate) struct Args {
 /// Programs that the server hands over to.
 pub(crate) const PROGRAMS: [&str; 3] = ["trireme", "trireme-plan", "trireme-gpu"];
 
-pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+/// Builds the server and the backends, with the compiled kernels inside of the CUDA backend.
+pub(crate) fn with_kernels(workspace: &Workspace, profile: Profile) -> Result<Built> {
     let kernels = kernels::run(workspace)?;
-    build::server_and_backends(workspace, args.profile)?;
+    build::server_and_backends(workspace, profile)?;
     // Once more, with the kernels inside.
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["build", "--profile", args.profile.name(), "--package", "trireme-backend-tensorrtllm"]);
+    cargo.args(["build", "--profile", profile.name(), "--package", "trireme-backend-tensorrtllm"]);
     cargo
         .args(["--features", "trireme-backend-tensorrtllm/embedded-kernels"])
         .env("TRIREME_KERNELS", kernels);
     process::run(&mut cargo, "cargo build")?;
-    let built = build::install(workspace, args.profile)?;
+    build::install(workspace, profile)
+}
 
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    let built = with_kernels(workspace, args.profile)?;
     let out = args.out.clone().unwrap_or_else(|| workspace.target.join("trireme"));
     let folder = built.server.parent().unwrap_or(&workspace.target);
     let backends = fs::read_dir(&built.backends).context("the installed backends")?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::build::Profile;
 use crate::process;
 
 /// The workspace: its folders and its own packages, without third-party ones.
@@ -57,6 +58,16 @@ impl Workspace {
 
     pub(crate) fn model_repository(&self) -> PathBuf {
         self.root.join("model_repository")
+    }
+
+    /// Examples that need ONNX Runtime.
+    pub(crate) fn onnx_repository(&self) -> PathBuf {
+        self.root.join("model_repository_onnx")
+    }
+
+    /// Where backends are installed, each in a folder of its own.
+    pub(crate) fn backends(&self, profile: Profile) -> PathBuf {
+        self.target.join(profile.name()).join("backends")
     }
 
     /// Texts that tests read, fetched by `cargo xtask test`.

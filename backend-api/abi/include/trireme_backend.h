@@ -21,7 +21,7 @@
 #define TRIREME_ABI_MAJOR 0
 
 // Minor version; grows with each field, function or constant that is added.
-#define TRIREME_ABI_MINOR 3
+#define TRIREME_ABI_MINOR 4
 
 // How a panic of the library behaves.
 typedef uint32_t TriremePanicStrategy;
@@ -565,6 +565,14 @@ typedef struct TriremeBlsVtable {
   // The last use of `caller`. Its calls go on.
   void (*close)(struct TriremeCallerHandle *caller);
 } TriremeBlsVtable;
+
+// The host's half of `fault/1`.
+typedef struct TriremeFaultVtable {
+  size_t struct_size;
+  // A device is lost. `context` is the host's; `message` is lent and says which device and what it said. Returns at
+  // once; the first message of a process counts. `[any-thread]`
+  void (*device_lost)(const void *context, struct TriremeStrView message);
+} TriremeFaultVtable;
 
 // A set of series; opaque to a backend.
 typedef struct TriremeMetricSetHandle TriremeMetricSetHandle;

@@ -23,6 +23,7 @@ mod args;
 mod bls;
 mod buffer;
 mod dtype;
+mod fault;
 mod host;
 mod metrics;
 mod object;
@@ -38,6 +39,7 @@ pub use args::{BackendArgsPtr, BackendInfoPtr, InstanceArgsPtr, ModelArgsPtr};
 pub use bls::{BLS_1, BlsVtable, CallReply, CallerHandle};
 pub use buffer::{Buffer, BufferView, MemoryKind};
 pub use dtype::DType;
+pub use fault::{FAULT_1, FaultVtable};
 pub use host::{HostRef, HostVtable, HostVtablePtr, LogLevel, MetricCell, MetricDesc, MetricKind};
 pub use metrics::{METRICS_1, MetricSetHandle, MetricsVtable, SeriesDesc};
 pub use object::{
@@ -61,4 +63,4 @@ pub use text::{OwnedText, StrView};
 /// Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
 pub const ABI_MAJOR: u16 = 0;
 /// Minor version; grows with each field, function or constant that is added.
-pub const ABI_MINOR: u16 = 3;
+pub const ABI_MINOR: u16 = 4;

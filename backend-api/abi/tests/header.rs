@@ -29,12 +29,13 @@ extern const TriremeProbe trireme_backend_probe;
 }
 #endif";
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "lib",
     "args",
     "bls",
     "buffer",
     "dtype",
+    "fault",
     "host",
     "metrics",
     "object",
@@ -53,10 +54,18 @@ fn the_header_says_what_the_types_say() {
     let export = ExportConfig {
         prefix: Some("Trireme".to_owned()),
         // Everything else follows from it.
-        include: ["Probe", "BlsVtable", "MetricsVtable", "OpenAiModel", "OpenAiVtable", "OpenAiAnswer"]
-            .map(str::to_owned)
-            .into(),
-        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "METRICS_1", "OPENAI_1"].map(upper).into(),
+        include: [
+            "Probe",
+            "BlsVtable",
+            "FaultVtable",
+            "MetricsVtable",
+            "OpenAiModel",
+            "OpenAiVtable",
+            "OpenAiAnswer",
+        ]
+        .map(str::to_owned)
+        .into(),
+        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "FAULT_1", "METRICS_1", "OPENAI_1"].map(upper).into(),
         renaming_overrides_prefixing: true,
         ..ExportConfig::default()
     };

@@ -9,6 +9,7 @@ mod bls;
 pub mod check;
 mod elf;
 mod error;
+mod fault;
 mod layout;
 mod library;
 mod memory;

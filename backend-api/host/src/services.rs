@@ -35,6 +35,12 @@ pub trait HostServices: Send + Sync + 'static {
     /// Nanoseconds of the monotonic clock.
     fn now_ns(&self) -> u64;
 
+    /// A device is of no use to this process any more; what it said. Called before the requests that it takes with it
+    /// are answered.
+    fn device_lost(&self, message: &str) {
+        self.log(LogLevel::ERROR, "fault", message);
+    }
+
     /// The host's half of an extension, or null.
     fn extension(&self, id: &str) -> *const c_void;
 }

@@ -577,6 +577,7 @@ unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_
     let (services, id) = unsafe { (services(context), read(id)) };
     match id.as_str() {
         trireme_abi::BLS_1 => std::ptr::from_ref(&crate::bls::BLS).cast(),
+        trireme_abi::FAULT_1 => std::ptr::from_ref(&crate::fault::FAULT).cast(),
         trireme_abi::METRICS_1 => std::ptr::from_ref(&crate::metrics::METRICS).cast(),
         trireme_abi::OPENAI_1 => std::ptr::from_ref(&crate::openai::OPENAI).cast(),
         id => services.extension(id),

@@ -3,8 +3,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use trireme_abi::{
-    HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, OPENAI_1, OpenAiVtable, RequestVtable,
-    ResponderVtable,
+    FAULT_1, FaultVtable, HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, OPENAI_1,
+    OpenAiVtable, RequestVtable, ResponderVtable,
 };
 
 use crate::error::{Error, Result};
@@ -128,6 +128,20 @@ impl Host {
     /// UNSUPPORTED by a server that has none.
     pub fn metric_set(&self) -> Result<MetricSet> {
         MetricSet::open(self, self.0.context)
+    }
+
+    /// Says that a device is of no use to this process any more, as after a CUDA error that every further call repeats:
+    /// which device, and what it said. Called before the requests that it takes with it are answered. The server then is
+    /// not ready, finishes what it can, and ends with an exit code of its own. For anything less, fail the request or
+    /// the instance. A server that does not know of such faults logs it as an error.
+    pub fn device_lost(&self, message: impl fmt::Display) {
+        let text = message.to_string();
+        // SAFETY: the host gives its table, which lives until the process ends, or null.
+        match unsafe { self.extension(FAULT_1).cast::<FaultVtable>().as_ref() } {
+            // SAFETY: the context is the host's; the text lives until the call returns.
+            Some(table) => unsafe { (table.device_lost)(self.0.context, view(&text)) },
+            None => self.error(text),
+        }
     }
 
     fn metric(

@@ -74,6 +74,10 @@ impl Hostile {
                 Response::new().raw("OUTPUT0", input.data_type(), input.shape(), data)
             }),
             "fail" => request.fail(Error::internal("asked to fail")),
+            "device_lost" => {
+                self.host.device_lost(crate::LOST);
+                request.fail(Error::unavailable(crate::LOST));
+            }
             "bare_error" => request.fail(Error::invalid("")),
             "known_parameters_only" if !request.parameters().is_empty() => {
                 request.fail(Error::invalid("asked to know no parameters"));

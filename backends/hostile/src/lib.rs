@@ -1,6 +1,7 @@
 //! A backend that misbehaves on request; for tests only. Parameter `fault`: one of [`FAULTS`], each of which the
-//! conformance kit finds, and three that are no faults: `none` (returns INPUT0), `tell_address` (behaves, but logs where
-//! INPUT0 is) and `openai` (answers calls of OpenAI's API as the field `ask` of their body says: see [`openai`]).
+//! conformance kit finds, and some that are no faults: `none` (returns INPUT0), `tell_address` (behaves, but logs where
+//! INPUT0 is), `device_lost` and `device_lost_load` (tells the server that a device is lost, in `execute` and in `load`)
+//! and `openai` (answers calls of OpenAI's API as the field `ask` of their body says: see [`openai`]).
 //!
 //! What safe Rust cannot do wrong is done by `tests/abi-compat/c_backend/offender.c`.
 #![forbid(unsafe_code)]
@@ -51,7 +52,9 @@ pub const FAULTS: &[(&str, &str)] = &[
     ("leak_file", "leaves a file open with each tenth request"),
 ];
 
-const NO_FAULTS: &[&str] = &["none", "tell_address", "openai"];
+const NO_FAULTS: &[&str] = &["none", "tell_address", "device_lost", "device_lost_load", "openai"];
+
+pub(crate) const LOST: &str = "device 0: an illegal memory access was encountered";
 
 struct Hostile {
     fault: String,
@@ -77,6 +80,10 @@ impl LoadModel for Hostile {
                 return Err(Error::unavailable("asked to load thirty times only"));
             }
             "leak_on_load" => faults::lose(1 << 20),
+            "device_lost_load" => {
+                context.host.device_lost(LOST);
+                return Err(Error::unavailable(LOST));
+            }
             "load_alone" => {
                 if LOADING.swap(true, SeqCst) {
                     return Err(Error::internal("asked to load one model at a time"));
@@ -112,7 +119,7 @@ const ENDPOINTS: &[&str] = &["chat/completions", "completions"];
 impl Instance for Hostile {
     fn execute(&mut self, batch: Vec<Request>) {
         match self.fault.as_str() {
-            "openai" => batch.into_iter().for_each(openai::answer),
+            "openai" => batch.into_iter().for_each(|request| openai::answer(request, &self.host)),
             "first_of_batch" => faults::first_of_batch(batch),
             "same_shapes_only" => faults::same_shapes_only(batch),
             _ => {

@@ -1,15 +1,16 @@
 //! Calls of OpenAI's API, answered well and badly. The body's `ask` says how:
-//! `echo` (what came), `chunks` (`count` of them; 0: without end, whoever reads), `lines` (an object over two lines), `slow` (a first chunk after all patience), `error`,
+//! `echo` (what came), `chunks` (`count` of them; 0: without end, whoever reads), `lines` (an object over two lines),
+//! `slow` (a first chunk after all patience), `error`, `device_lost` (an error, after it has told the server),
 //! `late_error` (after a chunk), `two` (two answers to a call that wants one), `tensor`, `status` (an impossible one),
 //! `wait` (until the client is gone), all else: nothing.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trireme_sdk::{OpenAiError, Request, Response, Verdict};
+use trireme_sdk::{Host, OpenAiError, Request, Response, Verdict};
 
 #[expect(clippy::disallowed_methods, reason = "a backend that really waits")]
-pub(crate) fn answer(mut request: Request) {
+pub(crate) fn answer(mut request: Request, host: &Host) {
     let Some((endpoint, body)) =
         request.openai().map(|call| (call.endpoint.to_owned(), serde_json::from_str::<Value>(call.body)))
     else {
@@ -43,6 +44,10 @@ pub(crate) fn answer(mut request: Request) {
             });
         }
         "error" => request.into_responder().fail_json(&error()),
+        "device_lost" => {
+            host.device_lost(crate::LOST);
+            request.into_responder().fail_json(&OpenAiError { status: 503, ..error() });
+        }
         "late_error" => {
             request.responder().send_json("{}");
             request.into_responder().fail_json(&error());

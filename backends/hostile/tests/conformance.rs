@@ -22,7 +22,7 @@ const FOUND: &[(&str, &str, &str, &str)] = &[
     ("keep", "decoupled_counts", "no answer within 1s", ""),
     ("keep_after_deadline", "deadlines", "a request whose time is over: request", ""),
     ("ignore_cancel", "cancellation_latency", "cancelled before it ran had not ended after 300ms", ""),
-    ("ignore_pause", "thread_rules", "50 answers were unread", "decoupled"),
+    ("ignore_pause", "thread_rules", "answers were unread, although the backend was told to pause", "decoupled"),
     ("ignore_pause", "thread_rules", "rule sent-while-paused is broken", "decoupled"),
     ("twice", "decoupled_counts", "2 answers of a model that is not decoupled", ""),
     ("no_outputs", "decoupled_counts", "0 answers of a model that is not decoupled", ""),

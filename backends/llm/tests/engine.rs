@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use proptest::prelude::*;
 use support::{Shape, Stub, VOCAB};
@@ -364,7 +364,14 @@ fn whoever_does_not_read_gives_way_under_both_policies() {
 }
 
 /// Breaks at its third step.
-struct Broken(Stub, bool);
+struct Broken(Stub, Break);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Break {
+    Fails,
+    Panics,
+    LosesItsDevice,
+}
 
 impl Executor for Broken {
     fn info(&self) -> &ExecutorInfo {
@@ -374,8 +381,12 @@ impl Executor for Broken {
         if self.0.next < 2 {
             return self.0.submit(step);
         }
-        assert!(!self.1, "the device is gone");
-        Err(ExecutorError::Fatal("the device is gone".to_owned()))
+        let why = "the device is gone".to_owned();
+        match self.1 {
+            Break::Fails => Err(ExecutorError::Fatal(why)),
+            Break::Panics => panic!("{why}"),
+            Break::LosesItsDevice => Err(ExecutorError::DeviceLost(why)),
+        }
     }
     fn poll(&mut self, id: StepId) -> Result<Option<StepOutput>, ExecutorError> {
         self.0.poll(id)
@@ -387,14 +398,22 @@ impl Executor for Broken {
 
 #[test]
 fn an_executor_that_fails_loses_no_request() {
-    for panics in [false, true] {
+    for how in [Break::Fails, Break::Panics, Break::LosesItsDevice] {
         let stub = Stub::new(Shape { slots: 2, budget: 24, blocks: 20, depth: 1 });
-        let engine = Engine::start(Box::new(Broken(stub, panics)), options()).unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let alarm = Arc::clone(&told);
+        let device_lost = Arc::new(move |why: &str| alarm.lock().unwrap().push(why.to_owned()));
+        let options = EngineOptions { device_lost: Some(device_lost), ..options() };
+        let engine = Engine::start(Box::new(Broken(stub, how)), options).unwrap();
         for _ in 0..3 {
             let (sink, events) = channel();
             engine.submit(Request { ignore_eos: true, ..request(vec![3], 9) }, Box::new(sink));
             let end = collect(events).end.unwrap().unwrap_err().to_string();
             assert!(end.starts_with("the engine does not run any more: the executor "), "{end}");
+            // The server hears of it once, and before any client does.
+            let lost = how == Break::LosesItsDevice;
+            assert_eq!(told.lock().unwrap().len(), usize::from(lost));
+            assert_eq!(engine.failure().unwrap().device_lost, lost);
         }
         assert_eq!(engine.stats().kv.used, 0);
     }

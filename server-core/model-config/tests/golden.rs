@@ -76,9 +76,10 @@ fn refused() {
 /// The examples of the README, without their weights.
 #[test]
 fn examples() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../model_repository");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut read = 0;
-    for entry in std::fs::read_dir(examples).unwrap() {
+    let examples = ["model_repository", "model_repository_onnx"].map(|folder| root.join(folder));
+    for entry in examples.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
         let dir = entry.unwrap().path();
         let (name, path) = (dir.file_name().unwrap().to_str().unwrap(), dir.join("config.pbtxt"));
         if !path.is_file() {
@@ -91,5 +92,5 @@ fn examples() {
         assert_eq!(warnings, [], "{name}");
         read += 1;
     }
-    assert!(read >= 6, "{read} examples");
+    assert!(read >= 15, "{read} examples");
 }

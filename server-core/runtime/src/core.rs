@@ -194,7 +194,18 @@ impl Core {
 
     /// Whether the server is on its way out: no longer ready, though it may still take requests.
     pub fn is_leaving(&self) -> bool {
-        self.leaving.load(SeqCst) || self.is_draining()
+        self.leaving.load(SeqCst) || self.is_draining() || self.services.fault().is_set()
+    }
+
+    /// What the backend said that lost a device for good, if one has: the server is not ready any more, and only a new
+    /// process can use that device.
+    pub fn device_fault(&self) -> Option<Arc<str>> {
+        self.services.fault().get()
+    }
+
+    /// Returns when a device is lost, with what was said of it.
+    pub async fn device_lost(&self) -> Arc<str> {
+        self.services.fault().wait().await
     }
 
     /// Whether new requests are refused because the server ends.

@@ -14,6 +14,7 @@ mod core;
 mod ensemble;
 mod error;
 mod execution;
+mod fault;
 mod files;
 mod fleet;
 mod index;

@@ -8,19 +8,26 @@ use trireme_host::abi::{LogLevel, MetricKind, StatusCode};
 use trireme_host::{HostServices, MetricSet, Series, Status};
 use trireme_telemetry::{MetricError, MetricKind as Kind, Registry};
 
+use crate::fault::Fault;
+
 /// The one implementation of [`HostServices`]; lives until the process ends, because a library does.
 pub(crate) struct Services {
     log_level: AtomicU32,
     registry: &'static Registry,
+    fault: Fault,
 }
 
 impl Services {
     pub(crate) fn leak(registry: &'static Registry, level: LogLevel) -> &'static Self {
-        Box::leak(Box::new(Self { log_level: AtomicU32::new(level.0), registry }))
+        Box::leak(Box::new(Self { log_level: AtomicU32::new(level.0), registry, fault: Fault::none() }))
     }
 }
 
 impl Services {
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.fault
+    }
+
     pub(crate) fn set_log_level(&self, level: LogLevel) {
         self.log_level.store(level.0, Relaxed);
     }
@@ -60,6 +67,12 @@ impl HostServices for Services {
 
     fn now_ns(&self) -> u64 {
         trireme_telemetry::clock::now_ns()
+    }
+
+    fn device_lost(&self, message: &str) {
+        if self.fault.set(message) {
+            tracing::error!("a device is lost to this process: {message}");
+        }
     }
 
     fn extension(&self, _id: &str) -> *const c_void {

@@ -8,6 +8,8 @@
 //! Clients that keep a connection through a balancer of plain TCP stay where they are until they are told. They are told
 //! while new connections are still taken, and after the balancer has had the time to look elsewhere. Connections are
 //! taken as long as something runs, so that who comes is told what goes on, and sequences can be brought to their end.
+//!
+//! A device that is lost to this process begins the same way, by itself, and ends with a code of its own.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use crate::signals::{End, Signals};
 
 /// The drain took longer than `--exit-timeout-secs`.
 const EXIT_DRAIN_TIMEOUT: u8 = 3;
+/// A device is lost to this process, whatever else came of the end.
+pub(crate) const EXIT_DEVICE_LOST: u8 = 70;
 /// Somebody did not want to wait for it.
 const EXIT_SECOND_SIGNAL: u8 = 4;
 
@@ -59,17 +63,30 @@ pub(crate) struct Running<'a> {
 /// Ends the server, and says how that went.
 pub(crate) async fn leave(running: Running<'_>, end: End, times: Times, signals: &mut Signals) -> ExitCode {
     running.core.begin_leave();
-    let delay = if end == End::Terminate { times.delay } else { Duration::ZERO };
-    tokio::select! {
+    let core = Arc::clone(running.core);
+    let delay = if end == End::Interrupt { Duration::ZERO } else { times.delay };
+    let code = tokio::select! {
         code = in_order(running, delay, times.timeout) => code,
-        () = second(signals) => {
+        () = second(signals, end) => {
             tracing::error!("a second signal: ending now, whatever is still running");
             ExitCode::from(EXIT_SECOND_SIGNAL)
         }
+    };
+    // Also if it was lost on the way out: who reads the code learns that not everything was answered well.
+    match core.device_fault() {
+        Some(fault) => {
+            tracing::error!("ending with {EXIT_DEVICE_LOST}, since a device is lost: {fault}");
+            ExitCode::from(EXIT_DEVICE_LOST)
+        }
+        None => code,
     }
 }
 
-async fn second(signals: &mut Signals) {
+/// Returns when a signal comes that wants the end now. One that tells a server to end which ends by itself is the first.
+async fn second(signals: &mut Signals, end: End) {
+    if end == End::DeviceLost {
+        signals.next().await;
+    }
     let _ = timeout(SAME_SIGNAL, async {
         loop {
             signals.next().await;

@@ -16,10 +16,13 @@ use trireme_telemetry::{LogFormat, LogHandle, LogOptions, Registry};
 use crate::checkpoint::{CheckpointRepository, checkpoint_backend};
 use crate::cli::{LogFormatFlag, Serve};
 use crate::endpoint_file::{EndpointFile, Endpoints};
-use crate::leave::{Running, Times, leave};
+use crate::leave::{EXIT_DEVICE_LOST, Running, Times, leave};
 use crate::report;
 use crate::settings::{backend_directory, core_options, metric_options, restrictions, tls};
-use crate::signals::Signals;
+use crate::signals::{End, Signals};
+
+/// A model that cannot be loaded, a port that is taken, a flag's value.
+const EXIT_START_FAILED: u8 = 1;
 
 /// Runs the server until it is told to stop.
 #[expect(clippy::print_stderr, reason = "the person at the terminal reads it")]
@@ -28,7 +31,7 @@ pub fn serve(flags: &Serve) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(1)
+            ExitCode::from(EXIT_START_FAILED)
         }
     }
 }
@@ -82,7 +85,9 @@ fn run(flags: &Serve) -> anyhow::Result<ExitCode> {
     if flags.exit_on_error && !core.startup_ok() {
         eprintln!("error: failed to load all models; with --exit-on-error=false the others would be served");
         core.finish_drain(exit_timeout);
-        return Ok(ExitCode::from(1));
+        // The models are not to blame, and another process may do better.
+        let lost = core.device_fault().is_some();
+        return Ok(ExitCode::from(if lost { EXIT_DEVICE_LOST } else { EXIT_START_FAILED }));
     }
     if let Some(config) = checkpoint.as_ref().and_then(|checkpoint| derived(&core, &checkpoint.name)) {
         print_out(&report::config(&config));
@@ -348,6 +353,7 @@ async fn serve_until_signal(
     signals.serving();
     let end = tokio::select! {
         end = signals.next() => end,
+        _ = core.device_lost() => End::DeviceLost,
         Some(ended) = tasks.join_next() => {
             // A front end ends by itself only when it fails.
             ended.context("a front end")?.context("a front end")?;

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Which signal came.
+/// Why the server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// SIGTERM: an orchestrator wants the server gone, and tells balancers meanwhile.
     Terminate,
     /// SIGINT: a person at the terminal.
     Interrupt,
+    /// No signal: a device is lost to this process.
+    DeviceLost,
 }
 
 /// The signals since the start.

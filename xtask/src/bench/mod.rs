@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures that count only next to a peer or a limit measured in the same run.
 
+mod backends;
 mod batch;
 mod batching;
 mod frontend;
@@ -18,6 +19,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
+    /// Models in Python next to tritonserver's backend for them, MiniLM next to ONNX Runtime called directly
+    Backends(backends::Args),
     /// `trireme batch` next to the engine's own benchmark
     Batch(batch::Args),
     /// What the scheduler adds to a call of a backend, and what batching trades latency for; in process
@@ -30,6 +33,7 @@ enum What {
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     match &args.what {
+        What::Backends(args) => backends::run(workspace, args),
         What::Batch(args) => batch::run(workspace, args),
         What::Batching(args) => batching::run(workspace, args),
         What::Frontend(args) => frontend::run(workspace, args),

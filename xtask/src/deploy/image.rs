@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{debian, pytest, sbom};
+use super::{cuda_image, debian, pytest, sbom};
 use crate::build::{self, Profile};
 use crate::models;
 use crate::process;
@@ -41,6 +41,10 @@ pub(crate) struct Args {
     /// Write the context and the Containerfile of the CUDA image on this base instead: IMAGE@sha256:DIGEST
     #[arg(long, value_name = "IMAGE@DIGEST", value_parser = pinned, conflicts_with = "test")]
     cuda_base: Option<String>,
+    /// Build the CUDA image on a stand-in for NVIDIA's base, of Debian and NVIDIA's own libraries, and try all of it that
+    /// needs no GPU
+    #[arg(long, conflicts_with_all = ["test", "cuda_base"])]
+    cuda_stand_in: bool,
     /// `dist` is what is shipped (LTO, stripped); `release` is quicker to build
     #[arg(long, value_enum, default_value_t = Profile::Dist)]
     profile: Profile,
@@ -61,7 +65,10 @@ fn pinned(text: &str) -> Result<String, String> {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     debian::need(PROGRAMS)?;
     if let Some(base) = &args.cuda_base {
-        return render_cuda(workspace, base, args.profile);
+        return cuda_image::render(workspace, base, args.profile);
+    }
+    if args.cuda_stand_in {
+        return cuda_image::try_on_a_stand_in(workspace, args.profile);
     }
     let image = Image::new(workspace)?;
     let built = build::server_and_backends(workspace, args.profile)?;
@@ -78,37 +85,34 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if size > MOST_BYTES {
         bail!("the image is larger than {:.0} MiB", mebibytes(MOST_BYTES));
     }
-    if args.test { image.test(workspace, &digest) } else { Ok(()) }
+    if args.test {
+        process::run(&mut image.tests(workspace, &digest)?, "the tests of the image")?;
+    }
+    Ok(())
 }
 
-/// What a Docker engine that can reach the base builds the CUDA image from.
-fn render_cuda(workspace: &Workspace, base: &str, profile: Profile) -> Result<()> {
-    let image = Image::at(workspace, "cuda")?;
-    let built = build::server_and_backends(workspace, profile)?;
-    image.context(workspace, &built)?;
-    let text = fs::read_to_string(&image.containerfile)?;
-    let rendered = text.replace("ARG BASE\n", &format!("ARG BASE={base}\n"));
-    if rendered == text {
-        bail!("{} has no line 'ARG BASE'", workspace.shown(&image.containerfile));
-    }
-    let context = image.folder.join("context");
-    fs::remove_file(context.join("base.tar"))?;
-    fs::write(context.join("Dockerfile"), rendered)?;
-    println!("context   {} (docker build it where {base} can be pulled)", workspace.shown(&context));
-    Ok(())
+/// The tests of an image of what `cargo xtask test` has built: the form of the shipped one, without its optimisation.
+pub(super) fn tests(workspace: &Workspace) -> Result<Command> {
+    debian::need(PROGRAMS)?;
+    let image = Image::new(workspace)?;
+    image.context(workspace, &build::install(workspace, Profile::Release)?)?;
+    let digest = image.build()?;
+    image.tests(workspace, &digest)
 }
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-const NAME: &str = "localhost/trireme:cpu";
 /// What holds the namespaces of a pod.
 const PAUSE: &str = "localhost/pause:1";
 
-struct Image {
-    folder: PathBuf,
-    containerfile: PathBuf,
+pub(super) struct Image {
+    /// Everything that is made for it.
+    pub(super) folder: PathBuf,
+    pub(super) containerfile: PathBuf,
+    /// In the storage of its folder.
+    pub(super) name: String,
 }
 
 impl Image {
@@ -116,11 +120,11 @@ impl Image {
         Self::at(workspace, "cpu")
     }
 
-    fn at(workspace: &Workspace, kind: &str) -> Result<Self> {
+    pub(super) fn at(workspace: &Workspace, kind: &str) -> Result<Self> {
         let folder = workspace.target.join("image").join(kind);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let containerfile = workspace.root.join(format!("deploy/docker/{kind}.Containerfile"));
-        let image = Self { folder, containerfile };
+        let image = Self { folder, containerfile, name: format!("localhost/trireme:{kind}") };
         image.configure()?;
         Ok(image)
     }
@@ -146,7 +150,7 @@ impl Image {
     }
 
     /// buildah or podman, with storage of its own.
-    fn tool(&self, program: &str) -> Command {
+    pub(super) fn tool(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("CONTAINERS_CONF", self.folder.join("containers.conf"));
         command.arg("--root").arg(self.folder.join("storage"));
@@ -155,7 +159,7 @@ impl Image {
     }
 
     /// What the Containerfile copies.
-    fn context(&self, workspace: &Workspace, built: &build::Built) -> Result<()> {
+    pub(super) fn context(&self, workspace: &Workspace, built: &build::Built) -> Result<()> {
         let context = self.folder.join("context");
         if context.exists() {
             fs::remove_dir_all(&context)?;
@@ -200,7 +204,7 @@ impl Image {
     }
 
     /// A small Debian: libraries, certificates and time zones, no shell and no package manager.
-    fn base(&self) -> Result<PathBuf> {
+    pub(super) fn base(&self) -> Result<PathBuf> {
         let base = self.folder.join(format!("base-{SUITE}.tar"));
         let stamp = self.folder.join("base.packages");
         if base.is_file() && fs::read_to_string(&stamp).is_ok_and(|made| made == PACKAGES) {
@@ -218,11 +222,16 @@ impl Image {
         Ok(base)
     }
 
-    fn build(&self) -> Result<String> {
-        let context = self.folder.join("context");
+    /// Builds `context` by a Containerfile, with all times at 0.
+    pub(super) fn bud(&self, name: &str, containerfile: &Path, context: &Path) -> Result<()> {
         let mut bud = self.tool("buildah");
-        bud.args(["bud", "--isolation", "chroot", "--timestamp", "0", "--quiet", "--tag", NAME, "--file"]);
-        process::output(bud.arg(&self.containerfile).arg(&context), "buildah bud")?;
+        bud.args(["bud", "--isolation", "chroot", "--timestamp", "0", "--quiet", "--pull-never"]);
+        bud.args(["--tag", name, "--file"]).arg(containerfile).arg(context);
+        process::output(&mut bud, "buildah bud").map(drop)
+    }
+
+    fn build(&self) -> Result<String> {
+        self.bud(&self.name, &self.containerfile, &self.folder.join("context"))?;
         let layout = self.folder.join("oci");
         let archive = self.archive();
         for old in [&layout, &archive] {
@@ -236,7 +245,7 @@ impl Image {
             format!("oci:{}:cpu", layout.display()),
             format!("docker-archive:{}:trireme:cpu", archive.display()),
         ] {
-            process::output(self.tool("buildah").args(["push", "--quiet", NAME, &to]), "buildah push")?;
+            process::output(self.tool("buildah").args(["push", "--quiet", &self.name, &to]), "buildah push")?;
         }
         let mut inspect = Command::new("skopeo");
         inspect.args(["inspect", "--format", "{{.Digest}}"]).arg(format!("oci:{}:cpu", layout.display()));
@@ -248,29 +257,34 @@ impl Image {
         Ok(fs::metadata(self.archive())?.len())
     }
 
-    fn test(&self, workspace: &Workspace, digest: &str) -> Result<()> {
-        debian::need(PROGRAMS_TO_RUN)?;
+    fn tests(&self, workspace: &Workspace, digest: &str) -> Result<Command> {
         // The same once more: nothing of the build may depend on when it runs.
         let again = self.build()?;
         if again != digest {
             bail!("a second build has another digest: {again}");
         }
+        debian::need(PROGRAMS_TO_RUN)?;
         let pause = self.folder.join("pause");
         fs::create_dir_all(&pause)?;
         fs::copy("/usr/bin/catatonit", pause.join("catatonit"))?;
+        let containerfile = pause.join("Containerfile");
         fs::write(
-            pause.join("Containerfile"),
+            &containerfile,
             "FROM scratch\nCOPY catatonit /catatonit\nENTRYPOINT [\"/catatonit\", \"-P\"]\n",
         )?;
-        let mut bud = self.tool("buildah");
-        bud.args(["bud", "--isolation", "chroot", "--timestamp", "0", "--quiet", "--tag", PAUSE]);
-        process::output(bud.arg(&pause), "buildah bud of the pause image")?;
+        self.bud(PAUSE, &containerfile, &pause)?;
+        self.pytest(workspace, "test_image.py")
+    }
+
+    /// The tests of one file, which run the image.
+    pub(super) fn pytest(&self, workspace: &Workspace, file: &str) -> Result<Command> {
+        debian::need(PROGRAMS_TO_RUN)?;
         models::fetch_examples(workspace)?;
         let python = python_environment(workspace)?;
-        let mut tests = pytest(workspace, &python, &workspace.root.join("tests/image"));
-        tests.env("TRIREME_IMAGE_FOLDER", &self.folder).env("TRIREME_IMAGE", NAME);
+        let mut tests = pytest(workspace, &python, &workspace.root.join("tests/image").join(file));
+        tests.env("TRIREME_IMAGE_FOLDER", &self.folder).env("TRIREME_IMAGE", &self.name);
         tests.env("TRIREME_MODEL_REPOSITORY", workspace.model_repository());
-        process::run(&mut tests, "the tests of the image")
+        Ok(tests)
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn archive(source: &Source, scratch: &Path, bytes: u64) -> Result<Pat
         fs::create_dir(folder).map_err(|error| explain(error, folder))?;
     }
     let mut client = match source.client {
-        Client::Pip | Client::PipSource => pip(source, scratch, &into)?,
+        Client::Pip | Client::PipFor { .. } | Client::PipSource => pip(source, scratch, &into)?,
         Client::Npm => npm(source, &into),
     };
     // pip writes the download here before it moves it; watching the folder is how the bar knows where it is.
@@ -59,6 +59,10 @@ fn pip(source: &Source, scratch: &Path, into: &Path) -> Result<Command> {
         Client::PipSource => pip.args(["--no-binary", source.package]),
         _ => pip.args(["--only-binary", source.package]),
     };
+    if let Client::PipFor { python, abi, platform } = source.client {
+        pip.args(["--implementation", if abi == "none" { "py" } else { "cp" }]);
+        pip.args(["--python-version", python, "--abi", abi, "--platform", platform]);
+    }
     pip.arg("--dest").arg(into).arg("--requirement").arg(&requirements);
     Ok(pip)
 }

@@ -7,6 +7,7 @@
 
 mod cache;
 mod fetch;
+mod onnx;
 mod place;
 mod progress;
 mod table;
@@ -17,7 +18,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use self::cache::Cache;
-use self::table::{MODELS, NVRTC, Source, TEXTS};
+pub(crate) use self::cache::hex;
+use self::table::{CUBLAS, MODELS, NVRTC, Source, TEXTS};
+use crate::build::Profile;
 use crate::process;
 use crate::workspace::Workspace;
 
@@ -29,16 +32,20 @@ pub(crate) struct Args {
     /// Another model repository than model_repository/
     #[arg(long, value_name = "DIR")]
     repository: Option<PathBuf>,
+    /// The models of model_repository_onnx/ and the library of ONNX Runtime in place of those of model_repository/
+    #[arg(long)]
+    onnx: bool,
     /// Read every cached file again and compare its checksum, not only its size
     #[arg(long)]
     verify: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    let all = if args.onnx { onnx::MODELS } else { MODELS };
     let wanted: Vec<&Source> =
-        MODELS.iter().filter(|source| args.only.as_deref().is_none_or(|only| only == source.name)).collect();
+        all.iter().filter(|source| args.only.as_deref().is_none_or(|only| only == source.name)).collect();
     if wanted.is_empty() {
-        let known: Vec<&str> = MODELS.iter().map(|source| source.name).collect();
+        let known: Vec<&str> = all.iter().map(|source| source.name).collect();
         bail!(
             "no model `{}` has weights to fetch; there are: {}",
             args.only.as_deref().unwrap_or(""),
@@ -51,8 +58,21 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             cache.verify(file)?;
         }
     }
-    let repository = args.repository.clone().unwrap_or_else(|| workspace.model_repository());
-    provide(&cache, &wanted, &repository)
+    let own = if args.onnx { workspace.onnx_repository() } else { workspace.model_repository() };
+    if args.onnx {
+        fetch_onnxruntime(workspace, Profile::Release)?;
+    }
+    provide(&cache, &wanted, &args.repository.clone().unwrap_or(own))
+}
+
+/// Puts the library of ONNX Runtime beside the backend that opens it.
+pub(crate) fn fetch_onnxruntime(workspace: &Workspace, profile: Profile) -> Result<()> {
+    provide(&Cache::open()?, &[&onnx::RUNTIME], &workspace.backends(profile))
+}
+
+/// The weights of `model_repository_onnx/`.
+pub(crate) fn fetch_onnx_examples(workspace: &Workspace) -> Result<()> {
+    provide(&Cache::open()?, &onnx::MODELS.iter().collect::<Vec<_>>(), &workspace.onnx_repository())
 }
 
 /// The weights that `serve` and the end-to-end tests need.
@@ -74,6 +94,12 @@ pub(crate) fn fetch_nvrtc(workspace: &Workspace) -> Result<PathBuf> {
     let folder = workspace.target.join("nvrtc");
     provide(&Cache::open()?, &[&NVRTC], &folder)?;
     Ok(folder)
+}
+
+/// NVIDIA's libraries that the CUDA backend opens, beside the driver's, into a folder.
+pub(crate) fn fetch_cuda_libraries(folder: &Path) -> Result<PathBuf> {
+    provide(&Cache::open()?, &[&NVRTC, &CUBLAS], folder)?;
+    Ok(folder.to_owned())
 }
 
 /// Brings every file of `sources` into the cache and from there under `root`.

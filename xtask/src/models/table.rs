@@ -5,6 +5,8 @@
 pub(crate) enum Client {
     /// A wheel (zip).
     Pip,
+    /// A wheel for this Python and platform, whichever Python runs pip.
+    PipFor { python: &'static str, abi: &'static str, platform: &'static str },
     /// A source archive (tar.gz). pip runs its `setup.py` for the metadata, so it must match the checksum first.
     PipSource,
     /// A package of npm (tar.gz).
@@ -53,6 +55,22 @@ pub(crate) const NVRTC: Source = Source {
             bytes: 4_380_616,
         },
     ],
+};
+
+/// Products of matrices.
+pub(crate) const CUBLAS: Source = Source {
+    name: "cublas",
+    client: Client::Pip,
+    package: "nvidia-cublas",
+    version: "13.0.2.14",
+    sha256: "0cf238ffdbe46c00cb9aa98e7bca745c223a5ca5a53e686ac8b3e5a08fe80d6c",
+    bytes: 420_882_912,
+    files: &[File {
+        inside: "nvidia/cu13/lib/libcublasLt.so.13",
+        place: "libcublasLt.so.13",
+        sha256: "4c15f403ac2a8040a3291d07f6c351b5c1f730b45f2ea41f302e415e9600655b",
+        bytes: 539_533_072,
+    }],
 };
 
 /// Weights of the models in `model_repository/`.

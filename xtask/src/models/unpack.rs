@@ -15,7 +15,7 @@ use super::table::{Client, File, Source};
 pub(crate) fn into_cache(source: &Source, archive: &Path, cache: &Cache) -> Result<()> {
     let reader = fs::File::open(archive).with_context(|| format!("cannot open {}", archive.display()))?;
     match source.client {
-        Client::Pip => from_zip(source, reader, cache),
+        Client::Pip | Client::PipFor { .. } => from_zip(source, reader, cache),
         Client::PipSource | Client::Npm => from_tar(source, GzDecoder::new(reader), cache),
     }
 }

@@ -39,7 +39,7 @@ impl<'a> Stage<'a> {
         let python = environment(workspace, &folder)?;
         models::write(&folder.join("data/inferenceserver").join(VERSION))?;
         if let Some(built) = built {
-            backends(workspace, built, args.no_build, &folder.join("backends"))?;
+            backends(workspace, built, args.no_build, &folder)?;
         }
         let unshare = isolation();
         if unshare.is_empty() {
@@ -145,8 +145,9 @@ impl<'a> Stage<'a> {
             Some(built) => command.env("QA_SERVER", &built.server),
             None => command.env("QA_LIST", "1"),
         };
-        command.env("QA_BACKENDS", self.folder.join("backends"));
-        std::os::unix::fs::symlink(self.folder.join("backends"), root.join("opt/tritonserver/backends"))?;
+        let backends = self.folder.join(if suite.python { "backends-python" } else { "backends" });
+        command.env("QA_BACKENDS", &backends);
+        std::os::unix::fs::symlink(&backends, root.join("opt/tritonserver/backends"))?;
         // The combination of a case is what its script adds to this.
         let version = ("TRITON_SERVER_VERSION".to_owned(), self.version.clone());
         let base: serde_json::Map<String, serde_json::Value> = std::env::vars()
@@ -159,8 +160,9 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The backends that the suites name: two of ours, and the stand-in under the other names.
-fn backends(workspace: &Workspace, built: &Built, no_build: bool, to: &Path) -> Result<()> {
+/// The backends that the suites name: two of ours, and the stand-in under the other names; beside them the same with our
+/// own for Python.
+fn backends(workspace: &Workspace, built: &Built, no_build: bool, folder: &Path) -> Result<()> {
     if !no_build {
         let mut cargo = process::cargo(&workspace.root);
         cargo.args(["build", "--release", "--package", "trireme-backend-stand-in", "--examples"]);
@@ -175,8 +177,12 @@ fn backends(workspace: &Workspace, built: &Built, no_build: bool, to: &Path) -> 
         let library = workspace.target.join("release/examples").join(format!("lib{name}.so"));
         libraries.push((name, library));
     }
+    let python = built.backends.join("python/libtrireme_python.so");
     for (name, library) in libraries {
-        crate::build::link_or_copy(&library, &to.join(&name).join(format!("libtrireme_{name}.so")))?;
+        let file = Path::new(&name).join(format!("libtrireme_{name}.so"));
+        crate::build::link_or_copy(&library, &folder.join("backends").join(&file))?;
+        let library = if name == "python" { &python } else { &library };
+        crate::build::link_or_copy(library, &folder.join("backends-python").join(&file))?;
     }
     Ok(())
 }

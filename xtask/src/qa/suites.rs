@@ -8,10 +8,16 @@ pub(crate) struct Suite {
     pub(crate) environment: &'static [(&'static str, &'static str)],
     /// Regular expressions, each of which runs some of the suite, at the same time as the others; none: in one run.
     pub(crate) parts: &'static [&'static str],
+    /// Whether its models in Python are upstream's own, in `backends/python`; otherwise the stand-in takes their place.
+    pub(crate) python: bool,
 }
 
 const fn suite(name: &'static str) -> Suite {
-    Suite { name, environment: &[], parts: &[] }
+    Suite { name, environment: &[], parts: &[], python: false }
+}
+
+const fn python(name: &'static str) -> Suite {
+    Suite { python: true, ..suite(name) }
 }
 
 pub(crate) const SUITES: [Suite; 20] = [
@@ -26,23 +32,20 @@ pub(crate) const SUITES: [Suite; 20] = [
             "=models.*one_to_multi_many",
             "^(?!.*(one_to_many|one_to_multi_many))",
         ],
+        python: false,
     },
     suite("L0_lifecycle"),
     suite("L0_batcher"),
-    Suite { name: "L0_sequence_batcher", environment: &[("BACKENDS", "custom")], parts: &[] },
+    Suite { environment: &[("BACKENDS", "custom")], ..suite("L0_sequence_batcher") },
     suite("L0_model_queue"),
-    Suite {
-        name: "L0_dyna_sequence_batcher",
-        environment: &[("BACKENDS", "custom custom_string")],
-        parts: &[],
-    },
+    Suite { environment: &[("BACKENDS", "custom custom_string")], ..suite("L0_dyna_sequence_batcher") },
     suite("L0_shared_memory"),
     suite("L0_model_update"),
-    suite("L0_request_cancellation"),
-    suite("L0_optional_input"),
+    python("L0_request_cancellation"),
+    python("L0_optional_input"),
     suite("L0_simple_ensemble"),
     suite("L0_sequence_corrid_batcher"),
-    suite("L0_parameters"),
+    python("L0_parameters"),
     suite("L0_server_status"),
     suite("L0_input_validation"),
     suite("L0_infer_zero"),

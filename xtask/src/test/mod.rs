@@ -1,14 +1,16 @@
-//! `cargo xtask test`: every check in four tiers, each with its time and its cap.
+//! `cargo xtask test`: every check in five tiers, each with its time and its cap.
 //!
 //! ```text
 //! build   everything once, tests included
 //! unit    unit, property and simulation tests of every crate
 //! e2e     the real server, real clients: the `tests` crate and tests/python
+//! deploy  a real Slurm, helm, balancer and container; as root, what is missing of them is installed
 //! rest    format, clippy, house rules, doc tests, licences
 //! ```
 
 mod counts;
 mod deny;
+mod onnx_cases;
 mod python;
 mod record;
 mod runner;
@@ -39,17 +41,19 @@ enum Tier {
     Build,
     Unit,
     E2e,
+    Deploy,
     Rest,
 }
 
 impl Tier {
-    const ALL: [Self; 4] = [Self::Build, Self::Unit, Self::E2e, Self::Rest];
+    const ALL: [Self; 5] = [Self::Build, Self::Unit, Self::E2e, Self::Deploy, Self::Rest];
 
     fn name(self) -> &'static str {
         match self {
             Self::Build => "build",
             Self::Unit => "unit",
             Self::E2e => "e2e",
+            Self::Deploy => "deploy",
             Self::Rest => "rest",
         }
     }
@@ -60,6 +64,7 @@ impl Tier {
             Self::Build => 960,
             Self::Unit => 300,
             Self::E2e => 540,
+            Self::Deploy => 420,
             Self::Rest => 540,
         };
         if full { seconds * 6 } else { seconds }

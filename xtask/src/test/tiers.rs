@@ -4,8 +4,9 @@ use std::process::Command;
 
 use super::counts::Runner;
 use super::runner::{self, Budget};
-use super::{Findings, Tier, deny, python};
+use super::{Findings, Tier, deny, onnx_cases, python};
 use crate::build::{self, Profile};
+use crate::deploy;
 use crate::kernels;
 use crate::models;
 use crate::process;
@@ -24,6 +25,7 @@ pub(crate) fn run(workspace: &Workspace, tier: Tier, full: bool, watch: Stopwatc
         Tier::Build => context.build(),
         Tier::Unit => context.unit(),
         Tier::E2e => context.end_to_end(),
+        Tier::Deploy => context.deploy(),
         Tier::Rest => context.rest(),
     }
     context.findings
@@ -69,6 +71,7 @@ impl Context<'_> {
         let installed = build::install(self.workspace, Profile::Release).map(drop);
         self.check(installed, "install the backends");
         self.check(models::fetch_examples(self.workspace), "fetch the weights");
+        self.check(models::fetch_onnx_examples(self.workspace), "fetch the weights of the ONNX examples");
         let python = match python::environment(self.workspace) {
             Ok(python) => python,
             Err(error) => return self.check(Err(error), "set up the Python clients"),
@@ -83,7 +86,32 @@ impl Context<'_> {
             pytest.current_dir(&self.workspace.root).env("PYTHONDONTWRITEBYTECODE", "1");
             self.give_places(&mut pytest);
             pytest.env("TRIREME_PYTHON", &python);
+            if self.full {
+                match onnx_cases::ready(self.workspace) {
+                    Ok(folder) => drop(pytest.env("TRIREME_ONNX_CASES", folder)),
+                    Err(error) => self.check(Err(error), "fetch ONNX's operator cases"),
+                }
+            }
             self.tests(Runner::Pytest, &mut pytest, "a real server from the real tritonclient");
+        }
+    }
+
+    fn deploy(&mut self) {
+        let mut all = self.cargo(&["build", "--release", "--workspace"]);
+        if !self.step(&mut all, "build what changed") {
+            return;
+        }
+        let installed = build::install(self.workspace, Profile::Release).map(drop);
+        self.check(installed, "install the backends");
+        for (what, prepare) in deploy::TESTS {
+            match prepare(self.workspace) {
+                Ok(mut tests) => {
+                    self.give_places(&mut tests);
+                    self.tests(Runner::Pytest, &mut tests, what);
+                }
+                // Never passed over: what is not here is what is wrong.
+                Err(error) => self.check(Err(error), what),
+            }
         }
     }
 

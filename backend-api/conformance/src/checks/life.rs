@@ -83,7 +83,13 @@ pub(super) fn thread_rules(bench: &Bench<'_>) -> Verdict {
     // A reader that takes one answer at a time: the backend is told to pause after each.
     let worker = bench.start()?;
     let slow = Ask { capacity: 1, ..Ask::new(&case) };
-    let replies = bench.ask(&worker, &slow).map_err(|error| format!("with a slow reader: {error}"))?;
+    let told = |error: String| format!("with a slow reader: {error}");
+    let pending = bench.submit(&worker, std::slice::from_ref(&slow)).map_err(told)?;
+    pending[0].wait_for_first(bench.limit());
+    // Time for a backend that does not wait to show it.
+    std::thread::sleep(Duration::from_millis(50));
+    let replies = pending[0].all(bench.limit()).map_err(told)?;
+    bench.judge(&slow, &replies).map_err(told)?;
     worker.end()?;
     if replies.most > 2 {
         return Err(format!("{} answers were unread, although the backend was told to pause", replies.most));

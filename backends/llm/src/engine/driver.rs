@@ -6,8 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::handle::State;
-use super::{Clock, Core, Event, Flow, Meter, Request, RequestError, RequestHandle, Sink};
+use super::handle::{Failure, State};
+use super::{Alarm, Clock, Core, Event, Flow, Meter, Request, RequestError, RequestHandle, Sink};
 use crate::executor::{Executor, ExecutorError};
 
 /// How often receivers are asked whether they still wait while nothing can run.
@@ -28,13 +28,14 @@ pub(super) struct Driver {
     executor: Box<dyn Executor>,
     clock: Clock,
     meter: Option<Meter>,
+    device_lost: Option<Alarm>,
     messages: Receiver<Message>,
     inbox: Sender<Message>,
     state: Arc<Mutex<State>>,
     sinks: BTreeMap<u64, Box<dyn Sink>>,
     drains: Vec<Sender<()>>,
     /// Why nothing is computed any more.
-    failed: Option<String>,
+    failed: Option<Failure>,
     stopping: bool,
     /// Whether the last turn had anything to run.
     ran: bool,
@@ -45,7 +46,7 @@ impl Driver {
         core: Core,
         executor: Box<dyn Executor>,
         clock: Clock,
-        meter: Option<Meter>,
+        (meter, device_lost): (Option<Meter>, Option<Alarm>),
         messages: Receiver<Message>,
         inbox: Sender<Message>,
         state: Arc<Mutex<State>>,
@@ -55,6 +56,7 @@ impl Driver {
             executor,
             clock,
             meter,
+            device_lost,
             messages,
             inbox,
             state,
@@ -73,15 +75,21 @@ impl Driver {
             if self.failed.is_none() {
                 // A panic of an executor leaves it in no state to go on.
                 let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
-                let error = match turn {
+                let failure = match turn {
                     Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(_) => Some("the executor panicked".to_owned()),
+                    Ok(Err(error)) => Some(Failure {
+                        why: error.to_string(),
+                        device_lost: matches!(error, ExecutorError::DeviceLost(_)),
+                    }),
+                    Err(_) => Some(Failure { why: "the executor panicked".to_owned(), device_lost: false }),
                 };
-                if let Some(error) = error {
-                    self.core.end_all(&RequestError::Stopped(error.clone()));
+                if let Some(failure) = failure {
+                    if let Some(tell) = self.device_lost.as_ref().filter(|_| failure.device_lost) {
+                        tell(&failure.why);
+                    }
+                    self.core.end_all(&RequestError::Stopped(failure.why.clone()));
                     // Told before the requests are: who asks again meets no engine that has failed.
-                    self.failed = Some(error);
+                    self.failed = Some(failure);
                 }
             }
             self.deliver();
@@ -140,8 +148,8 @@ impl Driver {
 
     fn submit(&mut self, id: u64, request: Request, mut sink: Box<dyn Sink>, at: u64) {
         let taken = match &self.failed {
-            Some(why) => {
-                let error = RequestError::Stopped(why.clone());
+            Some(failure) => {
+                let error = RequestError::Stopped(failure.why.clone());
                 self.core.turned_away(&error);
                 Err(error)
             }

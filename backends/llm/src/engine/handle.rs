@@ -53,7 +53,15 @@ pub struct Engine {
 pub(super) struct State {
     pub(super) stats: CoreStats,
     /// Why nothing is computed any more.
-    pub(super) failed: Option<String>,
+    pub(super) failed: Option<Failure>,
+}
+
+/// Why an engine computes nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub why: String,
+    /// Whether the device is lost to this process: another engine on it would fail, too.
+    pub device_lost: bool,
 }
 
 /// A request on its way; cheap to clone. To drop it changes nothing.
@@ -71,6 +79,7 @@ impl Engine {
     pub fn start(executor: Box<dyn Executor>, options: EngineOptions) -> Result<Self, StartError> {
         let (info, memory) = (executor.info().clone(), executor.memory());
         let (clock, meter) = (Arc::clone(&options.clock), options.meter.clone());
+        let device_lost = options.device_lost.clone();
         let core = Core::new(info.clone(), options)?;
         let state = Arc::new(Mutex::new(State { stats: core.stats(), failed: None }));
         if let Some(meter) = &meter {
@@ -81,7 +90,7 @@ impl Engine {
             core,
             executor,
             Arc::clone(&clock),
-            meter,
+            (meter, device_lost),
             messages,
             inbox.clone(),
             Arc::clone(&state),
@@ -118,7 +127,7 @@ impl Engine {
     }
 
     /// Why nothing is computed any more; `None` while the engine runs.
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<Failure> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).failed.clone()
     }
 

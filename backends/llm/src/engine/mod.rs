@@ -18,7 +18,7 @@ mod tally;
 
 pub use core::{Core, CoreStats, StepStats};
 pub use event::{Event, Finish, Flow, Output, RequestError, TokenLogprobs, Usage};
-pub use handle::{Engine, RequestHandle, Sink, StartError};
-pub use options::{Clock, EngineOptions, Meter, Policy};
+pub use handle::{Engine, Failure, RequestHandle, Sink, StartError};
+pub use options::{Alarm, Clock, EngineOptions, Meter, Policy};
 pub use request::Request;
 pub use tally::{Histogram, Outcomes, Tally, bounds};

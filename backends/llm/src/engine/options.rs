@@ -12,6 +12,9 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 /// Told of an engine's numbers whenever they have changed, on its thread: it must not block.
 pub type Meter = Arc<dyn Fn(&CoreStats, &Tally) + Send + Sync>;
 
+/// Told once that an executor has lost its device, and what was said of it; before the requests are.
+pub type Alarm = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// When a waiting sequence may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
@@ -44,6 +47,7 @@ pub struct EngineOptions {
     pub tokenizer: Option<Tokenizer>,
     pub clock: Clock,
     pub meter: Option<Meter>,
+    pub device_lost: Option<Alarm>,
 }
 
 impl EngineOptions {
@@ -60,6 +64,7 @@ impl EngineOptions {
             tokenizer: None,
             clock,
             meter: None,
+            device_lost: None,
         }
     }
 }

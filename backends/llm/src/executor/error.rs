@@ -9,4 +9,7 @@ pub enum ExecutorError {
     /// The executor cannot compute any more. All its sequences are lost.
     #[error("the executor failed: {0}")]
     Fatal(String),
+    /// Its device is of no use to this process any more: no executor that is made anew could compute on it.
+    #[error("the executor has lost its device: {0}")]
+    DeviceLost(String),
 }

@@ -89,7 +89,8 @@ pub trait Executor: Send {
     /// Starts a step.
     ///
     /// # Errors
-    /// [`ExecutorError::Fatal`] if nothing can be computed any more. The step has then not been taken.
+    /// [`ExecutorError::Fatal`] and [`ExecutorError::DeviceLost`] if nothing can be computed any more. The step has then
+    /// not been taken.
     fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError>;
 
     /// The result of a submitted step if it is there. Each step is taken once, in the order of submission.

@@ -11,7 +11,7 @@ use super::sizes::Sizes;
 use super::text::TextInputDoor;
 use crate::chat::ChatTemplate;
 use crate::checkpoint::{Architecture, Checkpoint};
-use crate::engine::{CoreStats, Engine, EngineOptions, Meter, Policy, Tally};
+use crate::engine::{CoreStats, Engine, EngineOptions, Failure, Meter, Policy, Tally};
 use crate::executor::Executor;
 use crate::grammar::GrammarFactory;
 use crate::openai::{Abilities, TextDoor};
@@ -163,7 +163,10 @@ impl Shared {
     pub(super) fn engine(&self) -> Result<Arc<Engine>> {
         let mut place = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(engine) = &*place {
-            let Some(why) = engine.failure() else { return Ok(Arc::clone(engine)) };
+            let Some(Failure { why, device_lost }) = engine.failure() else { return Ok(Arc::clone(engine)) };
+            if device_lost {
+                return Err(Error::unavailable(why));
+            }
             self.host.error(format!("model '{}': its engine has failed and is made anew: {why}", self.name));
             // Its memory must be free before.
             *place = None;
@@ -196,7 +199,7 @@ fn engine_options(
     sizes: &Sizes,
     tokenizer: Option<Tokenizer>,
 ) -> EngineOptions {
-    let host = context.host.clone();
+    let (host, lost, name) = (context.host.clone(), context.host.clone(), context.name.clone());
     let plain = EngineOptions::new(Arc::new(move || host.now_ns()));
     // The engine's queue is the model's: an instance takes what comes.
     let queue = &context.config.json()["dynamic_batching"]["default_queue_policy"]["max_queue_size"];
@@ -206,6 +209,7 @@ fn engine_options(
             Some("max_utilization") => Policy::MaxUtilization,
             _ => Policy::GuaranteedNoEvict,
         },
+        device_lost: Some(Arc::new(move |why: &str| lost.device_lost(format!("model '{name}': {why}")))),
         max_num_tokens: sizes.max_num_tokens,
         max_batch_size: sizes.max_batch_size,
         max_waiting: max_queue.unwrap_or(plain.max_waiting),

@@ -79,7 +79,13 @@ fn maker(
             Some("dummy") => Source::Dummy(DUMMY_SEED),
             _ => Source::Checkpoint(&checkpoint),
         };
-        let executor = CudaExecutor::load(config, &source, &options).map_err(error)?;
+        let executor = CudaExecutor::load(config, &source, &options)
+            .inspect_err(|error| {
+                if let CudaError::Lost { .. } = error {
+                    host.device_lost(format!("model '{name}', GPU {gpu}: {error}"));
+                }
+            })
+            .map_err(error)?;
         host.info(format!(
             "model '{name}' on GPU {gpu}, {}: {}",
             executor.device_name(),
@@ -125,9 +131,11 @@ pub(super) fn error(error: CudaError) -> Error {
         CudaError::Checkpoint(_) | CudaError::NoDevice { .. } | CudaError::TooOld { .. } => {
             Error::invalid(text)
         }
-        CudaError::NoDriver | CudaError::NoGpu | CudaError::NoLibrary { .. } | CudaError::Memory(_) => {
-            Error::unavailable(text)
-        }
+        CudaError::NoDriver
+        | CudaError::NoGpu
+        | CudaError::NoLibrary { .. }
+        | CudaError::Memory(_)
+        | CudaError::Lost { .. } => Error::unavailable(text),
         CudaError::Driver { .. } | CudaError::Compile { .. } => Error::internal(text),
     }
 }

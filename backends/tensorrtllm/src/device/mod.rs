@@ -34,9 +34,10 @@ pub struct Device {
 
 /// Gives a driver call's status a name.
 pub(crate) fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
-    status.result().map_err(|e| CudaError::Driver {
-        call,
-        error: e.error_string().map_or_else(|_| format!("{:?}", e.0), |s| s.to_string_lossy().into_owned()),
+    status.result().map_err(|e| {
+        let text =
+            e.error_string().map_or_else(|_| format!("{:?}", e.0), |s| s.to_string_lossy().into_owned());
+        CudaError::driver(call, e.0 as u32, text)
     })
 }
 
@@ -64,7 +65,7 @@ impl Device {
     /// [`CudaError::NoDriver`] and [`CudaError::NoDevice`] where there is none.
     pub fn open(ordinal: usize) -> Result<Self> {
         let driver =
-            |call| move |e: cudarc::driver::DriverError| CudaError::Driver { call, error: e.to_string() };
+            |call| move |e: cudarc::driver::DriverError| CudaError::driver(call, e.0 as u32, e.to_string());
         let count = count()?;
         if ordinal >= count {
             return Err(CudaError::NoDevice { ordinal, count });
@@ -92,7 +93,7 @@ impl Device {
     pub fn bind(&self) -> Result<()> {
         self.context
             .bind_to_thread()
-            .map_err(|e| CudaError::Driver { call: "cuCtxSetCurrent", error: e.to_string() })
+            .map_err(|e| CudaError::driver("cuCtxSetCurrent", e.0 as u32, e.to_string()))
     }
 
     /// Free and total bytes.

@@ -29,7 +29,10 @@ use crate::error::CudaError;
 
 impl From<CudaError> for ExecutorError {
     fn from(error: CudaError) -> Self {
-        Self::Fatal(error.to_string())
+        match error {
+            CudaError::Lost { .. } => Self::DeviceLost(error.to_string()),
+            _ => Self::Fatal(error.to_string()),
+        }
     }
 }
 

@@ -14,25 +14,35 @@ mod progress;
 mod run;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 
 use self::run::Ended;
 use crate::cli::Batch;
+use crate::leave::EXIT_DEVICE_LOST;
 
 /// Told to end before all lines had their answers: the same command goes on.
 const EXIT_NOT_COMPLETE: u8 = 75;
+/// Files, models, a full disk.
+const EXIT_CANNOT_GO_ON: u8 = 1;
 /// Told to end twice.
 const EXIT_SECOND_SIGNAL: u8 = 4;
 
-/// Answers all lines; 0 if each has its answer, 75 if a signal came before, 1 if it cannot go on.
+/// A device is of no use to this process any more; what it said.
+#[derive(Debug, thiserror::Error)]
+#[error("a device is lost to this process: {0}; what is written is kept, the same command goes on")]
+struct DeviceLost(Arc<str>);
+
+/// Answers all lines; 0 if each has its answer, 75 if a signal came before, 70 if a device is lost, 1 if it cannot go on.
 #[expect(clippy::print_stderr, reason = "the person at the terminal reads it")]
 pub fn batch(flags: &Batch) -> ExitCode {
     match run(flags) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(1)
+            let lost = error.root_cause().is::<DeviceLost>();
+            ExitCode::from(if lost { EXIT_DEVICE_LOST } else { EXIT_CANNOT_GO_ON })
         }
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use trireme_runtime::{Core, LogLevel};
 use trireme_telemetry::{LogOptions, MetricOptions, Registry};
 
+use super::DeviceLost;
 use crate::checkpoint::{CheckpointRepository, checkpoint_backend};
 use crate::cli::{Batch, Command, Serve};
 use crate::settings::{backend_directory, core_options};
@@ -62,6 +63,10 @@ impl Models {
     }
 
     fn check(&self) -> anyhow::Result<()> {
+        // No file and no configuration is to blame for what has failed then.
+        if let Some(fault) = self.core.device_fault() {
+            return Err(DeviceLost(fault).into());
+        }
         if !self.core.startup_ok() {
             let entries = self.core.index(false).into_iter().filter(|entry| !entry.reason.is_empty());
             let reasons: Vec<String> =

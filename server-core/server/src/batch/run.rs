@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use trireme_http::{OpenAiAnswer, openai_call};
 use trireme_runtime::Core;
 
+use super::DeviceLost;
 use super::call::{Call, answered, refused};
 use super::input::{Line, Lines};
 use super::models::Models;
@@ -144,6 +145,7 @@ pub(super) async fn run(
                 Some(first) if first.elapsed() < SAME_SIGNAL => {}
                 Some(_) => break Ended::ToldTwice,
             },
+            fault = models.core.device_lost() => return Err(DeviceLost(fault).into()),
             () = sleep_until(give_up.unwrap_or_else(Instant::now)), if give_up.is_some() => break Ended::Told,
         }
     };
@@ -198,6 +200,10 @@ async fn ask(core: &Core, number: u64, call: &Call, id: &str) -> anyhow::Result<
     let mut pause = FIRST_PAUSE;
     loop {
         let answer = openai_call(core, &call.url, id.to_owned(), call.body.clone()).await;
+        // It fails with the device, not by itself, and has no answer yet.
+        if let (true, Some(fault)) = (answer.status >= 500, core.device_fault()) {
+            return Err(DeviceLost(fault).into());
+        }
         if !matches!(answer.status, 429 | 503) {
             return Ok(answer);
         }

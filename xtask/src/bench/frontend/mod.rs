@@ -1,11 +1,11 @@
 //! `cargo xtask bench frontend`: `identity` behind our front ends, behind a real tritonserver, and a bare echo of the
 //! same bytes as the limit. Same loaders, same counts, runs taken in turn.
 
-mod cell;
-mod loader;
+pub(super) mod cell;
+pub(super) mod loader;
 mod process_times;
-mod report;
-mod servers;
+pub(super) mod report;
+pub(super) mod servers;
 
 use std::fs;
 use std::path::Path;

@@ -15,10 +15,10 @@ pub(crate) struct Row {
 /// The median of runs taken in pairs, with the lowest and the highest. Of five runs those two enclose the true median
 /// with a probability of 15/16.
 #[derive(Debug, PartialEq)]
-struct Interval {
-    low: f64,
-    median: f64,
-    high: f64,
+pub(crate) struct Interval {
+    pub(crate) low: f64,
+    pub(crate) median: f64,
+    pub(crate) high: f64,
 }
 
 impl Row {
@@ -84,7 +84,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
     text
 }
 
-fn interval(mut values: Vec<f64>) -> Interval {
+pub(crate) fn interval(mut values: Vec<f64>) -> Interval {
     values.sort_by(f64::total_cmp);
     let (low, high) =
         (values.first().copied().unwrap_or(f64::NAN), values.last().copied().unwrap_or(f64::NAN));

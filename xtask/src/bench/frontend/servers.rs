@@ -62,23 +62,46 @@ impl Drop for Server {
 }
 
 pub(crate) fn trireme(workspace: &Workspace, folder: &Path) -> Result<Server> {
+    trireme_with(workspace, folder, &repository(&folder.join("trireme"), "identity")?, |_| ())
+}
+
+/// Ours with the models in `repository`; `more` adds flags.
+pub(crate) fn trireme_with(
+    workspace: &Workspace,
+    folder: &Path,
+    repository: &Path,
+    more: impl FnOnce(&mut Command),
+) -> Result<Server> {
     let built = build::server_and_backends(workspace, Profile::Release)?;
-    let repository = repository(&folder.join("trireme"), "identity")?;
     let mut command = Command::new(&built.server);
-    command.arg("serve");
-    start("trireme", command, &repository, &built.backends, folder)
+    more(command.arg("serve"));
+    start("trireme", command, repository, &built.backends, folder)
 }
 
 pub(crate) fn tritonserver(workspace: &Workspace, folder: &Path) -> Result<Server> {
+    let home = install_tritonserver(workspace)?;
+    tritonserver_with(&home, folder, &repository(&folder.join("tritonserver"), "bench")?, |_| ())
+}
+
+/// The folder of a real tritonserver.
+pub(crate) fn install_tritonserver(workspace: &Workspace) -> Result<PathBuf> {
     let install = workspace.target.join("peers/tritonserver");
     println!("installing a real tritonserver into {} (about 60 MB, once)", workspace.shown(&install));
     let mut script = Command::new(workspace.root.join("tests/peers/tritonserver/install.sh"));
     process::run(script.arg(&install), "the install of tritonserver")?;
-    let home = install.join("tritonserver");
-    let repository = repository(&folder.join("tritonserver"), "bench")?;
+    Ok(install.join("tritonserver"))
+}
+
+/// The one in `home` with the models in `repository`; `more` adds flags.
+pub(crate) fn tritonserver_with(
+    home: &Path,
+    folder: &Path,
+    repository: &Path,
+    more: impl FnOnce(&mut Command),
+) -> Result<Server> {
     let mut command = Command::new(home.join("bin/tritonserver"));
-    command.args(["--pinned-memory-pool-byte-size=0", "--allow-gpu-metrics=false"]);
-    start("tritonserver", command, &repository, &home.join("backends"), folder)
+    more(command.args(["--pinned-memory-pool-byte-size=0", "--allow-gpu-metrics=false"]));
+    start("tritonserver", command, repository, &home.join("backends"), folder)
 }
 
 pub(crate) fn echo(workspace: &Workspace) -> Result<Server> {

@@ -1,0 +1,117 @@
+//! From requests to an input of a run.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+use ort::session::SessionInputValue;
+use ort::value::{PrimitiveTensorElementType, Shape, Tensor as Value, TensorRef};
+use trireme_sdk::{DataType, Element, Error, Input, Request, Result};
+
+use crate::signature::{Joined, LayoutInput};
+
+/// An input for the whole batch. That of a single request is looked at where it is, if it is in one piece and aligned.
+pub(crate) fn input<'a>(
+    to: &LayoutInput,
+    batch: &'a [Request],
+    batches: bool,
+) -> Result<SessionInputValue<'a>> {
+    let tensor = &to.tensor;
+    let inputs: Vec<Input<'a>> =
+        batch.iter().map(|request| request.input(&tensor.name)).collect::<Result<_>>()?;
+    if let Some(other) = inputs.iter().find(|input| input.data_type() != tensor.data_type) {
+        return Err(Error::invalid(format!(
+            "input '{}' is {}, but {} in the model",
+            tensor.name,
+            other.data_type().name(),
+            tensor.data_type.name()
+        )));
+    }
+    let shape = match to.joined {
+        Joined::Flat => vec![inputs.iter().map(|input| input.element_count() as i64).sum()],
+        Joined::Rows => rows(to, &inputs, batches)?,
+        Joined::Parts => rows(to, &inputs, true)?,
+    };
+    match tensor.data_type {
+        DataType::Bool => values::<bool>(shape, &inputs),
+        DataType::Uint8 => values::<u8>(shape, &inputs),
+        DataType::Uint16 => values::<u16>(shape, &inputs),
+        DataType::Uint32 => values::<u32>(shape, &inputs),
+        DataType::Uint64 => values::<u64>(shape, &inputs),
+        DataType::Int8 => values::<i8>(shape, &inputs),
+        DataType::Int16 => values::<i16>(shape, &inputs),
+        DataType::Int32 => values::<i32>(shape, &inputs),
+        DataType::Int64 => values::<i64>(shape, &inputs),
+        DataType::Fp32 => values::<f32>(shape, &inputs),
+        DataType::Fp64 => values::<f64>(shape, &inputs),
+        DataType::Fp16 => halves(shape, &inputs, f16::from_le_bytes),
+        DataType::Bf16 => halves(shape, &inputs, bf16::from_le_bytes),
+        DataType::Bytes => texts(shape, &inputs),
+    }
+}
+
+/// The shape of the inputs one below the other.
+fn rows(to: &LayoutInput, inputs: &[Input<'_>], batches: bool) -> Result<Vec<i64>> {
+    let (name, rank) = (&to.tensor.name, to.tensor.dims.len());
+    // Parts of a batch may be empty, all but the first.
+    let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+    let mut shape = first.shape().to_vec();
+    if shape.len() == rank + 1 && shape.last() == Some(&1) {
+        // A configuration cannot say that there is no dimension beside that of the batch.
+        shape.pop();
+    }
+    if batches && let Some(rows) = shape.first_mut() {
+        let other = inputs.iter().find(|input| input.shape().get(1..) != first.shape().get(1..));
+        if let Some(other) = other {
+            let (first, other) = (first.shape(), other.shape());
+            return Err(Error::internal(format!(
+                "a batch mixes shapes of input '{name}': {first:?} and {other:?}"
+            )));
+        }
+        *rows = inputs.iter().filter_map(|input| input.shape().first()).sum();
+    }
+    Ok(shape)
+}
+
+fn wrong(error: ort::Error) -> Error {
+    Error::invalid(format!("ONNX Runtime: {error}"))
+}
+
+fn values<'a, T: Element + PrimitiveTensorElementType + std::fmt::Debug>(
+    shape: Vec<i64>,
+    inputs: &[Input<'a>],
+) -> Result<SessionInputValue<'a>> {
+    let all: Vec<Cow<'a, [T]>> = inputs.iter().map(Input::values::<T>).collect::<Result<_>>()?;
+    match <[Cow<'a, [T]>; 1]>::try_from(all) {
+        Ok([Cow::Borrowed(values)]) => {
+            Ok(TensorRef::from_array_view((Shape::new(shape), values)).map_err(wrong)?.into())
+        }
+        Ok([Cow::Owned(values)]) => owned(shape, values),
+        // Copied: the inputs of a batch are apart.
+        Err(all) => owned(shape, all.concat()),
+    }
+}
+
+fn owned<'a, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+    shape: Vec<i64>,
+    values: Vec<T>,
+) -> Result<SessionInputValue<'a>> {
+    Ok(Value::from_array((Shape::new(shape), values)).map_err(wrong)?.into())
+}
+
+fn halves<'a, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+    shape: Vec<i64>,
+    inputs: &[Input<'a>],
+    read: impl Fn([u8; 2]) -> T,
+) -> Result<SessionInputValue<'a>> {
+    let mut values = Vec::new();
+    for input in inputs {
+        // Copied: received bytes have no alignment.
+        values.extend(input.data()?.as_chunks::<2>().0.iter().map(|bytes| read(*bytes)));
+    }
+    owned(shape, values)
+}
+
+fn texts<'a>(shape: Vec<i64>, inputs: &[Input<'a>]) -> Result<SessionInputValue<'a>> {
+    let texts: Vec<String> = inputs.iter().map(Input::texts).collect::<Result<Vec<_>>>()?.concat();
+    Ok(Value::from_string_array((Shape::new(shape), texts.as_slice())).map_err(wrong)?.into())
+}

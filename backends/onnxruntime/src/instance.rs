@@ -1,0 +1,89 @@
+//! An instance: a session of its own, which runs a batch at a time.
+
+use std::sync::Arc;
+
+use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
+use trireme_sdk::{Error, Instance, Request, Response, Result};
+
+use crate::gather;
+use crate::scatter::{self, Cut};
+use crate::signature::Layout;
+
+/// A session and how requests go into it.
+pub struct OnnxInstance {
+    session: Session,
+    run: RunOptions<NoSelectedOutputs>,
+    layout: Arc<Layout>,
+}
+
+impl OnnxInstance {
+    pub(crate) fn new(session: Session, run: RunOptions<NoSelectedOutputs>, layout: Arc<Layout>) -> Self {
+        Self { session, run, layout }
+    }
+
+    /// The answers, in the order of the batch.
+    fn run(&mut self, batch: &[Request]) -> Result<Vec<Response>> {
+        let layout = Arc::clone(&self.layout);
+        let mut inputs = Vec::with_capacity(layout.inputs.len());
+        for input in &layout.inputs {
+            let value: SessionInputValue<'_> = gather::input(input, batch, layout.batches)?;
+            inputs.push((input.tensor.name.as_str(), value));
+        }
+        let outputs = self.session.run_with_options(inputs, &self.run).map_err(|error| failed(&error))?;
+        let rows: Vec<usize> = batch.iter().map(|request| request.batch_size() as usize).collect();
+        let mut answers: Vec<Response> = batch.iter().map(|_| Response::new()).collect();
+        for output in &layout.outputs {
+            let tensor = &output.tensor;
+            let wanted: Vec<bool> = batch.iter().map(|request| output.is_wanted(request)).collect();
+            if !wanted.contains(&true) {
+                continue;
+            }
+            let value = outputs
+                .get(&tensor.name)
+                .ok_or_else(|| Error::internal(format!("ONNX Runtime gave no output '{}'", tensor.name)))?;
+            let cut = match &output.cut_like {
+                Some(input) => Cut::Elements(
+                    batch
+                        .iter()
+                        .map(|request| Ok(request.input(input)?.element_count()))
+                        .collect::<Result<_>>()?,
+                ),
+                None if layout.batches => Cut::Rows(&rows),
+                None => Cut::Whole,
+            };
+            answers = scatter::output(output, value, &cut, &wanted, answers)?;
+        }
+        Ok(answers)
+    }
+}
+
+impl Instance for OnnxInstance {
+    fn execute(&mut self, batch: Vec<Request>) {
+        let (cancelled, mut batch): (Vec<Request>, _) = batch.into_iter().partition(Request::is_cancelled);
+        cancelled.into_iter().for_each(|request| request.fail(Error::cancelled("the request was cancelled")));
+        batch.iter_mut().for_each(|request| request.responder().computing());
+        // Without a batch dimension there is one request at a time.
+        let size = if self.layout.batches { batch.len().max(1) } else { 1 };
+        while !batch.is_empty() {
+            let part: Vec<Request> = batch.drain(..size.min(batch.len())).collect();
+            match self.run(&part) {
+                Ok(answers) => {
+                    for (mut request, answer) in part.into_iter().zip(answers) {
+                        request.responder().computed();
+                        request.respond(answer);
+                    }
+                }
+                Err(error) => part.into_iter().for_each(|request| request.fail(error.clone())),
+            }
+        }
+    }
+}
+
+fn failed(error: &ort::Error) -> Error {
+    let message = format!("ONNX Runtime: {error}");
+    match error.code() {
+        ort::ErrorCode::InvalidArgument => Error::invalid(message),
+        ort::ErrorCode::NotImplemented => Error::unsupported(message),
+        _ => Error::internal(message),
+    }
+}

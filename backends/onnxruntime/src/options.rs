@@ -1,0 +1,162 @@
+//! What a model's configuration says about its sessions, under Triton's names.
+
+use std::thread::available_parallelism;
+
+use ort::environment::Environment;
+use ort::ep;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{NoSelectedOutputs, RunOptions, Session};
+use serde_json::Value;
+use trireme_sdk::{Config, Error, Result};
+
+/// How sessions of a model are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    intra_op_threads: usize,
+    inter_op_threads: usize,
+    parallel: bool,
+    memory_pattern: bool,
+    memory_arena: bool,
+    /// The memory that the arena gives back after a run, as ONNX Runtime writes it: "cpu:0".
+    shrink_arena: Option<String>,
+    level: Level,
+    /// Parameters that ONNX Runtime itself reads: `session.*`.
+    entries: Vec<(String, String)>,
+    /// Parameters that have no meaning here.
+    idle: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Off,
+    Basic,
+    Extended,
+    All,
+}
+
+/// Parameters of Triton's backend that are known and change nothing here: of GPUs, and of sessions that instances share.
+const IDLE: [&str; 9] = [
+    "arena_extend_strategy",
+    "cudnn_conv_algo_search",
+    "cudnn_conv_use_max_workspace",
+    "do_copy_in_default_stream",
+    "gpu_mem_limit",
+    "enable_cuda_graph",
+    "use_tf32",
+    "enable_skip_layer_norm_strict_mode",
+    "share_session_between_instances",
+];
+/// The parameter that is a setting of each run.
+const SHRINK: &str = "memory.enable_memory_arena_shrinkage";
+
+impl Options {
+    pub(crate) fn read(config: &Config) -> Result<Self> {
+        let count =
+            |name: &str| -> Result<usize> { config.parameter::<usize>(name).map(|count| count.unwrap_or(0)) };
+        let all = available_parallelism().map_or(1, usize::from);
+        let entries = config.parameters().filter(|(name, _)| name.starts_with("session."));
+        Ok(Self {
+            intra_op_threads: match count("intra_op_thread_count")? {
+                // As many as this process may use, which need not be as many as the machine has.
+                0 => all,
+                given => given,
+            },
+            inter_op_threads: match count("inter_op_thread_count")? {
+                0 => all,
+                given => given,
+            },
+            parallel: match config.parameter::<u8>("execution_mode")?.unwrap_or(0) {
+                mode @ (0 | 1) => mode == 1,
+                other => {
+                    return Err(Error::invalid(format!(
+                        "parameter 'execution_mode' is {other}, it must be 0 or 1"
+                    )));
+                }
+            },
+            memory_pattern: flag(config, "enable_mem_pattern", true)?,
+            memory_arena: flag(config, "enable_mem_arena", true)?,
+            shrink_arena: config.parameter(SHRINK)?,
+            level: level(config.json())?,
+            entries: entries.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            idle: IDLE
+                .into_iter()
+                .filter(|name| config.parameters().any(|(given, _)| given == *name))
+                .map(String::from)
+                .collect(),
+        })
+    }
+
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        self.idle.iter().map(|name| format!("parameter '{name}' has no effect"))
+    }
+
+    /// A session to be given its model.
+    pub(crate) fn session(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+        let level = match self.level {
+            Level::Off => GraphOptimizationLevel::Disable,
+            Level::Basic => GraphOptimizationLevel::Level1,
+            Level::Extended => GraphOptimizationLevel::Level2,
+            Level::All => GraphOptimizationLevel::All,
+        };
+        let arena = ep::CPU::default().with_arena_allocator(self.memory_arena).build();
+        let mut builder = Session::builder(environment)?
+            .with_execution_providers([arena])?
+            .with_intra_threads(self.intra_op_threads)?
+            .with_memory_pattern(self.memory_pattern)?
+            .with_optimization_level(level)?;
+        if self.parallel {
+            builder = builder.with_parallel_execution(true)?.with_inter_threads(self.inter_op_threads)?;
+        }
+        for (name, value) in &self.entries {
+            builder = builder.with_config_entry(name, value)?;
+        }
+        Ok(builder)
+    }
+
+    /// A session that is only looked at: as it is written, without threads.
+    pub(crate) fn plain_session(environment: &Environment) -> ort::Result<SessionBuilder> {
+        let builder = Session::builder(environment)?;
+        Ok(builder.with_intra_threads(1)?.with_optimization_level(GraphOptimizationLevel::Disable)?)
+    }
+
+    /// What each run is told.
+    pub(crate) fn run(&self) -> ort::Result<RunOptions<NoSelectedOutputs>> {
+        let mut run = RunOptions::new()?;
+        if let Some(memory) = &self.shrink_arena {
+            run.set(SHRINK, memory)?;
+        }
+        Ok(run)
+    }
+}
+
+fn flag(config: &Config, name: &str, default: bool) -> Result<bool> {
+    match config.parameter::<String>(name)?.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None => Ok(default),
+        Some("1" | "true") => Ok(true),
+        Some("0" | "false") => Ok(false),
+        Some(other) => Err(Error::invalid(format!("parameter '{name}' is '{other}', it must be 0 or 1"))),
+    }
+}
+
+/// `optimization { graph { level } }`: -1 basic, 1 extended, 2 none of them, 0 or nothing all of them.
+fn level(config: &Value) -> Result<Level> {
+    let optimization = &config["optimization"];
+    let accelerators = &optimization["execution_accelerators"];
+    for field in ["gpu_execution_accelerator", "cpu_execution_accelerator"] {
+        if let Some(first) = accelerators[field].as_array().and_then(|list| list.first()) {
+            return Err(Error::unsupported(format!(
+                "optimization.execution_accelerators.{field} names '{}': only the CPU provider of ONNX Runtime is used",
+                first["name"].as_str().unwrap_or_default()
+            )));
+        }
+    }
+    match optimization["graph"]["level"].as_i64().unwrap_or(0) {
+        -1 => Ok(Level::Basic),
+        0 => Ok(Level::All),
+        1 => Ok(Level::Extended),
+        2 => Ok(Level::Off),
+        other => Err(Error::invalid(format!(
+            "optimization.graph.level is {other}: there are -1 (basic), 1 (extended), 2 (none) and 0 (all)"
+        ))),
+    }
+}

@@ -1,0 +1,162 @@
+"""ONNX models, beside ONNX Runtime called directly."""
+import json
+import pathlib
+import threading
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import tritonclient.http as httpclient
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException
+
+from test_ensemble import stats
+from test_python import infer
+from trireme_server import Server, io, write_model
+
+(LIBRARY,) = (pathlib.Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*")
+RUNTIME = f"--backend-config=onnxruntime,library={LIBRARY}"
+TYPES = {"BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,
+         "UINT64": TensorProto.UINT64, "INT8": TensorProto.INT8, "INT16": TensorProto.INT16, "INT32": TensorProto.INT32,
+         "INT64": TensorProto.INT64, "FP16": TensorProto.FLOAT16, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE,
+         "STRING": TensorProto.STRING, "BF16": TensorProto.BFLOAT16}
+
+
+def model(nodes, inputs, outputs):
+    """The bytes of a model; tensors are (name, type, dimensions)."""
+    value = lambda tensor: helper.make_tensor_value_info(tensor[0], TYPES[tensor[1]], tensor[2])  # noqa: E731
+    graph = helper.make_graph([helper.make_node(kind, given, made, **more) for kind, given, made, more in nodes], "graph",
+                              [value(tensor) for tensor in inputs], [value(tensor) for tensor in outputs])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
+def put(repository, name, made, config="", file="model.onnx"):
+    text = f'name: "{name}"\nplatform: "onnxruntime_onnx"\n' if "backend" not in config else f'name: "{name}"\n'
+    return write_model(repository, name, text + config, files=[(f"1/{file}", made)])
+
+
+def identity(dtype, dims):
+    return model([("Identity", ["IN"], ["OUT"], {})], [("IN", dtype, dims)], [("OUT", dtype, dims)])
+
+
+ADD_SUB = model([("Add", ["A", "B"], ["SUM"], {}), ("Sub", ["A", "B"], ["DIFF"], {})],
+                [("A", "FP32", ["n", 4]), ("B", "FP32", ["n", 4])], [("SUM", "FP32", ["n", 4]), ("DIFF", "FP32", ["n", 4])])
+TOTAL = model([("ReduceSum", ["IN"], ["OUT"], {"keepdims": 0})], [("IN", "FP32", [2, 3])], [("OUT", "FP32", [])])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    repository = tmp_path_factory.mktemp("onnx")
+    for dtype in TYPES:
+        put(repository, f"identity_{dtype.lower()}", identity(dtype, ["n", "m"]))
+    put(repository, "add_sub", ADD_SUB)
+    put(repository, "slow_batches", ADD_SUB, "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 20000 }\n")
+    put(repository, "total", TOTAL)
+    put(repository, "by_backend", ADD_SUB, 'backend: "onnxruntime"\ndefault_model_filename: "other.onnx"\n', "other.onnx")
+    put(repository, "tuned", ADD_SUB, "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in
+        (("intra_op_thread_count", 1), ("inter_op_thread_count", 2), ("execution_mode", 1), ("enable_mem_pattern", 0)))
+        + "optimization { graph { level: -1 } }\n")
+    # No config.pbtxt at all: the file says which backend it is.
+    (repository / "bare" / "1").mkdir(parents=True)
+    (repository / "bare" / "1" / "model.onnx").write_bytes(ADD_SUB)
+    with Server(repository, RUNTIME) as server:
+        yield server
+        server.alive()
+
+
+def config(server, name):
+    return httpclient.InferenceServerClient(f"127.0.0.1:{server.http}").get_model_config(name)
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in TYPES if dtype not in ("STRING", "BF16")])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_every_type(server, dtype, rows):
+    value = (np.arange(rows * 5).reshape(rows, 5) % 2).astype(dtype.lower().replace("fp", "float"))
+    back = infer(server, f"identity_{dtype.lower()}", IN=value).as_numpy("OUT")
+    assert back.dtype == value.dtype and np.array_equal(back, value)
+
+
+def test_strings_and_bfloat(server):
+    value = np.array([[b"", "zwölf".encode(), b"x" * 5000]], dtype=object)
+    assert np.array_equal(infer(server, "identity_string", IN=value).as_numpy("OUT"), value)
+    with pytest.raises(InferenceServerException, match="not UTF-8"):
+        infer(server, "identity_string", IN=np.array([[b"\xff"]], dtype=object))
+    raw = httpclient.InferInput("IN", [1, 2], "BF16")
+    raw._raw_data, raw._parameters["binary_data_size"] = b"\x80\x3f\x00\x40", 4
+    client = httpclient.InferenceServerClient(f"127.0.0.1:{server.http}")
+    answer = client.infer("identity_bf16", [raw], outputs=[httpclient.InferRequestedOutput("OUT")])
+    assert np.array_equal(answer.as_numpy("OUT"), [[1, 2]])
+
+
+@pytest.mark.parametrize("name", ["add_sub", "by_backend", "bare", "tuned"])
+def test_add_sub(server, name):
+    a, b = np.random.default_rng(0).random((2, 3, 4), dtype=np.float32)
+    answer = infer(server, name, A=a, B=b)
+    direct = onnxruntime.InferenceSession(ADD_SUB).run(["SUM", "DIFF"], {"A": a, "B": b})
+    assert np.array_equal(answer.as_numpy("SUM"), direct[0]) and np.array_equal(answer.as_numpy("DIFF"), direct[1])
+
+
+def test_the_configuration_is_completed(server):
+    shown = config(server, "bare")
+    assert (shown["backend"], shown["max_batch_size"]) == ("onnxruntime", 4) and "dynamic_batching" in shown
+    assert [(t["name"], t["data_type"], t["dims"]) for t in shown["input"]] == [("A", "TYPE_FP32", [4]), ("B", "TYPE_FP32", [4])]
+    shown = config(server, "total")
+    assert shown["max_batch_size"] == 0 and shown["input"][0]["dims"] == [2, 3] and shown["output"][0]["dims"] == [1]
+
+
+def test_a_number_without_dimensions(server):
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert np.array_equal(infer(server, "total", IN=value).as_numpy("OUT"), [15])
+
+
+def test_requests_are_batched(server):
+    def one(n):
+        value = np.full((1, 4), n, np.float32)
+        answer = infer(server, "slow_batches", A=value, B=value)
+        assert np.array_equal(answer.as_numpy("SUM"), value * 2) and np.array_equal(answer.as_numpy("DIFF"), value * 0)
+
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(16)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    entry = stats(server, "slow_batches")
+    assert entry["inference_count"] == 16 and entry["execution_count"] < 16
+
+
+def test_what_does_not_fit_is_the_clients_fault(server):
+    with pytest.raises(InferenceServerException, match=r"\[400\].*shape"):
+        infer(server, "add_sub", A=np.zeros((1, 4), np.float32), B=np.zeros((1, 5), np.float32))
+
+
+def test_what_cannot_be_served_says_why(tmp_path):
+    tensors = io("input", "A", "FP32", "4") + io("input", "B", "FP32", "4") + io("output", "SUM", "FP32", "4")
+    sequence = helper.make_model(helper.make_graph(
+        [helper.make_node("SequenceConstruct", ["IN"], ["OUT"])], "graph", [helper.make_tensor_value_info("IN", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_sequence_value_info("OUT", TensorProto.FLOAT, None)]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    cases = {
+        "no_model": (b"this is no model", "", "ONNX Runtime cannot load"),
+        "sequence": (sequence.SerializeToString(), "", "output 'OUT' is no tensor"),
+        "no_such_output": (ADD_SUB, "max_batch_size: 4\n" + tensors.replace("SUM", "TOTAL"), "output 'TOTAL' is not one of the model, which has 'SUM', 'DIFF'"),
+        "other_type": (ADD_SUB, "max_batch_size: 4\n" + tensors.replace("FP32", "FP64"), "input 'A' is TYPE_FP64 in the configuration, but TYPE_FP32 in the model"),
+        "no_batches": (TOTAL, "max_batch_size: 4\n" + io("input", "IN", "FP32", "3") + io("output", "OUT", "FP32", "1"), "first dimension of the model's input 'IN' is 2"),
+        "level": (ADD_SUB, "optimization { graph { level: 7 } }\n", "optimization.graph.level is 7"),
+        "threads": (ADD_SUB, 'parameters { key: "intra_op_thread_count" value { string_value: "many" } }\n', "'intra_op_thread_count' has the value 'many'"),
+        "accelerated": (ADD_SUB, 'optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt" } ] } }\n', "only the CPU provider"),
+    }
+    for name, (made, more, _) in cases.items():
+        put(tmp_path, name, made, more)
+    write_model(tmp_path, "no_file", 'platform: "onnxruntime_onnx"\n')
+    with Server(tmp_path, RUNTIME, "--exit-on-error=false") as server:
+        index = {line["name"]: line for line in json.loads(server.raw("POST", "/v2/repository/index")[2])}
+        for name, says in {**{name: case[2] for name, case in cases.items()}, "no_file": "has no file"}.items():
+            assert index[name]["state"] == "UNAVAILABLE" and says in index[name]["reason"], index[name]
+
+
+def test_a_missing_library_is_named(tmp_path):
+    put(tmp_path, "add_sub", ADD_SUB)
+    with Server(tmp_path, "--exit-on-error=false", "--backend-config=onnxruntime,library=/nowhere.so") as server:
+        (line,) = json.loads(server.raw("POST", "/v2/repository/index")[2])
+        assert "ONNX Runtime cannot be loaded from '/nowhere.so'" in line["reason"], line
