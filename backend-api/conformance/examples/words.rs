@@ -87,7 +87,7 @@ fn rest(responder: &Responder, delay: Duration) -> bool {
     let mut left = delay;
     while !left.is_zero() && !responder.is_cancelled() {
         let nap = left.min(Duration::from_millis(10));
-        thread::sleep(nap);
+        thread::park_timeout(nap);
         left -= nap;
     }
     !responder.is_cancelled()

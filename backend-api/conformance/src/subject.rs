@@ -107,8 +107,7 @@ impl Subject {
         let backend = match backends.get(&key) {
             Some(backend) => Arc::clone(backend),
             None => {
-                let settings = serde_json::to_string(&declared.settings).unwrap_or_default();
-                let backend = Backend::create(Arc::clone(&library), &*SERVICES, &settings)
+                let backend = Backend::create(Arc::clone(&library), &*SERVICES, &settings(&declared))
                     .map_err(|status| Problem::Backend { call: "BackendVtable.create", status })?;
                 backends.insert(key, Arc::clone(&backend));
                 backend
@@ -159,6 +158,14 @@ impl Subject {
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(self.declared.answer_seconds.unwrap_or(20))
     }
+}
+
+/// As a server gives them: texts, under the key that Triton has for them.
+fn settings(declared: &Declared) -> String {
+    let mut settings = declared.settings.clone();
+    settings.entry("auto-complete-config".to_owned()).or_insert_with(|| "true".to_owned());
+    settings.entry("default-max-batch-size".to_owned()).or_insert_with(|| "4".to_owned());
+    serde_json::json!({ "cmdline": settings }).to_string()
 }
 
 /// The backend's name in a library's file name.

@@ -1,6 +1,5 @@
 //! Step 3 of docs/writing-a-backend.md answers as often as it should and keeps the promises of the ABI.
 #![forbid(unsafe_code)]
-#![allow(clippy::disallowed_methods, reason = "the delay that is asked for")]
 #[allow(dead_code)]
 #[path = "../examples/words.rs"]
 mod words;
