@@ -66,7 +66,7 @@ fn with_member(manifest: &str, folder: &str) -> Result<String> {
 /// A member takes the SDK from the workspace and is no workspace of its own.
 fn with_workspace_sdk(manifest: &str) -> String {
     let kept = manifest.lines().filter(|line| line.trim() != "[workspace]").map(|line| {
-        match ["trireme-sdk", "trireme-testing", "trireme-conformance"].iter().find(|name| line.starts_with(**name)) {
+        match ["trireme-sdk", "trireme-testing"].iter().find(|name| line.starts_with(**name)) {
             Some(name) => format!("{name} = {{ workspace = true }}"),
             None => line.to_owned(),
         }
@@ -83,9 +83,9 @@ mod tests {
         let root = "members = [\n    \"backends/a\",\n    \"tests\",\n]\n";
         let expected = "members = [\n    \"backends/a\",\n    \"backends/b\",\n    \"tests\",\n]\n";
         assert_eq!(with_member(root, "backends/b").unwrap(), expected);
-        let own = "[dependencies]\ntrireme-sdk = { path = \"x\" }\ntrireme-conformance = { path = \"y\" }\n[workspace]\n";
+        let own = "[dependencies]\ntrireme-sdk = { path = \"x\" }\ntrireme-testing = { path = \"y\" }\n[workspace]\n";
         let member =
-            "[dependencies]\ntrireme-sdk = { workspace = true }\ntrireme-conformance = { workspace = true }\n";
+            "[dependencies]\ntrireme-sdk = { workspace = true }\ntrireme-testing = { workspace = true }\n";
         assert_eq!(with_workspace_sdk(own), member);
     }
 }

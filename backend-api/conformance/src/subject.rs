@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use trireme_host::abi::Probe;
 use trireme_host::{Backend, Library, LoadError, LoadOptions, ModelArgs, Status, check};
 
 use crate::config::Config;
@@ -46,12 +45,12 @@ pub enum Problem {
 }
 
 /// Where the backend comes from.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Source<'a> {
     /// A file, called `libtrireme_NAME.so`.
     Library(&'a Path),
-    /// It is linked into this program: what `export_backend!` has made.
-    Probe(&'static Probe),
+    /// It is loaded already, as one that is linked into this program is.
+    Loaded(Arc<Library>),
 }
 
 /// A backend, and a model of it if there is one.
@@ -96,13 +95,10 @@ impl Subject {
         }
         let library = match source {
             Source::Library(path) => Library::open(path, name_of(path)?, &LoadOptions::default())?,
-            // SAFETY: probes are made by `export_backend!`, from the functions of the backend.
-            Source::Probe(probe) => unsafe { Library::from_static(probe)? },
+            Source::Loaded(library) => library,
         };
-        let key = match source {
-            Source::Library(_) => Arc::as_ptr(&library).addr(),
-            Source::Probe(probe) => std::ptr::from_ref(probe).addr(),
-        };
+        // Libraries are never unloaded, so an address stands for one of them only.
+        let key = Arc::as_ptr(&library).addr();
         let mut backends = BACKENDS.lock().unwrap_or_else(PoisonError::into_inner);
         let backend = match backends.get(&key) {
             Some(backend) => Arc::clone(backend),

@@ -99,7 +99,6 @@ pub fn create(name: &Name, to: &Path, sdk: &Sdk) -> Result<(), Error> {
             .replace("{{crate}}", &name.crate_name)
             .replace("{{sdk}}", &sdk.path("trireme-sdk"))
             .replace("{{testing}}", &sdk.path("trireme-testing"))
-            .replace("{{conformance}}", &sdk.path("trireme-conformance"))
             .replace("{{patch}}", &sdk.patch())
     };
     for (file, content) in TEMPLATE {

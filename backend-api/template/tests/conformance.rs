@@ -1,7 +1,7 @@
 //! The promises of the ABI, one test each. See `docs/writing-a-backend.md` of Trireme for what they hold, and for
 //! `conformance.json`, whose content goes into `declared`.
 
-trireme_conformance::suite! {
+trireme_testing::suite! {
     probe: trireme_{{name}}::trireme_backend_probe,
     config: r#"{
         "max_batch_size": 8,

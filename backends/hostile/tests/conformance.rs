@@ -59,7 +59,7 @@ fn subject(fault: &str, kind: &str) -> Subject {
         declared["requests"] = json!([{ "name": "bad", "inputs": input, "error": "INVALID_ARG" }]);
     }
     let declared = Declared::parse(&declared.to_string()).unwrap();
-    let source = Source::Probe(&trireme_hostile::trireme_backend_probe);
+    let source = Source::Loaded(trireme_testing::linked(&trireme_hostile::trireme_backend_probe));
     let mut subject = Subject::with(source, None, declared).unwrap();
     subject.set_config(&config.to_string()).unwrap();
     subject
@@ -120,7 +120,7 @@ fn nobody_is_accused_without_a_fault() {
 #[test]
 fn what_is_declared_is_said_and_held() {
     let declared = r#"{ "exclusions": { "leaks": "it keeps a cache" } }"#;
-    let source = Source::Probe(&trireme_hostile::trireme_backend_probe);
+    let source = Source::Loaded(trireme_testing::linked(&trireme_hostile::trireme_backend_probe));
     let subject = Subject::with(source, None, Declared::parse(declared).unwrap()).unwrap();
     let outcome = Check::named("leaks").unwrap().run(&subject);
     assert_eq!(outcome, Outcome::Excluded("declared: it keeps a cache".to_owned()));

@@ -9,12 +9,11 @@ use toml::{Table, Value};
 use crate::workspace::{Package, Workspace};
 
 /// Crates that need unsafe code: the wire, its two sides, kernels, and mapped checkpoints.
-const MAY_BE_UNSAFE: [&str; 8] = [
+const MAY_BE_UNSAFE: [&str; 7] = [
     "backend-api/abi",
     "backend-api/host",
     "backend-api/sdk",
     "backend-api/testing",
-    "backend-api/conformance",
     "backends/cpu",
     "backends/tensorrtllm",
     "backends/llm",

@@ -1,12 +1,12 @@
 //! The checks as tests of a backend's crate.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use crate::checks::Check;
-use crate::declared::Declared;
-use crate::outcome::Outcome;
-use crate::subject::{Source, Subject};
-use crate::Probe;
+use trireme_conformance::{Check, Declared, Outcome, Source, Subject};
+use trireme_host::Library;
+use trireme_host::abi::Probe;
 
 /// Makes one test of each check, for the backend that is linked into the test.
 ///
@@ -15,7 +15,7 @@ use crate::Probe;
 ///
 /// ```ignore
 /// mod conformance {
-///     trireme_conformance::suite! {
+///     trireme_testing::suite! {
 ///         probe: my_backend::trireme_backend_probe,
 ///         config: r#"{ "max_batch_size": 8, "input": [...], "output": [...] }"#,
 ///     }
@@ -51,13 +51,27 @@ macro_rules! suite {
     };
 }
 
+/// The backend that is linked into this program, the same library each time: a backend is created once in a process.
+///
+/// # Panics
+/// It is none that this version can load.
+pub fn linked(probe: &'static Probe) -> Arc<Library> {
+    static LINKED: LazyLock<Mutex<HashMap<usize, Arc<Library>>>> = LazyLock::new(Mutex::default);
+    let mut linked = LINKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let make = || {
+        // SAFETY: probes are made by `export_backend!`, from the functions of the backend.
+        unsafe { Library::from_static(probe) }.unwrap_or_else(|error| panic!("{error}"))
+    };
+    Arc::clone(linked.entry(std::ptr::from_ref(probe).addr()).or_insert_with(make))
+}
+
 /// One test of [`suite!`].
 #[doc(hidden)]
-#[expect(clippy::panic, clippy::print_stdout, reason = "a test")]
+#[expect(clippy::print_stdout, reason = "the test runner shows it")]
 pub fn run_as_test(check: &str, probe: &'static Probe, config: &str, declared: &str, directory: &str) {
     let Some(check) = Check::named(check) else { panic!("there is no check '{check}'") };
     let declared = Declared::parse(declared).unwrap_or_else(|what| panic!("declared: {what}"));
-    let subject = Subject::with(Source::Probe(probe), Some(Path::new(directory)), declared);
+    let subject = Subject::with(Source::Loaded(linked(probe)), Some(Path::new(directory)), declared);
     let mut subject = subject.unwrap_or_else(|problem| panic!("{problem}"));
     subject.set_config(config).unwrap_or_else(|problem| panic!("{problem}"));
     match check.run(&subject) {

@@ -5,7 +5,7 @@
 mod softmax;
 
 mod conformance {
-    trireme_conformance::suite! {
+    trireme_testing::suite! {
         probe: super::softmax::trireme_backend_probe,
         config: r#"{
             "max_batch_size": 8,

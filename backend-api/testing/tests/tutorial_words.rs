@@ -5,7 +5,7 @@
 mod words;
 
 mod conformance {
-    trireme_conformance::suite! {
+    trireme_testing::suite! {
         probe: super::words::trireme_backend_probe,
         config: r#"{
             "model_transaction_policy": { "decoupled": true },
