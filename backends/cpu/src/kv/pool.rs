@@ -129,6 +129,14 @@ impl KvPool {
         self.shape.start(block, layer, head)
     }
 
+    /// The address of the first vector, and the bytes of one: to ask for memory before it is read.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        match &self.storage {
+            Storage::F16(x) => (x.as_ptr().addr(), size_of::<[u16; LANES]>()),
+            Storage::F32(x) => (x.as_ptr().addr(), size_of::<[f32; LANES]>()),
+        }
+    }
+
     /// A handle through which threads write distinct positions.
     pub(crate) fn writer(&mut self) -> KvWriter<'_> {
         let target = match &mut self.storage {
