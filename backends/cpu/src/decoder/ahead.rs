@@ -29,7 +29,8 @@ impl Weights {
         let (base, vector) = kv.place();
         let shape = kv.shape();
         let bytes = shape.block_bytes().unwrap_or(0) / shape.layers.max(1);
-        let cost = self.layers.first().map(|l| [&l.gate_up, &l.down, &l.qkv].map(|linear| linear.bytes() as f64));
+        let cost =
+            self.layers.first().map(|l| [&l.gate_up, &l.down, &l.qkv].map(|linear| linear.bytes() as f64));
         let [gate_up, down, qkv] = cost.unwrap_or([1.0; 3]);
         let bounds = [gate_up, gate_up + down].map(|part| part / (gate_up + down + qkv));
         let shares = |window: Option<usize>| {

@@ -65,7 +65,15 @@ impl Weights {
             let product = Epilogue::SiluMul;
             layer.gate_up.apply_and_ask(pool, kernels, &s.x, &mut s.gated.x, width, product, &with_gate_up);
             s.gated.ready(pool, kernels, &layer.down);
-            layer.down.apply_and_ask(pool, kernels, &s.gated, &mut s.hidden, hidden, Epilogue::Add, &with_down);
+            layer.down.apply_and_ask(
+                pool,
+                kernels,
+                &s.gated,
+                &mut s.hidden,
+                hidden,
+                Epilogue::Add,
+                &with_down,
+            );
         }
         self.logits(s, segments, done)
     }
