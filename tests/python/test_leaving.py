@@ -3,14 +3,18 @@ import contextlib
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import threading
 import time
 
+import hpack
 import httpx
+import hyperframe.frame as frames
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from tritonclient.grpc import service_pb2
 from test_lifecycle import ensemble, group, sums
 from trireme_server import BINARY, Server, identity, write_model
 
@@ -190,3 +194,90 @@ def test_a_stream_of_grpc_that_is_open(repository):
         time.sleep(0.3)
         assert server.stop() == 0, server.output()
         assert answers and answers[0][1] is None and answers[0][0].as_numpy("OUTPUT0") == 1
+
+
+class Frames:
+    """HTTP/2 spoken frame by frame, for what a client does once in ten thousand connections."""
+
+    def __init__(self, server, port):
+        self.port, self.left, self.stream = port, b"", -1
+        self.socket = socket.create_connection(("127.0.0.1", getattr(server, port)), timeout=0.2)
+        self.encoder, self.decoder = hpack.Encoder(), hpack.Decoder()
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        self.send(frames.SettingsFrame(0))
+
+    def send(self, *some):
+        # In one piece, so that the server reads them together.
+        self.socket.sendall(b"".join(frame.serialize() for frame in some))
+
+    def call(self, model):
+        """The frames of one more call."""
+        self.stream += 2
+        headers = [(":method", "POST"), (":scheme", "http"), (":authority", "a")]
+        if self.port == "grpc":
+            headers += [(":path", "/inference.GRPCInferenceService/ModelInfer"), ("content-type", "application/grpc"), ("te", "trailers")]
+            tensor = service_pb2.ModelInferRequest.InferInputTensor(name="INPUT0", datatype="FP32", shape=[1, 1])
+            tensor.contents.fp32_contents.append(1)
+            message = service_pb2.ModelInferRequest(model_name=model, inputs=[tensor]).SerializeToString()
+            body = b"\0" + len(message).to_bytes(4, "big") + message
+        else:
+            headers.append((":path", f"/v2/models/{model}/infer"))
+            body = BODY.encode()
+        head = frames.HeadersFrame(self.stream, self.encoder.encode(headers), flags=["END_HEADERS"])
+        return [head, frames.DataFrame(self.stream, body, flags=["END_STREAM"])]
+
+    def frames(self):
+        """What the server sends, until it closes; None whenever it sends nothing for a moment."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            try:
+                data = self.socket.recv(65536)
+            except TimeoutError:
+                yield None
+                continue
+            if not data:
+                return
+            self.left += data
+            while len(self.left) >= 9:
+                frame, length = frames.Frame.parse_frame_header(memoryview(self.left[:9]))
+                if len(self.left) < 9 + length:
+                    break
+                frame.parse_body(memoryview(self.left[9:9 + length]))
+                self.left = self.left[9 + length:]
+                yield frame
+
+
+@pytest.mark.parametrize("port", ["http", "grpc"])
+def test_a_call_that_crosses_the_goaway_harms_no_other(repository, port):
+    """A client sends one more call before it has seen the end announced, and behind its answer to the ping that settles which
+    call is the last: the late one is not served and may be sent elsewhere, the running ones are finished."""
+    write_model(repository, "slower", identity("slower", parameters={"execute_delay_ms": 6000}))
+    with Server(repository) as server:
+        client = Frames(server, port)
+        client.send(*client.call("slower"))
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        last, answers, ended, late = [], {}, set(), None
+        for frame in client.frames():
+            if frame is None:
+                # Over HTTP the end is announced to who asks for more.
+                if port == "http" and not last:
+                    client.send(*client.call("m"))
+                continue
+            if isinstance(frame, frames.PingFrame) and "ACK" not in frame.flags:
+                call = client.call("m")
+                late = client.stream
+                update = frames.WindowUpdateFrame(late, window_increment=1000)
+                client.send(frames.PingFrame(0, frame.opaque_data, flags=["ACK"]), *call, update)
+            elif isinstance(frame, frames.GoAwayFrame):
+                last.append((frame.error_code, frame.last_stream_id))
+            elif isinstance(frame, frames.HeadersFrame):
+                answers.setdefault(frame.stream_id, {}).update(client.decoder.decode(frame.data))
+            if "END_STREAM" in frame.flags:
+                ended.add(frame.stream_id)
+        assert late and last[0] == (0, 2**31 - 1) and set(last[1:]) == {(0, late - 2)}, last
+        assert set(answers) == ended == set(range(1, late, 2))
+        # Those that came while the server ended may have been told so.
+        assert answers[1][":status"] == "200"
+        assert port == "http" or answers[1]["grpc-status"] == "0"
+        assert server.process.wait(30) == 0, server.output()

@@ -232,6 +232,8 @@ def test_what_is_not_supported_is_refused_by_name(server, model, name):
 
 @pytest.mark.parametrize("given, said", [
     ({"text_input": [[""]]}, "'QUERY': text 0 is empty"),
+    ({"text_input": [["x" * (1 << 20) + "y"]]}, "'QUERY', row 0, has 1048577 bytes of text, .* takes 1048576 .*'max_text_bytes'"),
+    ({"stop_words": [["a" * (1 << 20), "b"]]}, "'STOP_WORDS_DICT', row 0, has 1048577 bytes"),
     ({"max_tokens": [[0]]}, "'request_output_len' is 0, it must be at least 1"),
     ({"max_tokens": [[99999]]}, "context holds 8192"),
     ({"top_p": [[1.5]]}, "'runtime_top_p' is 1.5"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use trireme_abi::{self as abi, InstanceKind, RequestItem};
 
+use crate::check::{self, Party, Rule};
 use crate::library::Library;
 use crate::openai;
 use crate::request::Item;
@@ -27,6 +28,8 @@ unsafe impl Sync for Handle {}
 pub struct Backend {
     library: Arc<Library>,
     handle: Handle,
+    /// Set if it is checked.
+    party: Option<&'static Party>,
 }
 
 /// What a model is loaded with.
@@ -70,6 +73,8 @@ pub struct Instance {
     handle: Handle,
     /// Reused from batch to batch.
     items: Vec<RequestItem>,
+    /// Its number for the check of what it holds.
+    watched: Option<(&'static Party, u64)>,
 }
 
 impl Backend {
@@ -83,16 +88,21 @@ impl Backend {
         config_json: &str,
     ) -> Result<Arc<Self>, Status> {
         // Lives as long as the library: until the process ends.
-        let context: &'static HostContext = Box::leak(Box::new(HostContext { services }));
+        let party = check::is_on().then(|| Party::of(library.name(), services));
+        let context: &'static HostContext = Box::leak(Box::new(HostContext { services, party }));
+        let host = if party.is_some() { check::host_ref(context) } else { vtables::host_ref(context) };
         let args = abi::BackendArgs {
             struct_size: size_of::<abi::BackendArgs>(),
-            host: vtables::host_ref(context),
+            host,
             config_json: view(config_json),
         };
         let mut handle = std::ptr::null_mut();
         // SAFETY: the arguments live until the call returns, the host until the process ends.
-        unsafe { Status::check(((*library.backend.0).create)(abi::BackendArgsPtr(&args), &mut handle))? };
-        Ok(Arc::new(Self { library, handle: Handle(handle) }))
+        let made =
+            unsafe { Status::check(((*library.backend.0).create)(abi::BackendArgsPtr(&args), &mut handle)) };
+        look_at_failure(&made, !handle.is_null(), party, "BackendVtable.create");
+        made?;
+        Ok(Arc::new(Self { library, handle: Handle(handle), party }))
     }
 
     /// The library that it came from.
@@ -125,10 +135,12 @@ impl Backend {
     /// What the backend says.
     pub fn load(self: &Arc<Self>, args: &ModelArgs<'_>) -> Result<Arc<Model>, Status> {
         let mut handle = std::ptr::null_mut();
-        with_model_args(args, |wire| {
+        let made = with_model_args(args, |wire| {
             // SAFETY: the handle is this backend's; the arguments live until the call returns.
             unsafe { Status::check(((*self.library.backend.0).load)(self.handle.0, wire, &mut handle)) }
-        })?;
+        });
+        look_at_failure(&made, !handle.is_null(), self.party, "BackendVtable.load");
+        made?;
         Ok(Arc::new(Model { backend: Arc::clone(self), handle: Handle(handle) }))
     }
 
@@ -142,6 +154,13 @@ impl Backend {
             }
             ((*table).extension)(self.handle.0, view(id))
         }
+    }
+}
+
+/// A call that fails has written no result.
+fn look_at_failure(made: &Result<(), Status>, written: bool, party: Option<&'static Party>, call: &str) {
+    if let (Err(_), true, Some(party)) = (made, written, party) {
+        check::report(Rule::WrittenOnError, party, format!("{call} failed and gave a handle all the same"));
     }
 }
 
@@ -175,14 +194,15 @@ impl Model {
         let mut handle = std::ptr::null_mut();
         let table = self.backend.library.model.0;
         // SAFETY: the handle is this model's; the arguments live until the call returns.
-        unsafe {
-            Status::check(((*table).create_instance)(
-                self.handle.0,
-                abi::InstanceArgsPtr(&wire),
-                &mut handle,
-            ))?
+        let made = unsafe {
+            Status::check(((*table).create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))
         };
-        Ok(Instance { model: Arc::clone(self), handle: Handle(handle), items: Vec::new() })
+        let party = self.backend.party;
+        look_at_failure(&made, !handle.is_null(), party, "ModelVtable.create_instance");
+        made?;
+        let watched = party.map(|party| (party, check::next_instance()));
+        let (model, handle) = (Arc::clone(self), Handle(handle));
+        Ok(Instance { model, handle, items: Vec::new(), watched })
     }
 
     /// The endpoints of OpenAI's API that the model says it answers; none if it has no such half.
@@ -215,7 +235,12 @@ impl Instance {
     /// The instance cannot go on and is to be replaced. The requests are answered all the same.
     pub fn execute(&mut self, batch: &mut Vec<Item>) -> Result<(), Status> {
         self.items.clear();
-        self.items.extend(batch.drain(..).map(vtables::into_wire));
+        match self.watched {
+            None => self.items.extend(batch.drain(..).map(vtables::into_wire)),
+            Some((party, instance)) => {
+                self.items.extend(batch.drain(..).map(|item| check::into_wire(item, party, instance)));
+            }
+        }
         if self.items.is_empty() {
             return Ok(());
         }
@@ -231,6 +256,16 @@ impl Instance {
     pub fn drain(&mut self) {
         // SAFETY: as in `execute`.
         unsafe { ((*self.model.backend.library.instance.0).drain)(self.handle.0) };
+        self.look_at_what_is_held(Rule::DrainLeftRequests, "drain");
+    }
+
+    fn look_at_what_is_held(&self, rule: Rule, call: &str) {
+        let Some((party, instance)) = self.watched else { return };
+        let held = check::held_by(instance);
+        if held > 0 {
+            let what = format!("InstanceVtable.{call} returned with {held} requests and responders held");
+            check::report(rule, party, what);
+        }
     }
 }
 
@@ -238,6 +273,7 @@ impl Drop for Instance {
     fn drop(&mut self) {
         // SAFETY: the last call for this handle.
         unsafe { ((*self.model.backend.library.instance.0).destroy)(self.handle.0) };
+        self.look_at_what_is_held(Rule::HeldAfterDestroy, "destroy");
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod backend;
 mod bls;
+pub mod check;
 mod elf;
 mod error;
 mod fault;

@@ -44,6 +44,7 @@ pub struct Library {
     version: String,
     sdk: String,
     info: LibraryInfo,
+    has_layout_record: bool,
     // Pointers, not references: a table may be shorter than our type, so fields are read one by one.
     pub(crate) backend: BackendVtablePtr,
     pub(crate) model: ModelVtablePtr,
@@ -177,7 +178,8 @@ impl Library {
             kind_chooses_device: info.kind_chooses_device != 0,
             max_in_flight: info.max_in_flight,
         };
-        Ok(Self { name, version, sdk, info, backend, model, instance })
+        let has_layout_record = probe.layout_tag == LAYOUT_TAG;
+        Ok(Self { name, version, sdk, info, has_layout_record, backend, model, instance })
     }
 
     fn check_name(&self, path: &Path, expected: &str) -> Result<(), LoadError> {
@@ -201,6 +203,11 @@ impl Library {
     /// What it was built with.
     pub fn sdk(&self) -> &str {
         &self.sdk
+    }
+
+    /// Whether its layouts were compared with ours; otherwise only the sizes of its tables were.
+    pub fn has_layout_record(&self) -> bool {
+        self.has_layout_record
     }
 
     /// What it can do.

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use trireme_abi::{Buffer, MemoryKind};
 
+use crate::check;
 use crate::status::Status;
 
 /// Alignment of all memory that the host hands out.
 pub(crate) const ALIGNMENT: usize = 64;
+/// Bytes behind memory that a checked backend gets, and what they hold.
+const GUARD: usize = 64;
+const GUARD_BYTE: u8 = 0xa5;
 
 static COPIED: AtomicU64 = AtomicU64::new(0);
 
@@ -28,6 +32,8 @@ pub fn count_copied(bytes: usize) {
 pub struct HostMemory {
     data: NonNull<u8>,
     len: usize,
+    /// Bytes behind `len` that nobody may write to; there if backends are checked.
+    guard: usize,
 }
 
 // SAFETY: the memory is owned by this value alone.
@@ -42,11 +48,15 @@ impl HostMemory {
     /// There is not so much memory.
     pub fn allocate(len: usize) -> Result<Self, Status> {
         let no_memory = || Status::internal(format!("no memory for {len} bytes"));
-        let layout = Layout::from_size_align(len.max(1), ALIGNMENT).map_err(|_| no_memory())?;
+        let guard = if check::is_on() { GUARD } else { 0 };
+        let size = len.max(1).checked_add(guard).ok_or_else(no_memory)?;
+        let layout = Layout::from_size_align(size, ALIGNMENT).map_err(|_| no_memory())?;
         // SAFETY: the layout has a size above 0.
         let data = unsafe { alloc_zeroed(layout) };
         let data = NonNull::new(data).ok_or_else(no_memory)?;
-        Ok(Self { data, len })
+        // SAFETY: within the allocation, whose size is at least `len + guard`.
+        unsafe { data.as_ptr().add(len).write_bytes(GUARD_BYTE, guard) };
+        Ok(Self { data, len, guard })
     }
 
     /// A copy of `pieces`, one after the other.
@@ -72,9 +82,20 @@ impl HostMemory {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
+        let size = self.len.max(1) + self.guard;
         // SAFETY: made by `alloc_zeroed` with the same layout, which was valid then.
-        unsafe { dealloc(self.data.as_ptr(), Layout::from_size_align_unchecked(self.len.max(1), ALIGNMENT)) };
+        unsafe { dealloc(self.data.as_ptr(), Layout::from_size_align_unchecked(size, ALIGNMENT)) };
     }
+}
+
+/// Whether nobody has written behind memory of the host that was made while backends are checked.
+///
+/// # Safety
+/// `buffer` is such memory, and has not been released.
+pub(crate) unsafe fn guard_is_whole(buffer: &Buffer) -> bool {
+    // SAFETY: by this function's contract GUARD bytes follow the memory.
+    let guard = unsafe { std::slice::from_raw_parts(buffer.data.cast::<u8>().add(buffer.len), GUARD) };
+    guard.iter().all(|byte| *byte == GUARD_BYTE)
 }
 
 unsafe extern "C" fn release_host_memory(owner: *mut c_void, _done_event: u64) {

@@ -154,7 +154,7 @@ mod tests {
         }
     }
 
-    static CONTEXT: HostContext = HostContext { services: &Services };
+    static CONTEXT: HostContext = HostContext { services: &Services, party: None };
 
     fn desc(bounds: &[f64]) -> SeriesDesc {
         SeriesDesc {

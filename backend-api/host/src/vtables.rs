@@ -14,6 +14,7 @@ use trireme_abi::{
     Stage, Status as WireStatus, StatusCode, StrView, Writable,
 };
 
+use crate::check::Party;
 use crate::memory::{ALIGNMENT, Foreign, HostMemory, bytes_buffer};
 use crate::request::{Correlation, Item, Request, Value};
 use crate::response::{Output, Responder, Response, Verdict};
@@ -22,12 +23,14 @@ use crate::status::Status;
 use crate::wire::{read, view};
 
 /// Dimensions of a tensor that a backend sends; more are its error.
-const MAX_RANK: usize = 64;
+pub(crate) const MAX_RANK: usize = 64;
 /// Bytes of a name, and entries of a list, that a backend sends; more are its error.
-const MAX_LIST: usize = 4096;
+pub(crate) const MAX_LIST: usize = 4096;
 
 pub(crate) struct HostContext {
     pub(crate) services: &'static dyn HostServices,
+    /// Set if the backend is checked.
+    pub(crate) party: Option<&'static Party>,
 }
 
 /// Hands a request over to the backend.
@@ -71,7 +74,7 @@ pub(crate) unsafe fn answer<T>(out: *mut T, value: Result<T, Status>) -> WireSta
     }
 }
 
-static REQUEST: RequestVtable = RequestVtable {
+pub(crate) static REQUEST: RequestVtable = RequestVtable {
     struct_size: size_of::<RequestVtable>(),
     id: request_id,
     input_count,
@@ -261,7 +264,7 @@ unsafe extern "C" fn request_release(handle: *mut RequestHandle) {
     }
 }
 
-static RESPONDER: ResponderVtable = ResponderVtable {
+pub(crate) static RESPONDER: ResponderVtable = ResponderVtable {
     struct_size: size_of::<ResponderVtable>(),
     allocate,
     send,
@@ -411,12 +414,12 @@ unsafe fn take_output(output: OutputTensor) -> Result<Output, Status> {
     Ok(Output { name, dtype: output.dtype, shape, data })
 }
 
-fn element_count(shape: &[i64]) -> Option<usize> {
+pub(crate) fn element_count(shape: &[i64]) -> Option<usize> {
     shape.iter().try_fold(1usize, |count, dim| count.checked_mul(usize::try_from(*dim).ok()?))
 }
 
 /// In bytes; none for BYTES and for what this version does not know.
-fn element_size(dtype: trireme_abi::DType) -> Option<usize> {
+pub(crate) fn element_size(dtype: trireme_abi::DType) -> Option<usize> {
     match dtype.0 {
         1 | 2 | 6 => Some(1),
         3 | 7 | 10 | 14 => Some(2),
@@ -494,7 +497,7 @@ unsafe extern "C" fn responder_release(handle: *mut ResponderHandle) {
     }
 }
 
-static HOST: HostVtable = HostVtable {
+pub(crate) static HOST: HostVtable = HostVtable {
     struct_size: size_of::<HostVtable>(),
     request: RequestVtablePtr(&REQUEST),
     responder: ResponderVtablePtr(&RESPONDER),

@@ -9,6 +9,8 @@
 //! assert_eq!(answer.values::<f32>("OUTPUT0"), [2.0, 4.0, 6.0]);
 //! # }
 //! ```
+//!
+//! [`suite!`] makes tests of the promises of the ABI.
 #![allow(clippy::disallowed_types, reason = "real threads, real time")]
 #![allow(clippy::panic, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -20,11 +22,17 @@ mod model;
 mod request;
 mod services;
 mod sink;
+mod suite;
 
 pub use answer::{Answer, Tensor};
 pub use instances::Span;
 pub use model::Model;
 pub use request::{IntoTensor, Pending, Request};
+pub use suite::linked;
+#[doc(hidden)]
+pub use suite::run_as_test;
+#[doc(hidden)]
+pub use trireme_conformance::CHECKS;
 pub use trireme_host::Status;
 pub use trireme_host::abi::{Probe, StatusCode};
 pub use trireme_sdk::DataType;

@@ -161,14 +161,13 @@ impl AttentionPlan {
             // SAFETY: see above.
             unsafe { out.part(at..at + heads.dim) }
         };
-        // Others take what follows: a thread's own next work is likely so far away.
-        let threads = pool.threads();
+        // What follows is likely this thread's next work.
         if self.splits.units.is_empty() {
             pool.run_ranges(self.tiles.len(), 16, |range| {
                 let mut partials = Partials::new(heads.dim);
-                for t in range.clone() {
+                for t in range {
                     let tile = &self.tiles[t];
-                    let later = self.tiles.get(if t + 1 < range.end { t + 1 } else { t + threads });
+                    let later = self.tiles.get(t + 1);
                     let mut merges: Vec<Merge<'_>> =
                         tile.pairs().map(|(i, head)| Merge::new(row(tile, i, head))).collect();
                     for split in tile.splits() {
@@ -196,7 +195,7 @@ impl AttentionPlan {
             let mut partials = Partials::new(heads.dim);
             for u in (first..units.len()).step_by(crate::threads::MAX_CHUNKS) {
                 let (t, split) = units[u];
-                let next = units.get(u + threads).map(|(t, split)| (&tiles[*t], *split));
+                let next = units.get(u + 1).map(|(t, split)| (&tiles[*t], *split));
                 step.split(&tiles[t], split, next, &mut partials);
                 // SAFETY: each unit has its own part.
                 let to = unsafe { results.part(u * size..(u + 1) * size) };

@@ -228,6 +228,7 @@ impl Weights {
             s.tables.push((first..blocks).map(|b| BlockId(b as u32)).collect());
         }
         s.kv.grow(blocks)?;
+        s.kv.touch_all();
         self.embed_tokens(s, texts, rows);
         let mut plan =
             AttentionPlan::new(texts.iter().map(|t| (t.len(), 0)), heads, Mask::None, pool.threads());

@@ -1,6 +1,7 @@
 //! Memory of megabytes, in large pages where the system has them: what is read as fast as memory gives it then waits for
 //! fewer look-ups of addresses.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
 
@@ -23,12 +24,44 @@ pub(crate) fn grow<T: Clone>(all: &mut Vec<T>, n: usize, value: T) -> Result<(),
     Ok(())
 }
 
+/// Elements whose bytes may all be zero.
+///
+/// # Safety
+/// Zeros must be a value.
+pub(crate) unsafe trait Zero: Copy {}
+// SAFETY: they are numbers.
+unsafe impl<const N: usize> Zero for [u16; N] {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Zero for [f32; N] {}
+
+/// `n` elements of zeros, or `None` if there is no such memory. Memory of megabytes is only promised by the system: a page
+/// is there when it is written to.
+pub(crate) fn zeroed<T: Zero>(n: usize) -> Option<Vec<T>> {
+    let layout = Layout::array::<T>(n).ok()?;
+    if layout.size() == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the layout has a size.
+    let start = unsafe { alloc_zeroed(layout) }.cast::<T>();
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: `n` elements lie there, all of zeros, which are values of `T`; the allocation is a vector's.
+    let mut all = unsafe { Vec::from_raw_parts(start, n, n) };
+    advise(all.as_mut_ptr().cast(), layout.size());
+    Some(all)
+}
+
 /// Asks for large pages in memory that nothing was written to yet. Whatever comes of it, the memory is as good as before.
-#[cfg(target_os = "linux")]
 fn prefer_large_pages<T>(spare: &mut [MaybeUninit<T>]) {
+    advise(spare.as_mut_ptr().cast(), size_of_val(spare));
+}
+
+/// The same for `bytes` from `start` on, an allocation that is the caller's alone.
+#[cfg(target_os = "linux")]
+fn advise(start: *mut u8, bytes: usize) {
     use rustix::mm::{Advice, madvise};
 
-    let (start, bytes) = (spare.as_mut_ptr().cast::<u8>(), size_of_val(spare));
     let page = rustix::param::page_size();
     let skip = start.align_offset(page);
     if bytes < LARGE || skip >= bytes {
@@ -36,11 +69,11 @@ fn prefer_large_pages<T>(spare: &mut [MaybeUninit<T>]) {
     }
     let whole = (bytes - skip) / page * page;
     // SAFETY: whole pages inside an allocation that is ours alone; the advice changes nothing in them.
-    let _ = unsafe { madvise(start.add(skip).cast(), whole, Advice::LinuxHugepage) };
+    let _ = unsafe { madvise(start.wrapping_add(skip).cast(), whole, Advice::LinuxHugepage) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn prefer_large_pages<T>(_: &mut [MaybeUninit<T>]) {}
+fn advise(_: *mut u8, _: usize) {}
 
 #[cfg(test)]
 mod tests {
@@ -56,5 +89,24 @@ mod tests {
         }
         assert!(grow(&mut all, usize::MAX / 2, 0).is_err());
         assert_eq!(all.len(), 3 * LARGE);
+    }
+
+    /// Bytes of this process that are in memory.
+    #[cfg(target_os = "linux")]
+    fn resident() -> usize {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_only_promised_takes_no_memory() {
+        let before = resident();
+        let mut all = zeroed::<[u16; 16]>((1 << 30) / 32).unwrap();
+        assert!(resident() < before + (64 << 20), "{} before, {} now", before, resident());
+        all[20_000_000][3] = 7;
+        assert!(all[20_000_000][3] == 7 && all[1_000] == [0; 16] && all.len() == (1 << 30) / 32);
+        assert!(resident() < before + (64 << 20));
+        assert!(zeroed::<[f32; 16]>(usize::MAX / 64).is_none() && zeroed::<[f32; 16]>(0).unwrap().is_empty());
     }
 }

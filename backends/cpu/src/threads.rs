@@ -2,14 +2,15 @@
 //!
 //! A region is a number of chunks and a function of the chunk's index. The caller works too and returns when all
 //! chunks are done. Idle workers spin for a short while, so that the next region of the same forward pass finds them
-//! awake, and then sleep. Chunks are claimed one by one: a worker that the system has taken off its core delays
-//! nobody unless it holds a chunk.
+//! awake, and then sleep. Each thread has a share of the chunks, the same ones in every region of as many, so that it meets
+//! again what its own caches hold; who has none left takes those of others, so that a worker that the system has taken off
+//! its core delays nobody unless it holds a chunk.
 //!
 //! ```text
-//! state (u64)   | epoch: 32 bits | chunks: 16 bits | next chunk: 16 bits |
+//! word of a thread (u64)   | epoch: 32 bits | end: 16 bits | next chunk: 16 bits |
 //! ```
-//! Claiming is one `fetch_add` on `state`. Whoever gets an index below `chunks` owns that chunk of that epoch's job,
-//! and since the caller waits for all chunks of an epoch before it replaces the job, the job is valid for the owner.
+//! Claiming is one `fetch_add` on a word. Whoever gets an index below `end` owns that chunk of that epoch's job, and since
+//! the caller waits for all chunks of an epoch before it replaces the job, the job is valid for the owner.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -28,18 +29,24 @@ type Job<'a> = &'a (dyn Fn(usize) + Sync);
 #[repr(align(128))]
 struct Line<T>(T);
 
+/// What a thread reads when a region begins, together on a line of its own.
+struct Share {
+    word: AtomicU64,
+    job: UnsafeCell<Option<Job<'static>>>,
+}
+
 struct Shared {
-    state: Line<AtomicU64>,
+    /// The caller's first.
+    shares: Vec<Line<Share>>,
     done: Line<AtomicUsize>,
     sleeping: Line<AtomicUsize>,
-    job: UnsafeCell<Option<Job<'static>>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
     lock: Mutex<()>,
     wake: Condvar,
 }
 
-// SAFETY: `job` is written by the one caller while no chunk is claimable, and read only by owners of a chunk.
+// SAFETY: every `job` is written by the one caller while no chunk is claimable, and read only by owners of a chunk.
 unsafe impl Sync for Shared {}
 
 /// Worker threads of one model. Dropping it ends them.
@@ -59,10 +66,11 @@ impl Pool {
             n => n.min(256),
         };
         let shared = Arc::new(Shared {
-            state: Line(AtomicU64::new(0)),
+            shares: (0..threads)
+                .map(|_| Line(Share { word: AtomicU64::new(0), job: UnsafeCell::new(None) }))
+                .collect(),
             done: Line(AtomicUsize::new(0)),
             sleeping: Line(AtomicUsize::new(0)),
-            job: UnsafeCell::new(None),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
             lock: Mutex::new(()),
@@ -72,7 +80,7 @@ impl Pool {
         for i in 1..threads {
             let shared = Arc::clone(&pool.shared);
             let name = format!("cpu-worker-{i}");
-            pool.workers.push(std::thread::Builder::new().name(name).spawn(move || worker(&shared))?);
+            pool.workers.push(std::thread::Builder::new().name(name).spawn(move || worker(&shared, i))?);
         }
         Ok(pool)
     }
@@ -97,17 +105,23 @@ impl Pool {
         // call does not return (nor unwind) before all chunks are done.
         let job: Job<'static> = unsafe { std::mem::transmute::<Job<'_>, Job<'static>>(job) };
         let shared = &*self.shared;
-        // SAFETY: all chunks of the last region are done and none of this one can be claimed yet.
-        unsafe { *shared.job.get() = Some(job) };
+        for share in &shared.shares {
+            // SAFETY: all chunks of the last region are done and none of this one can be claimed yet.
+            unsafe { *share.0.job.get() = Some(job) };
+        }
         shared.done.0.store(0, Ordering::Relaxed);
-        let epoch = (shared.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        // SeqCst with the counter of sleepers: either the sleeper sees the new epoch or we see the sleeper.
-        shared.state.0.store(epoch << 32 | (chunks as u64) << 16, Ordering::SeqCst);
+        let threads = shared.shares.len();
+        let epoch = shared.epoch(0, Ordering::Relaxed).wrapping_add(1);
+        for (i, share) in shared.shares.iter().enumerate() {
+            let [first, end] = [i, i + 1].map(|i| (chunks * i / threads) as u64);
+            // SeqCst with the counter of sleepers: either the sleeper sees the new epoch or we see the sleeper.
+            share.0.word.store(u64::from(epoch) << 32 | end << 16 | first, Ordering::SeqCst);
+        }
         if shared.sleeping.0.load(Ordering::SeqCst) > 0 {
             let _guard = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
         }
-        work(shared);
+        shared.work(0);
         let mut spins = 0u32;
         while shared.done.0.load(Ordering::Acquire) < chunks {
             spins += 1;
@@ -145,23 +159,48 @@ impl Drop for Pool {
     }
 }
 
-/// Claims and runs chunks until none is left; gives the epoch that was exhausted.
-fn work(shared: &Shared) -> u32 {
-    loop {
-        let state = shared.state.0.fetch_add(1, Ordering::AcqRel);
-        let (chunks, next) = ((state >> 16) as u16, state as u16);
-        if next >= chunks {
-            return (state >> 32) as u32;
-        }
-        // SAFETY: we own a chunk of the current region, so the job is that region's and stays until we are done.
-        let job = unsafe { *shared.job.get() };
-        if let Some(job) = job
-            && let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(usize::from(next))))
-        {
-            *shared.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
-        }
-        shared.done.0.fetch_add(1, Ordering::Release);
+impl Shared {
+    /// The epoch of a thread's share.
+    fn epoch(&self, thread: usize, order: Ordering) -> u32 {
+        (self.shares[thread].0.word.load(order) >> 32) as u32
     }
+
+    /// Claims and runs chunks until none is left, first those of the own share.
+    fn work(&self, thread: usize) {
+        let threads = self.shares.len();
+        for share in (thread..threads).chain(0..thread) {
+            let mut ran = 0;
+            while let Some(chunk) = self.claim(share) {
+                // SAFETY: we own a chunk of the current region, before which all jobs were set to that region's; they stay
+                // until we are done.
+                let job = unsafe { *self.shares[thread].0.job.get() };
+                if let Some(job) = job
+                    && let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(chunk)))
+                {
+                    *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                }
+                ran += 1;
+            }
+            if ran > 0 {
+                self.done.0.fetch_add(ran, Ordering::Release);
+            }
+        }
+    }
+
+    fn claim(&self, share: usize) -> Option<usize> {
+        let word = &self.shares[share].0.word;
+        let [mut end, mut next] = parts(word.load(Ordering::Relaxed));
+        // A share that is empty is not written to: its line stays with its owner.
+        if next < end {
+            [end, next] = parts(word.fetch_add(1, Ordering::AcqRel));
+        }
+        (next < end).then_some(next)
+    }
+}
+
+/// End and next chunk of a word.
+fn parts(word: u64) -> [usize; 2] {
+    [usize::from((word >> 16) as u16), usize::from(word as u16)]
 }
 
 /// One turn of a waiting loop: the core is offered to others now and then.
@@ -169,9 +208,9 @@ fn wait_a_turn(turn: u32) {
     if turn.is_multiple_of(256) { std::thread::yield_now() } else { std::hint::spin_loop() }
 }
 
-fn worker(shared: &Shared) {
+fn worker(shared: &Shared, thread: usize) {
     let mut seen = 0u32;
-    let epoch = |order| (shared.state.0.load(order) >> 32) as u32;
+    let epoch = |order| shared.epoch(thread, order);
     loop {
         let mut spins = 0;
         while epoch(Ordering::Relaxed) == seen {
@@ -190,7 +229,8 @@ fn worker(shared: &Shared) {
             }
             shared.sleeping.0.fetch_sub(1, Ordering::SeqCst);
         }
-        seen = work(shared);
+        seen = epoch(Ordering::Relaxed);
+        shared.work(thread);
     }
 }
 

@@ -302,6 +302,25 @@ fn a_model_that_cannot_be_served_says_why() {
     assert!(error(&[("checkpoint", "cut.gguf")]).contains("cut off"));
 }
 
+/// Keys and values are reserved, and taken when they are used; the second model's share is one of what the first leaves.
+#[test]
+#[cfg(target_os = "linux")]
+fn two_models_that_ask_for_nearly_all_memory() {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
+    };
+    let dir = smollm2();
+    let parameters = [("kv_cache_free_gpu_mem_fraction", "0.9")];
+    let mut instances = [(); 2].map(|()| try_load(dir.path(), true, 0, &parameters).unwrap());
+    for instance in &mut instances {
+        let limit = input("max_tokens", DType::INT32, 1, 4i32.to_le_bytes().to_vec());
+        ask(instance, vec![strings("text_input", &[QUESTION]), limit], Sink::default()).texts();
+    }
+    assert!(resident() < 1 << 30, "{} MiB are resident", resident() >> 20);
+}
+
 #[test]
 fn embeddings_of_several_requests_in_one_batch() {
     let dir = support::minilm();

@@ -32,6 +32,17 @@ pub(crate) fn flag(context: &ModelContext, name: &str, default: bool) -> Result<
     }
 }
 
+/// A whole number of at least 1.
+pub(crate) fn count(context: &ModelContext, name: &str) -> Result<Option<usize>> {
+    let Some(value) = text(context, name)? else { return Ok(None) };
+    match value.parse::<usize>() {
+        Ok(count) if count > 0 => Ok(Some(count)),
+        _ => Err(Error::invalid(format!(
+            "parameter '{name}' has the value '{value}', it must be a whole number of at least 1"
+        ))),
+    }
+}
+
 /// Refuses parameters that are not `known`, and warns of those that change nothing.
 pub(crate) fn check(context: &ModelContext, known: &[&str]) -> Result<()> {
     for (name, value) in context.config.parameters() {

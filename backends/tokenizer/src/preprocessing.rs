@@ -43,8 +43,12 @@ const CONTRACT: Contract = Contract {
     ],
 };
 
+/// Bytes that the texts of a row may have in one input, where the configuration does not say.
+const TEXT_BYTES: usize = 1 << 20;
+
 pub(crate) struct Preprocessing {
     vocabulary: Vocabulary,
+    text_bytes: usize,
     outputs: Vec<String>,
     add_special: bool,
     batches: bool,
@@ -53,8 +57,9 @@ pub(crate) struct Preprocessing {
 impl Preprocessing {
     pub(crate) fn load(context: &ModelContext) -> Result<Self> {
         CONTRACT.check(&context.config)?;
-        parameters::check(context, &["tokenizer_dir", "add_special_tokens"])?;
+        parameters::check(context, &["tokenizer_dir", "add_special_tokens", "max_text_bytes"])?;
         Ok(Self {
+            text_bytes: parameters::count(context, "max_text_bytes")?.unwrap_or(TEXT_BYTES),
             vocabulary: parameters::vocabulary(context)?,
             outputs: output_names(&context.config)?,
             add_special: parameters::flag(context, "add_special_tokens", true)?,
@@ -69,6 +74,11 @@ impl Preprocessing {
         if texts.len() != rows {
             let count = texts.len();
             return Err(Error::invalid(format!("input 'QUERY' has {count} texts for a batch of {rows}")));
+        }
+        for name in ["QUERY", "BAD_WORDS_DICT", "STOP_WORDS_DICT", "EMBEDDING_BIAS_WORDS"] {
+            if let Some(input) = request.optional_input(name) {
+                self.check_lengths(name, &rows_of(&input, rows)?)?;
+            }
         }
         let tokenizer = &self.vocabulary.tokenizer;
         let lines = texts.iter().map(|text| encode(tokenizer, "QUERY", text, self.add_special));
@@ -113,6 +123,19 @@ impl Preprocessing {
             }
         }
         Ok(out.response)
+    }
+
+    /// Texts of megabytes are refused before they cost anything.
+    fn check_lengths(&self, name: &str, rows: &[Vec<String>]) -> Result<()> {
+        let bytes = rows.iter().map(|texts| texts.iter().map(String::len).sum::<usize>());
+        match bytes.enumerate().find(|(_, bytes)| *bytes > self.text_bytes) {
+            None => Ok(()),
+            Some((row, bytes)) => Err(Error::invalid(format!(
+                "input '{name}', row {row}, has {bytes} bytes of text, the model 'preprocessing' takes {} \
+                 (its parameter 'max_text_bytes')",
+                self.text_bytes
+            ))),
+        }
     }
 
     /// A number for each row; one may stand for all.

@@ -11,6 +11,7 @@
 mod backlog;
 mod body;
 mod debts;
+mod late;
 mod stage;
 mod unsent;
 mod wire;

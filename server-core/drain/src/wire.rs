@@ -5,21 +5,23 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::debts::{Debt, Debts};
+use crate::late::Late;
 
 /// The stream of a connection. It owes what could not be written at once; and when the server ends it does not close
 /// before its client has: a socket that is closed on data it has not read resets the connection, and what was on its way
-/// to the client is lost.
+/// to the client is lost. Of what it reads it leaves out the frames that [`Late`] tells of.
 #[derive(Debug)]
 pub struct Wire<S> {
     stream: S,
     debts: Debts,
     stuck: Option<Debt>,
+    late: Late,
 }
 
 impl<S> Wire<S> {
     /// The same stream, with what it owes.
     pub fn new(stream: S, debts: &Debts) -> Self {
-        Self { stream, debts: debts.clone(), stuck: None }
+        Self { stream, debts: debts.clone(), stuck: None, late: Late::new() }
     }
 
     fn note<T>(&mut self, outcome: &Poll<io::Result<T>>) {
@@ -37,7 +39,37 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let this = &mut *self;
+        loop {
+            let (before, held) = (buffer.filled().len(), this.late.held().len());
+            if this.late.is_idle() || buffer.remaining() == 0 {
+                return Pin::new(&mut this.stream).poll_read(context, buffer);
+            }
+            if buffer.remaining() <= held {
+                let handed = this.late.surrender(buffer.remaining());
+                buffer.put_slice(&handed);
+                return Poll::Ready(Ok(()));
+            }
+            buffer.put_slice(this.late.held());
+            match Pin::new(&mut this.stream).poll_read(context, buffer) {
+                Poll::Ready(Ok(())) => {}
+                other => {
+                    buffer.set_filled(before);
+                    return other;
+                }
+            }
+            if buffer.filled().len() == before + held {
+                // The end, behind what was held back.
+                this.late.end();
+                return Poll::Ready(Ok(()));
+            }
+            let kept = this.late.keep(&mut buffer.filled_mut()[before..]);
+            buffer.set_filled(before + kept);
+            // Nothing would be taken for the end.
+            if kept > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
@@ -116,6 +148,26 @@ mod tests {
         server.write_all(b"5").await.unwrap();
         server.flush().await.unwrap();
         assert_eq!(debts.count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_is_whole_in_buffers_of_any_size() {
+        for size in 1..40 {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let mut server = Wire::new(server, &Debts::default());
+            // The preface of HTTP/2, settings without any, and the beginning of a frame that never ends.
+            let sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x08\x06";
+            client.write_all(sent).await.unwrap();
+            drop(client);
+            let (mut read, mut buffer) = (Vec::new(), vec![0; size]);
+            loop {
+                match timeout(LONG, server.read(&mut buffer)).await.unwrap().unwrap() {
+                    0 => break,
+                    count => read.extend_from_slice(&buffer[..count]),
+                }
+            }
+            assert_eq!(read, sent, "{size} at a time");
+        }
     }
 
     #[tokio::test(start_paused = true)]

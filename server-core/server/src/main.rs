@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         Ok(Command::Batch(flags)) => trireme::batch(&flags),
         Ok(Command::Chat(flags)) => trireme::chat(&flags),
         Ok(Command::HealthCheck(flags)) => trireme::health_check(&flags),
+        Ok(Command::Conformance(flags)) => trireme::conformance(&flags),
+        Ok(Command::NewBackend(flags)) => trireme::new_backend(&flags),
         Ok(Command::Plan(flags)) => trireme::plan(&flags),
         Ok(Command::Explain(flags)) => trireme::explain(&flags),
         Ok(Command::Profile(flags)) => trireme::profile(&flags),

@@ -206,6 +206,12 @@ fn refuse_or_warn(flags: &Serve) -> anyhow::Result<()> {
         }
         tracing::warn!("{} has no effect: {}", finding.flag, finding.why);
     }
+    if trireme_host::check::asked_for().map_err(anyhow::Error::msg)? {
+        tracing::warn!(
+            "each call of a backend is checked ({}=1): broken rules are logged by name, and all is slower",
+            trireme_host::check::VARIABLE
+        );
+    }
     Ok(())
 }
 

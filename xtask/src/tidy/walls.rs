@@ -75,6 +75,12 @@ const WALLS: &[Wall] = &[
         tests_too: false,
     },
     Wall {
+        rule: "the conformance kit knows host only",
+        applies: |room| room.name == "trireme-conformance",
+        forbids: |name| name.starts_with("trireme") && name != "trireme-host",
+        tests_too: false,
+    },
+    Wall {
         rule: "protocol, model-config and scheduling know no runtime",
         applies: |room| {
             matches!(room.name, "trireme-protocol" | "trireme-model-config" | "trireme-scheduling")
@@ -166,6 +172,7 @@ mod tests {
             ("trireme-identity", "backends/identity", "trireme-protocol"),
             ("trireme-sdk", "backend-api/sdk", "abi_stable"),
             ("trireme-abi", "backend-api/abi", "trireme-host"),
+            ("trireme-conformance", "backend-api/conformance", "trireme-sdk"),
             ("trireme-scheduling", "server-core/scheduling", "tokio"),
             ("trireme-runtime", "server-core/runtime", "trireme-http"),
             ("trireme-runtime", "server-core/runtime", "hyper"),

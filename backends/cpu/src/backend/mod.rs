@@ -4,6 +4,7 @@ mod embed;
 mod generate;
 mod memory;
 mod params;
+mod sizes;
 
 use trireme_llm::checkpoint::{Architecture, Checkpoint};
 use trireme_llm::openai::EMBED_ENDPOINTS;

@@ -40,12 +40,15 @@ impl Weights {
         s.gated.resize(rows, c.intermediate_size);
         s.x.resize(rows, hidden);
 
+        let kv_ahead = self.kv_ahead(kv, segments);
         for (l, layer) in self.layers.iter().enumerate() {
+            let [with_qkv, with_gate_up, with_down] = self.asks(&kv_ahead, l);
             let from = &s.hidden;
             s.x.fill(pool, kernels, &layer.qkv, |m, x| {
                 (kernels.rms_norm)(&from[m * hidden..][..hidden], &layer.input_norm, c.rms_norm_eps, x);
             });
-            layer.qkv.apply(pool, kernels, &s.x, &mut s.qkv, qkv_width, layer.qkv_bias.store());
+            let bias = layer.qkv_bias.store();
+            layer.qkv.apply_and_ask(pool, kernels, &s.x, &mut s.qkv, qkv_width, bias, &with_qkv);
             self.rotate_and_store(s, kv, segments, rows, l);
             let layer_kv = LayerKv { pool: kv, tables: &tables, layer: l };
             let plan = c.window(l).and(windowed.as_mut()).unwrap_or(&mut full);
@@ -59,9 +62,18 @@ impl Weights {
                 (kernels.rms_norm)(&from[m * hidden..][..hidden], &layer.post_norm, c.rms_norm_eps, x);
             });
             let width = c.intermediate_size;
-            layer.gate_up.apply(pool, kernels, &s.x, &mut s.gated.x, width, Epilogue::SiluMul);
+            let product = Epilogue::SiluMul;
+            layer.gate_up.apply_and_ask(pool, kernels, &s.x, &mut s.gated.x, width, product, &with_gate_up);
             s.gated.ready(pool, kernels, &layer.down);
-            layer.down.apply(pool, kernels, &s.gated, &mut s.hidden, hidden, Epilogue::Add);
+            layer.down.apply_and_ask(
+                pool,
+                kernels,
+                &s.gated,
+                &mut s.hidden,
+                hidden,
+                Epilogue::Add,
+                &with_down,
+            );
         }
         self.logits(s, segments, done)
     }

@@ -1,5 +1,6 @@
 //! Decoders of the Llama family.
 
+mod ahead;
 mod forward;
 mod load;
 

@@ -87,6 +87,9 @@ impl CpuExecutor {
 
     /// Runs the rows of a step that the ledger has accepted.
     fn compute(&mut self, step: &StepDiff, id: StepId) -> StepOutput {
+        for block in step.blocks.iter().flat_map(|change| &change.blocks) {
+            self.kv.touch(*block);
+        }
         for slot in &step.freed {
             self.slots[slot.0 as usize] = None;
         }

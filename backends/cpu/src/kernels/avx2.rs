@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
 use super::isa::{Isa, LANES, QUANT_BYTES, Tile};
-use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows};
+use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows, Run};
 
 /// Proof that AVX2, FMA and F16C are here.
 #[derive(Clone, Copy)]
@@ -168,15 +168,16 @@ impl Isa for Avx2 {
         w: &Packed,
         panel: usize,
         soon: usize,
+        ahead: Run,
         x: &QuantRows,
         m0: usize,
         rows: usize,
         out: &mut Tile,
     ) {
         match rows {
-            4 => by_format!(w.ty, self.tile::<4>(w, panel, soon, x, m0, out)),
-            2 => by_format!(w.ty, self.tile::<2>(w, panel, soon, x, m0, out)),
-            _ => by_format!(w.ty, self.tile::<1>(w, panel, soon, x, m0, out)),
+            4 => by_format!(w.ty, self.tile::<4>(w, panel, soon, ahead, x, m0, out)),
+            2 => by_format!(w.ty, self.tile::<2>(w, panel, soon, ahead, x, m0, out)),
+            _ => by_format!(w.ty, self.tile::<1>(w, panel, soon, ahead, x, m0, out)),
         }
     }
 }
@@ -184,11 +185,13 @@ impl Isa for Avx2 {
 impl Avx2 {
     /// See the AVX-512 kernel: the same sums in the same order, eight outputs at a time.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn tile<F: Format, const M: usize>(
         self,
         w: &Packed,
         panel: usize,
         soon: usize,
+        mut ahead: Run,
         x: &QuantRows,
         m0: usize,
         out: &mut Tile,
@@ -204,6 +207,7 @@ impl Avx2 {
                 for b in 0..p.blocks {
                     if half == 0 {
                         p.prefetch::<F>(self, b, soon);
+                        ahead.step(self);
                     }
                     let v = quants::<F>(&p, b, half);
                     let d = scales::<F>(&p, b, half);

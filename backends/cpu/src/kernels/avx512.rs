@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
 use super::isa::{Isa, LANES, QUANT_BYTES, Tile};
 use super::{amx, avx2};
-use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows};
+use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows, Run};
 
 /// Proof that F, BW, VL, DQ, VNNI, FMA and F16C are here.
 #[derive(Clone, Copy)]
@@ -169,17 +169,18 @@ impl Isa for Avx512 {
         w: &Packed,
         panel: usize,
         soon: usize,
+        ahead: Run,
         x: &QuantRows,
         m0: usize,
         rows: usize,
         out: &mut Tile,
     ) {
         match rows {
-            16 => by_format!(w.ty, self.tile::<16>(w, panel, soon, x, m0, out)),
-            8 => by_format!(w.ty, self.tile::<8>(w, panel, soon, x, m0, out)),
-            4 => by_format!(w.ty, self.tile::<4>(w, panel, soon, x, m0, out)),
-            2 => by_format!(w.ty, self.tile::<2>(w, panel, soon, x, m0, out)),
-            _ => by_format!(w.ty, self.tile::<1>(w, panel, soon, x, m0, out)),
+            16 => by_format!(w.ty, self.tile::<16>(w, panel, soon, ahead, x, m0, out)),
+            8 => by_format!(w.ty, self.tile::<8>(w, panel, soon, ahead, x, m0, out)),
+            4 => by_format!(w.ty, self.tile::<4>(w, panel, soon, ahead, x, m0, out)),
+            2 => by_format!(w.ty, self.tile::<2>(w, panel, soon, ahead, x, m0, out)),
+            _ => by_format!(w.ty, self.tile::<1>(w, panel, soon, ahead, x, m0, out)),
         }
     }
 }
@@ -187,11 +188,13 @@ impl Isa for Avx512 {
 impl Avx512 {
     /// `sum over blocks of dw * dx * (q . x - BIAS * sum(x))`, plus `min * dx * sum(x)`.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     fn tile<F: Format, const M: usize>(
         self,
         w: &Packed,
         panel: usize,
         soon: usize,
+        mut ahead: Run,
         x: &QuantRows,
         m0: usize,
         out: &mut Tile,
@@ -204,6 +207,7 @@ impl Avx512 {
             let mut acc = [_mm512_setzero_ps(); M];
             for b in 0..p.blocks {
                 p.prefetch::<F>(self, b, soon);
+                ahead.step(self);
                 let v = quants::<F>(&p, b);
                 let d = scales::<F>(&p, b);
                 let min = if F::MIN { minima::<F>(&p, b) } else { _mm512_setzero_ps() };

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::isa::{AHEAD, Isa, LANES, LINE, MAX_TILE, Tile};
-use crate::linear::{Activations, Epilogue, F32Line, HalfLine, Output, Packed, PackedType};
+use crate::linear::{Activations, Epilogue, F32Line, HalfLine, Output, Packed, PackedType, Run, Walk};
 use crate::ops::{gelu, silu_mul};
 
 /// Elements of a panel that become floats on the way into a register.
@@ -56,11 +56,13 @@ pub(crate) fn gemm<I: Isa>(isa: I, w: &Packed, x: &Activations, units: Range<usi
     let large = if w.is_quantized() { isa.begin(w.ty, x.rows) } else { 0 };
     let row_bytes = w.cols * if w.is_quantized() { 2 } else { 4 };
     let step = (PASS_BYTES / row_bytes.max(1) / PASS_ROWS).max(1) * PASS_ROWS;
+    let panels = if is_fused(out) { 2 * units.len() } else { units.len() };
+    let mut walk = out.ahead.clone().walk(panels, w.lines());
     let mut first = 0;
     while first < x.rows {
         let rows = first..x.rows.min(first + step);
         first = rows.end;
-        pass(isa, w, x, rows, units.clone(), large, out, &mut tiles);
+        pass(isa, w, x, rows, units.clone(), large, out, &mut tiles, &mut walk);
     }
     isa.end(large);
 }
@@ -77,8 +79,9 @@ fn pass<I: Isa>(
     large: usize,
     out: &Output<'_>,
     tiles: &mut [Tile; 2],
+    walk: &mut Walk<'_>,
 ) {
-    let fused = matches!(out.epilogue, Epilogue::SiluMul | Epilogue::BiasSiluMul(_));
+    let fused = is_fused(out);
     let pairs = !w.is_quantized() && !I::PAIR_TILES.is_empty();
     let end = if fused { 2 * units.end } else { units.end };
     let mut unit = units.start;
@@ -95,12 +98,14 @@ fn pass<I: Isa>(
             };
             // What is read soon is asked for once: when the first rows pass by.
             let soon = if m0 == 0 { (end - panel) * w.lines() } else { 0 };
+            let mut next = || if m0 == 0 { walk.next() } else { Run::default() };
             if pairs && two {
                 pair(isa, w, panel, soon, x, m0, n, tiles);
             } else {
-                tile(isa, w, panel, soon, x, m0, n, &mut tiles[0]);
+                tile(isa, w, panel, soon, next(), x, m0, n, &mut tiles[0]);
                 if two {
-                    tile(isa, w, panel + 1, soon.saturating_sub(w.lines()), x, m0, n, &mut tiles[1]);
+                    let soon = soon.saturating_sub(w.lines());
+                    tile(isa, w, panel + 1, soon, next(), x, m0, n, &mut tiles[1]);
                 }
             }
             if fused {
@@ -115,6 +120,10 @@ fn pass<I: Isa>(
         }
         unit += if two && !fused { 2 } else { 1 };
     }
+}
+
+fn is_fused(out: &Output<'_>) -> bool {
+    matches!(out.epilogue, Epilogue::SiluMul | Epilogue::BiasSiluMul(_))
 }
 
 /// Puts a tile of gate and one of up, multiplied after SiLU, where they belong.
@@ -211,6 +220,7 @@ fn tile<I: Isa>(
     w: &Packed,
     panel: usize,
     soon: usize,
+    ahead: Run,
     x: &Activations,
     m0: usize,
     rows: usize,
@@ -221,7 +231,7 @@ fn tile<I: Isa>(
         PackedType::F16 => tile_rows::<I, Half>(isa, w.panel_half(panel), soon, x, m0, rows, out),
         PackedType::BF16 => tile_rows::<I, Brain>(isa, w.panel_half(panel), soon, x, m0, rows, out),
         _ if rows > I::TILES[0] => isa.large_tile(w, panel, &x.quant, m0, out),
-        _ => isa.tile_quantized(w, panel, soon, &x.quant, m0, rows, out),
+        _ => isa.tile_quantized(w, panel, soon, ahead, &x.quant, m0, rows, out),
     }
 }
 

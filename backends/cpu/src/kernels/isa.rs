@@ -3,7 +3,7 @@
 //! A kernel that is written against [`Isa`] gives bit-identical results on every implementation: all operations are
 //! exactly rounded, `fma` is fused everywhere, and reductions over lanes have one order.
 
-use crate::linear::{Packed, PackedType, QuantRows};
+use crate::linear::{Packed, PackedType, QuantRows, Run};
 
 /// Lanes of a vector, and rows of a packed panel.
 pub(crate) const LANES: usize = 16;
@@ -65,13 +65,15 @@ pub(crate) trait Isa: Copy + 'static {
     fn exp2_of_low_bits(self, v: Self::V) -> Self::V;
 
     /// `out[m] = panel * row m0 + m` for quantised weights and activations, `m < rows`, `rows` one of [`Self::TILES`].
-    /// Of the blocks from the panel's first on, `soon` are read: by this call and those after it.
+    /// Of the blocks from the panel's first on, `soon` are read: by this call and those after it. Each block is a step of
+    /// `ahead`.
     #[allow(clippy::too_many_arguments)]
     fn tile_quantized(
         self,
         w: &Packed,
         panel: usize,
         soon: usize,
+        ahead: Run,
         x: &QuantRows,
         m0: usize,
         rows: usize,

@@ -51,6 +51,9 @@ impl KvCache {
             let most = self.max_positions.div_ceil(BLOCK_TOKENS);
             self.pool.grow(blocks.max(2 * self.pool.blocks()).min(most))?;
         }
+        if let Some(last) = blocks.checked_sub(1) {
+            self.pool.touch(BlockId(last as u32));
+        }
         let first = self.table.len();
         self.table.extend((first..blocks).map(|b| BlockId(b as u32)));
         Ok(())

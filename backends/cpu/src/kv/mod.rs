@@ -5,7 +5,7 @@ mod cache;
 mod pool;
 
 pub use cache::KvCache;
-pub(crate) use pool::{KvPool, KvVectors};
+pub(crate) use pool::{KvPool, KvVectors, untouched};
 
 /// Positions of a block: a multiple of the kernels' sixteen lanes, and a whole share of what attention takes at once.
 ///

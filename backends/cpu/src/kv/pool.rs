@@ -6,6 +6,8 @@
 //! values   for each position:                                 | head_dim elements in vectors of 16 |
 //! ```
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use trireme_llm::executor::BlockId;
 
 use super::{BLOCK_TOKENS, KvDtype, KvShape, MAX_HEAD_DIM};
@@ -19,6 +21,33 @@ pub(crate) struct KvPool {
     shape: KvShape,
     blocks: usize,
     storage: Storage,
+    untouched: Untouched,
+}
+
+/// Bytes of all pools of this process that nobody has used yet, so that the system counts them as free.
+static UNTOUCHED: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that the pools of this process may still take of what the system counts as free.
+pub(crate) fn untouched() -> u64 {
+    UNTOUCHED.load(Ordering::Relaxed)
+}
+
+/// A pool's share of [`UNTOUCHED`].
+#[derive(Default)]
+struct Untouched(u64);
+
+impl Untouched {
+    fn set(&mut self, bytes: u64) {
+        UNTOUCHED.fetch_add(bytes, Ordering::Relaxed);
+        UNTOUCHED.fetch_sub(self.0, Ordering::Relaxed);
+        self.0 = bytes;
+    }
+}
+
+impl Drop for Untouched {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 enum Storage {
@@ -40,10 +69,11 @@ impl KvPool {
             KvDtype::F16 => Storage::F16(Vec::new()),
             KvDtype::F32 => Storage::F32(Vec::new()),
         };
-        Self { shape, blocks: 0, storage }
+        Self { shape, blocks: 0, storage, untouched: Untouched::default() }
     }
 
-    /// Makes it a pool of `blocks` blocks at least. The memory is touched, so that it is there when it is needed.
+    /// Makes it a pool of `blocks` blocks at least. The memory of a pool that had none is only promised: a block takes it
+    /// when it is first written to. Blocks are used from the lowest on, see [`Self::touch`].
     pub(crate) fn grow(&mut self, blocks: usize) -> Result<(), EngineError> {
         if blocks <= self.blocks {
             return Ok(());
@@ -51,13 +81,32 @@ impl KvPool {
         let too_much = || EngineError::KvMemory { blocks, block_bytes: self.shape.block_bytes() };
         let vectors = self.shape.block_bytes().map(|n| n / self.shape.dtype.bytes() / LANES);
         let vectors = vectors.and_then(|n| n.checked_mul(blocks)).ok_or_else(too_much)?;
+        let first = self.blocks == 0;
         match &mut self.storage {
-            Storage::F16(x) => memory::grow(x, vectors, [0; LANES]),
-            Storage::F32(x) => memory::grow(x, vectors, [0.0; LANES]),
+            Storage::F16(x) if first => *x = memory::zeroed(vectors).ok_or_else(too_much)?,
+            Storage::F32(x) if first => *x = memory::zeroed(vectors).ok_or_else(too_much)?,
+            Storage::F16(x) => memory::grow(x, vectors, [0; LANES]).map_err(|_| too_much())?,
+            Storage::F32(x) => memory::grow(x, vectors, [0.0; LANES]).map_err(|_| too_much())?,
         }
-        .map_err(|_| too_much())?;
+        if first {
+            self.untouched.set(self.shape.block_bytes().map_or(0, |n| n as u64 * blocks as u64));
+        }
         self.blocks = blocks;
         Ok(())
+    }
+
+    /// Says that a block is used from now on.
+    pub(crate) fn touch(&mut self, block: BlockId) {
+        let beyond = self.blocks.saturating_sub(block.0 as usize + 1) as u64;
+        let bytes = beyond * self.shape.block_bytes().unwrap_or(0) as u64;
+        if bytes < self.untouched.0 {
+            self.untouched.set(bytes);
+        }
+    }
+
+    /// Says that every block is used from now on.
+    pub(crate) fn touch_all(&mut self) {
+        self.untouched.set(0);
     }
 
     pub(crate) fn shape(&self) -> KvShape {
@@ -78,6 +127,14 @@ impl KvPool {
     /// The first vector of a head's keys in a block; the values follow them.
     pub(crate) fn start(&self, block: BlockId, layer: usize, head: usize) -> usize {
         self.shape.start(block, layer, head)
+    }
+
+    /// The address of the first vector, and the bytes of one: to ask for memory before it is read.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        match &self.storage {
+            Storage::F16(x) => (x.as_ptr().addr(), size_of::<[u16; LANES]>()),
+            Storage::F32(x) => (x.as_ptr().addr(), size_of::<[f32; LANES]>()),
+        }
     }
 
     /// A handle through which threads write distinct positions.
@@ -157,5 +214,30 @@ impl KvWriter<'_> {
                 unsafe { to.part(value_at) }.copy_from_slice(value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_a_pool_may_still_take_is_known() {
+        let shape = KvShape { layers: 30, kv_heads: 3, head_dim: 64, dtype: KvDtype::F16 };
+        let bytes = shape.block_bytes().unwrap() as u64;
+        // Pools of other tests are small.
+        let about = |n: u64| (n * bytes..(n + 1) * bytes + (64 << 20)).contains(&untouched());
+        let mut pool = KvPool::new(shape);
+        pool.grow(10_000).unwrap();
+        assert!(about(10_000), "{}", untouched());
+        pool.touch(BlockId(3_999));
+        pool.touch(BlockId(7));
+        assert!(about(6_000), "{}", untouched());
+        let mut other = KvPool::new(shape);
+        other.grow(1_000).unwrap();
+        assert!(about(7_000), "{}", untouched());
+        drop(pool);
+        assert!(about(1_000), "{}", untouched());
     }
 }

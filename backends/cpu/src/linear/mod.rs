@@ -1,6 +1,7 @@
 //! Linear layers: one or more weight matrices that are applied to the same activations in one product.
 
 mod activations;
+mod ahead;
 mod pack;
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use crate::shared::SharedMut;
 use crate::threads::Pool;
 
 pub(crate) use activations::{Activations, QuantRows, QuantSliceMut, each_row};
+pub(crate) use ahead::{Ahead, Run, Walk};
 pub(crate) use pack::{F32Line, HalfLine, Line, Packed, PackedType, QuantPanel};
 
 /// What is done with a product before it is stored.
@@ -63,6 +65,8 @@ pub(crate) struct Output<'a> {
     pub(crate) stride: usize,
     pub(crate) first: usize,
     pub(crate) epilogue: Epilogue<'a>,
+    /// What is asked for meanwhile.
+    pub(crate) ahead: Ahead<'a>,
 }
 
 impl<'a> Output<'a> {
@@ -194,14 +198,37 @@ impl Linear {
         stride: usize,
         epilogue: Epilogue<'_>,
     ) {
+        self.apply_and_ask(pool, kernels, x, out, stride, epilogue, &Ahead::default());
+    }
+
+    /// [`Self::apply`], which asks for `ahead` meanwhile.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn apply_and_ask(
+        &self,
+        pool: &Pool,
+        kernels: &Kernels,
+        x: &Activations,
+        out: &mut [f32],
+        stride: usize,
+        epilogue: Epilogue<'_>,
+        ahead: &Ahead<'_>,
+    ) {
         assert!(x.cols == self.cols && (x.rows == 0 || (x.rows - 1) * stride + self.outputs <= out.len()));
         let out = SharedMut::new(out);
+        let all = self.bytes();
+        let mut done = 0;
         for part in &self.parts {
-            let out = Output { out, stride, first: part.first, epilogue: epilogue.beginning_at(part.first) };
+            let epilogue = epilogue.beginning_at(part.first);
+            let out = |ahead| Output { out, stride, first: part.first, epilogue, ahead };
             match &part.store {
                 Store::Packed(w) => {
+                    let share = ahead.part(done..done + w.bytes(), all);
+                    done += w.bytes();
                     let units = if self.layout == Layout::GateUp { w.panels() / 2 } else { w.panels() };
-                    pool.run_ranges(units, pieces(x.rows), |r| (kernels.gemm)(w, x, r, &out));
+                    pool.run_ranges(units, pieces(x.rows), |r| {
+                        let ahead = share.part(r.clone(), units);
+                        (kernels.gemm)(w, x, r, &out(ahead));
+                    });
                 }
                 Store::Rows(w) => {
                     let rows = if self.layout == Layout::GateUp {
@@ -209,7 +236,9 @@ impl Linear {
                     } else {
                         w.iter().map(Weight::rows).sum()
                     };
-                    pool.run_ranges(rows, 4, |r| reference::gemm(w, self.layout, x, r, &out));
+                    pool.run_ranges(rows, 4, |r| {
+                        reference::gemm(w, self.layout, x, r, &out(Ahead::default()));
+                    });
                 }
             }
         }

@@ -6,7 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 
 use super::flag::{Effect, Flag};
-use super::flags::{Arguments, Batch, Chat, Check, HealthCheck};
+use super::flags::{Arguments, Batch, Chat, Check, Conformance, HealthCheck, NewBackend};
 use super::grammar::{self, Grammar};
 use super::table::TABLE;
 
@@ -23,6 +23,10 @@ pub(super) fn command() -> Command {
         .about("Answer the lines of a file (OpenAI's batch format) with models in this process");
     let healthcheck = HealthCheck::augment_args(Command::new("healthcheck"))
         .about("Ask a running server whether it is ready: 0 if it is, 1 if not");
+    let conformance = Conformance::augment_args(Command::new("conformance"))
+        .about("Try whether a backend library keeps the promises of the ABI");
+    let new_backend =
+        NewBackend::augment_args(Command::new("new-backend")).about("Make the crate of a new backend");
     let other =
         |name, about| Arguments::augment_args(Command::new(name)).disable_help_flag(true).about(about);
     Command::new("trireme")
@@ -36,6 +40,8 @@ pub(super) fn command() -> Command {
         .subcommand(chat)
         .subcommand(batch)
         .subcommand(healthcheck)
+        .subcommand(conformance)
+        .subcommand(new_backend)
         .subcommand(other("plan", "Write a model.plan of a checkpoint"))
         .subcommand(other("explain", "Show a model's step on a GPU as it is launched"))
         .subcommand(other("profile", "Show and time the sizes that a model's steps have on a GPU"))

@@ -37,6 +37,36 @@ pub struct HealthCheck {
     pub timeout: u32,
 }
 
+/// The flags of `trireme conformance`.
+#[derive(Debug, Args)]
+pub struct Conformance {
+    /// The library, libtrireme_NAME.so.
+    pub library: PathBuf,
+    /// A model of it: config.pbtxt, versions, and conformance.json if there is something to say. Without it only the
+    /// library is looked at.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// How many seconds a check may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub limit_seconds: u64,
+    /// Try one check in this process; what the program itself does for each.
+    #[arg(long, value_name = "CHECK", hide = true)]
+    pub one: Option<String>,
+}
+
+/// The flags of `trireme new-backend`.
+#[derive(Debug, Args)]
+pub struct NewBackend {
+    /// Letters, digits, `_` and `-`, a letter first.
+    pub name: String,
+    /// The folder of the SDK's crates: packaged ones, or backend-api of a checkout.
+    #[arg(long, value_name = "DIR")]
+    pub sdk: PathBuf,
+    /// Where the new crate goes; NAME without it.
+    #[arg(long, value_name = "DIR")]
+    pub path: Option<PathBuf>,
+}
+
 /// The arguments of a command that is handed over to a program of its own.
 #[derive(Debug, Args)]
 pub struct Arguments {

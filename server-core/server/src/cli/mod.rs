@@ -1,5 +1,5 @@
 //! The command line: `trireme serve` with tritonserver's flags, `trireme check`, `trireme chat`, `trireme batch`,
-//! `trireme healthcheck` and `trireme plan`.
+//! `trireme healthcheck`, `trireme conformance`, `trireme new-backend` and `trireme plan`.
 //!
 //! The flags of `serve` are rows of one [`table`]: parsing, help and `docs/flags.md` come from it.
 
@@ -19,7 +19,10 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Arguments, Batch, Chat, Check, ControlModeFlag, HealthCheck, LogFormatFlag, Serve};
+pub use flags::{
+    Arguments, Batch, Chat, Check, Conformance, ControlModeFlag, HealthCheck, LogFormatFlag, NewBackend,
+    Serve,
+};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;
@@ -37,6 +40,10 @@ pub enum Command {
     Batch(Batch),
     /// Ask a running server how it is.
     HealthCheck(HealthCheck),
+    /// Try a backend library.
+    Conformance(Conformance),
+    /// Make the crate of a new backend.
+    NewBackend(NewBackend),
     /// Write a plan of a checkpoint.
     Plan(Arguments),
     /// Show a model's step on a GPU as it is launched.
@@ -56,6 +63,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, c
         Some(("chat", matches)) => Chat::from_arg_matches(matches).map(Command::Chat),
         Some(("batch", matches)) => Batch::from_arg_matches(matches).map(Command::Batch),
         Some(("healthcheck", matches)) => HealthCheck::from_arg_matches(matches).map(Command::HealthCheck),
+        Some(("conformance", matches)) => Conformance::from_arg_matches(matches).map(Command::Conformance),
+        Some(("new-backend", matches)) => NewBackend::from_arg_matches(matches).map(Command::NewBackend),
         Some(("plan", matches)) => Arguments::from_arg_matches(matches).map(Command::Plan),
         Some(("explain", matches)) => Arguments::from_arg_matches(matches).map(Command::Explain),
         Some(("profile", matches)) => Arguments::from_arg_matches(matches).map(Command::Profile),
