@@ -169,9 +169,10 @@ impl Case {
 }
 
 fn bytes(dtype: DType, tensor: &DeclaredTensor) -> Result<Vec<u8>, String> {
-    let count = tensor.shape.iter().try_fold(1usize, |count, dim| {
-        usize::try_from(*dim).ok().and_then(|dim| count.checked_mul(dim))
-    });
+    let count = tensor
+        .shape
+        .iter()
+        .try_fold(1usize, |count, dim| usize::try_from(*dim).ok().and_then(|dim| count.checked_mul(dim)));
     if count != Some(tensor.data.len()) {
         return Err(format!("{} elements do not fill the shape {:?}", tensor.data.len(), tensor.shape));
     }

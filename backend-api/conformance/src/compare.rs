@@ -78,7 +78,10 @@ mod tests {
         let float = |value: f32| [answer(DType::FP32, value.to_le_bytes().to_vec())];
         assert_eq!(difference(&float(1.0), &float(1.001)), None);
         assert_eq!(difference(&float(f32::NAN), &float(f32::NAN)), None);
-        assert_eq!(difference(&float(1.0), &float(2.0)), Some("output 'Y' has 1 and 2 at element 0".to_owned()));
+        assert_eq!(
+            difference(&float(1.0), &float(2.0)),
+            Some("output 'Y' has 1 and 2 at element 0".to_owned())
+        );
         let whole = |value: i32| [answer(DType::INT32, value.to_le_bytes().to_vec())];
         assert_eq!(difference(&whole(1), &whole(2)), Some("output 'Y' differs at byte 0".to_owned()));
         assert_eq!(difference(&whole(1), &[]), Some("1 answers and 0".to_owned()));

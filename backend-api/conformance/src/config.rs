@@ -84,7 +84,8 @@ impl Config {
 fn tensor(json: &Value, key: &str) -> Result<Tensor, String> {
     let name = json[key].as_str().unwrap_or_default().to_owned();
     let type_name = json["data_type"].as_str().unwrap_or_default();
-    let dtype = dtype_of(type_name).ok_or_else(|| format!("tensor '{name}' has the data type '{type_name}'"))?;
+    let dtype =
+        dtype_of(type_name).ok_or_else(|| format!("tensor '{name}' has the data type '{type_name}'"))?;
     // A model's own shape, if there is one, is what a backend sees.
     let own = json["reshape"]["shape"].as_array().filter(|_| json["reshape"].is_object());
     let dims = own.or_else(|| json["dims"].as_array()).into_iter().flatten().filter_map(number).collect();
@@ -100,7 +101,8 @@ fn number(value: &Value) -> Option<i64> {
 fn control(json: &Value) -> Result<Control, String> {
     let name = json["name"].as_str().unwrap_or_default().to_owned();
     let control = &json["control"][0];
-    let yes = |key: &str| control[key].as_array().filter(|values| values.len() == 2).map(|both| both[1].clone());
+    let yes =
+        |key: &str| control[key].as_array().filter(|values| values.len() == 2).map(|both| both[1].clone());
     let (dtype, value) = if control["kind"].as_str() == Some("CONTROL_SEQUENCE_CORRID") {
         let dtype = control["data_type"].as_str().and_then(dtype_of).unwrap_or(DType::UINT64);
         let mut value = Vec::new();
@@ -135,12 +137,18 @@ impl Tensor {
             None => shape,
             Some(rows) => match shape.split_first() {
                 Some((first, rest)) if *first == i64::from(rows) => rest,
-                _ => return Some(format!("output '{name}' has the shape {shape:?} for a request of {rows} rows")),
+                _ => {
+                    return Some(format!(
+                        "output '{name}' has the shape {shape:?} for a request of {rows} rows"
+                    ));
+                }
             },
         };
         let fits = |(dim, size): (&i64, &i64)| *dim == -1 || dim == size;
         let fit = own.len() == self.dims.len() && self.dims.iter().zip(own).all(fits);
         let behind = if rows.is_some() { " behind the batch dimension" } else { "" };
-        (!fit).then(|| format!("output '{name}' has the shape {shape:?}, configured is {:?}{behind}", self.dims))
+        (!fit).then(|| {
+            format!("output '{name}' has the shape {shape:?}, configured is {:?}{behind}", self.dims)
+        })
     }
 }

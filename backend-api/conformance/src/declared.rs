@@ -84,7 +84,10 @@ impl Declared {
         for (name, reason) in &declared.exclusions {
             if !crate::CHECKS.iter().any(|check| check.name == name) {
                 let names: Vec<&str> = crate::CHECKS.iter().map(|check| check.name).collect();
-                return Err(format!("exclusions: there is no check '{name}'; there are {}", names.join(", ")));
+                return Err(format!(
+                    "exclusions: there is no check '{name}'; there are {}",
+                    names.join(", ")
+                ));
             }
             if reason.trim().is_empty() {
                 return Err(format!("exclusions: '{name}' has no reason"));

@@ -151,7 +151,9 @@ impl Worker {
                             match model.create_instance(&args) {
                                 Ok(fresh) => instance = fresh,
                                 Err(status) => {
-                                    let _ = done.send(Err(format!("execute failed, and so did the next instance: {status}")));
+                                    let _ = done.send(Err(format!(
+                                        "execute failed, and so did the next instance: {status}"
+                                    )));
                                     return;
                                 }
                             }

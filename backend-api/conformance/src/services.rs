@@ -13,10 +13,8 @@ pub(crate) struct Services {
     metrics: Mutex<HashMap<String, &'static AtomicU64>>,
 }
 
-pub(crate) static SERVICES: LazyLock<Services> = LazyLock::new(|| Services {
-    level: AtomicU32::new(LogLevel::WARN.0),
-    metrics: Mutex::default(),
-});
+pub(crate) static SERVICES: LazyLock<Services> =
+    LazyLock::new(|| Services { level: AtomicU32::new(LogLevel::WARN.0), metrics: Mutex::default() });
 
 impl HostServices for Services {
     #[expect(clippy::print_stderr, reason = "shown with a check that fails")]

@@ -107,11 +107,7 @@ pub(crate) struct Replies {
     pub(crate) most: usize,
 }
 
-pub(crate) fn client(
-    capacity: usize,
-    cancelled: bool,
-    live: &Live,
-) -> (Arc<dyn ResponseSink>, Pending) {
+pub(crate) fn client(capacity: usize, cancelled: bool, live: &Live) -> (Arc<dyn ResponseSink>, Pending) {
     let sink = Arc::new(Sink {
         capacity,
         state: Mutex::default(),

@@ -98,9 +98,8 @@ impl Backend {
         };
         let mut handle = std::ptr::null_mut();
         // SAFETY: the arguments live until the call returns, the host until the process ends.
-        let made = unsafe {
-            Status::check(((*library.backend.0).create)(abi::BackendArgsPtr(&args), &mut handle))
-        };
+        let made =
+            unsafe { Status::check(((*library.backend.0).create)(abi::BackendArgsPtr(&args), &mut handle)) };
         look_at_failure(&made, !handle.is_null(), party, "BackendVtable.create");
         made?;
         Ok(Arc::new(Self { library, handle: Handle(handle), party }))
@@ -196,11 +195,7 @@ impl Model {
         let table = self.backend.library.model.0;
         // SAFETY: the handle is this model's; the arguments live until the call returns.
         let made = unsafe {
-            Status::check(((*table).create_instance)(
-                self.handle.0,
-                abi::InstanceArgsPtr(&wire),
-                &mut handle,
-            ))
+            Status::check(((*table).create_instance)(self.handle.0, abi::InstanceArgsPtr(&wire), &mut handle))
         };
         let party = self.backend.party;
         look_at_failure(&made, !handle.is_null(), party, "ModelVtable.create_instance");

@@ -14,8 +14,8 @@ use std::time::Duration;
 use trireme_host::abi::{DType, InstanceKind, Stage};
 use trireme_host::check::{self, Rule};
 use trireme_host::{
-    Backend, Instance, InstanceArgs, Item, Library, LoadOptions, ModelArgs, Responder, Response, ResponseSink,
-    Verdict,
+    Backend, Instance, InstanceArgs, Item, Library, LoadOptions, ModelArgs, Responder, Response,
+    ResponseSink, Verdict,
 };
 
 use support::{SERVICES, c_library, input, request, scratch};
@@ -140,7 +140,10 @@ fn each_rule_is_named_and_the_host_goes_on() {
     // And in the log, with what the rule says.
     let lines = SERVICES.lines.lock().unwrap();
     let line = lines.iter().find(|line| line.contains("rule released-twice")).unwrap();
-    assert!(line.starts_with("backend 'offender' broke the rule released-twice (a handle or buffer is"), "{line}");
+    assert!(
+        line.starts_with("backend 'offender' broke the rule released-twice (a handle or buffer is"),
+        "{line}"
+    );
 }
 
 #[test]

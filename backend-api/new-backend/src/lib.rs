@@ -149,7 +149,10 @@ mod tests {
         let name = Name::parse("a-b").unwrap();
         create(&name, &to, &sdk).unwrap();
         let manifest = fs::read_to_string(to.join("Cargo.toml")).unwrap();
-        assert!(manifest.contains("name = \"a-b\"") && manifest.contains("name = \"trireme_a_b\""), "{manifest}");
+        assert!(
+            manifest.contains("name = \"a-b\"") && manifest.contains("name = \"trireme_a_b\""),
+            "{manifest}"
+        );
         assert!(manifest.contains("[patch.crates-io]\ntrireme-abi = "), "{manifest}");
         assert!(fs::read_to_string(to.join("models/a_b/config.pbtxt")).unwrap().contains("backend: \"a_b\""));
         for (file, _) in TEMPLATE {

@@ -66,7 +66,9 @@ impl Sdk {
         if !self.packaged {
             return String::new();
         }
-        let mut text = "# The SDK's crates name each other by version; this is where they are.\n[patch.crates-io]\n".to_owned();
+        let mut text =
+            "# The SDK's crates name each other by version; this is where they are.\n[patch.crates-io]\n"
+                .to_owned();
         for (name, path) in &self.crates {
             text += &format!("{name} = {{ path = \"{}\" }}\n", path.display());
         }

@@ -12,7 +12,10 @@ static KEPT: Mutex<Vec<Request>> = Mutex::new(Vec::new());
 
 impl Hostile {
     #[expect(clippy::panic, reason = "the fault that is asked for")]
-    #[expect(clippy::disallowed_methods, reason = "a backend that really waits, and one that ends the process")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a backend that really waits, and one that ends the process"
+    )]
     pub(crate) fn misbehave(&self, mut request: Request) {
         match self.fault.as_str() {
             "panic_execute" => panic!("asked to panic in execute"),
@@ -138,7 +141,8 @@ fn ignore_pause(mut request: Request) {
 }
 
 pub(crate) fn first_of_batch(batch: Vec<Request>) {
-    let first = batch.first().and_then(|request| Some(request.input("INPUT0").ok()?.data().ok()?.into_owned()));
+    let first =
+        batch.first().and_then(|request| Some(request.input("INPUT0").ok()?.data().ok()?.into_owned()));
     for request in batch {
         request.answer(|request| {
             let input = request.input("INPUT0")?;

@@ -72,7 +72,9 @@ impl LoadModel for Hostile {
         let fault = context.config.parameter::<String>("fault")?.unwrap_or_default();
         if !FAULTS.iter().any(|(name, _)| *name == fault) && !NO_FAULTS.contains(&fault.as_str()) {
             let names: Vec<&str> = FAULTS.iter().map(|(name, _)| *name).collect();
-            return Err(Error::invalid(format!("unknown fault '{fault}', known are {names:?}, {NO_FAULTS:?}")));
+            return Err(Error::invalid(format!(
+                "unknown fault '{fault}', known are {names:?}, {NO_FAULTS:?}"
+            )));
         }
         match fault.as_str() {
             "panic_load" => panic!("asked to panic in load"),

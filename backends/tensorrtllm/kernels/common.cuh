@@ -13,6 +13,9 @@ typedef unsigned long long u64;
 
 #define INF __int_as_float(0x7f800000)
 
+// Sums of squares that a row of the residual stream has room for.
+constexpr int SQUARES = 512;
+
 __device__ __forceinline__ void wait_for_inputs() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -106,4 +109,41 @@ __device__ __forceinline__ void threads_sync(int id, int count) {
 __device__ __forceinline__ void threads_arrive(int id, int count) {
     asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(count) : "memory");
 }
+#endif
+
+// A matrix as Hopper's copy engine sees it.
+struct alignas(64) TensorMap {
+    u64 words[16];
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+__device__ __forceinline__ void copy_box(u32 to, const TensorMap* map, int x, int y, u32 bar) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(to),
+        "l"(map), "r"(bar), "r"(x), "r"(y)
+        : "memory");
+}
+__device__ __forceinline__ void products_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int LEFT>
+__device__ __forceinline__ void products_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+// What ordinary stores wrote becomes visible to products and bulk copies.
+__device__ __forceinline__ void shared_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A matrix in shared memory, 128-byte rows exchanged in pieces of 16; `group`: bytes between groups of 8 rows;
+// `slab`: bytes between slabs, where the contiguous index is not the inner one of the product.
+__device__ __forceinline__ u64 matrix(u32 at, u32 slab, u32 group) {
+    return (u64)((at & 0x3ffff) >> 4) | (u64)(slab >> 4) << 16 | (u64)(group >> 4) << 32 | 1ull << 62;
+}
+
+#define F4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define F16(d, i) F4(d, i), F4(d, i + 4), F4(d, i + 8), F4(d, i + 12)
+#define R32                                                                                                           \
+    "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29," \
+    "%30,%31"
+#define R64                                                                                                           \
+    R32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,"  \
+        "%58,%59,%60,%61,%62,%63"
 #endif

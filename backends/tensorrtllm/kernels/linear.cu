@@ -8,7 +8,9 @@
 // and g + 8. Which element is called which k is free as long as both operands agree, so those 8 elements serve two
 // products of depth 16 without moving.
 
-enum Out { STORE, STORE_F32, ADD, SILU_MUL };
+// ADD: to the residual stream, which is f32, with a copy in bf16. ROPE: what comes behind the product of queries, keys and
+// values, for heads without a norm of their own.
+enum Out { STORE, STORE_F32, ADD, SILU_MUL, ROPE };
 
 constexpr int GROUP = 64;
 constexpr int STEPS = GROUP / 32;
@@ -38,18 +40,26 @@ __device__ __forceinline__ u32 scale_pair(u32 x, u32 w, float& squares) {
     return pack_bf16(lo * low_f32(w), hi * high_f32(w));
 }
 
-// TILES: groups of 8 rows. `stride`: outputs of a row of `out`. `late`: the next kernel may start when the weights are read. NORM: the rows are normalised on the way, y = W (x * norm) * rstd(x).
+// TILES: groups of 8 rows. `stride`: outputs of a row of `out`. `late`: the next kernel may start when the weights are
+// read. NORM: the rows are normalised on the way, y = W (x * norm) * rstd(x).
 template <int WARPS, int TILES, int OUT, bool NORM>
 __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16* __restrict__ x,
-                                       const u16* __restrict__ norm, float eps, void* __restrict__ out, int n, int k,
-                                       int rows, int stride, int late) {
+                                       const u16* __restrict__ norm, float eps, void* __restrict__ out,
+                                       u16* __restrict__ copy, int n, int k, int rows, int stride, int late,
+                                       const RopeArgs* rope) {
     __shared__ float4 partial[WARPS][TILES][32];
     __shared__ float squares_of[WARPS][TILES * 8];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, c = lane & 3;
 
-    // With SILU_MUL the block's 16 outputs are 8 of the gate and the same 8 of `up`, n rows further down.
+    // With SILU_MUL the block's 16 outputs are 8 of the gate and the same 8 of `up`, n rows further down; with ROPE 8 of
+    // the first half of a head and their partners in the other half.
     int r0 = OUT == SILU_MUL ? blockIdx.x * 8 + g : blockIdx.x * 16 + g;
     int r1 = OUT == SILU_MUL ? r0 + n : r0 + 8;
+    if (OUT == ROPE) {
+        const int of_head = rope->head_dim / 16;
+        r0 = blockIdx.x / of_head * rope->head_dim + blockIdx.x % of_head * 8 + g;
+        r1 = r0 + rope->head_dim / 2;
+    }
     const int last = OUT == SILU_MUL ? 2 * n - 1 : n - 1;
     const u16* row0 = weight + (size_t)min(r0, last) * k + c * 8;
     const u16* row1 = weight + (size_t)min(r1, last) * k + c * 8;
@@ -130,9 +140,21 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
             if (r0 < n) ((float*)out)[at + r0] = v0;
             if (r1 < n) ((float*)out)[at + r1] = v1;
         } else if (OUT == ADD) {
-            u16* o = (u16*)out;
-            if (r0 < n) o[at + r0] = round_bf16(bf16_f32(o[at + r0]) + v0);
-            if (r1 < n) o[at + r1] = round_bf16(bf16_f32(o[at + r1]) + v1);
+            float* o = (float*)out;
+            if (r0 < n) copy[at + r0] = round_bf16(o[at + r0] += v0);
+            if (r1 < n) copy[at + r1] = round_bf16(o[at + r1] += v1);
+        } else if (OUT == ROPE) {
+            if (r1 >= n) continue;
+            const int head = r0 / rope->head_dim, j = r0 % rope->head_dim, half = rope->head_dim / 2;
+            float a = v0, b = v1;
+            if (rope->bias) a += bf16_f32(rope->bias[r0]), b += bf16_f32(rope->bias[r1]);
+            if (head < rope->q_heads + rope->kv_heads) {
+                const float2 angle = rope->angles[(size_t)rope->row_position[row] * half + j];
+                const float turned = a * angle.x - b * angle.y;
+                b = b * angle.x + a * angle.y, a = turned;
+            }
+            u16* to = rope_target(*rope, (u16*)out, row, head) + j;
+            to[0] = round_bf16(a), to[half] = round_bf16(b);
         } else {
             if (r0 < n) ((u16*)out)[at + r0] = round_bf16(v0);
             if (r1 < n) ((u16*)out)[at + r1] = round_bf16(v1);
@@ -142,13 +164,21 @@ __device__ __forceinline__ void skinny(const u16* __restrict__ weight, const u16
 
 #define SKINNY(NAME, WARPS, BLOCKS, TILES, OUT, NORM)                                                                 \
     extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)                                                  \
-        NAME(const u16* weight, const u16* x, const u16* norm, float eps, void* out, int n, int k, int rows,          \
-             int stride, int late) {                                                                                  \
-        skinny<WARPS, TILES, OUT, NORM>(weight, x, norm, eps, out, n, k, rows, stride, late);                         \
+        NAME(const u16* weight, const u16* x, const u16* norm, float eps, void* out, u16* copy, int n, int k,         \
+             int rows, int stride, int late) {                                                                        \
+        skinny<WARPS, TILES, OUT, NORM>(weight, x, norm, eps, out, copy, n, k, rows, stride, late, nullptr);          \
+    }
+#define SKINNY_ROPE(NAME, WARPS, BLOCKS, TILES)                                                                       \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, BLOCKS)                                                  \
+        NAME(const u16* weight, const u16* x, const u16* norm, float eps, void* out, u16* copy, int n, int k,         \
+             int rows, int stride, int late, const __grid_constant__ RopeArgs rope) {                                 \
+        skinny<WARPS, TILES, ROPE, true>(weight, x, norm, eps, out, copy, n, k, rows, stride, late, &rope);           \
     }
 
 SKINNY(skinny8_norm, 8, 3, 1, STORE, true)
 SKINNY(skinny16_norm, 8, 3, 2, STORE, true)
+SKINNY_ROPE(skinny8_norm_rope, 8, 3, 1)
+SKINNY_ROPE(skinny16_norm_rope, 8, 3, 2)
 SKINNY(skinny8_norm_f32, 8, 3, 1, STORE_F32, true)
 SKINNY(skinny16_norm_f32, 8, 3, 2, STORE_F32, true)
 SKINNY(skinny8_norm_silu_mul, 8, 3, 1, SILU_MUL, true)

@@ -1,37 +1,63 @@
 // What happens to a row on its own: embedding, norm, gated activation, rotary embedding with the write of keys and
 // values. Floor of each: its inputs once and its outputs once.
 
-// hidden[row] = table[token of row]. A row without a token of its own takes the one that its slot sampled last.
+__device__ __forceinline__ uint4 round_eight(float4 a, float4 b) {
+    return make_uint4(pack_bf16(a.x, a.y), pack_bf16(a.z, a.w), pack_bf16(b.x, b.y), pack_bf16(b.z, b.w));
+}
+
+// residual[row] = table[token of row], and a copy in bf16; where the norm behind it has no launch of its own, the copy is
+// times `gain` and squares[row][0] the sum of squares. A row without a token of its own takes the one that its slot sampled
+// last.
 extern "C" __global__ void __launch_bounds__(128)
-    embed(const u16* table, const int* row_token, const int* row_slot, const u32* last_token, u16* hidden, int size) {
+    embed(const u16* table, const int* row_token, const int* row_slot, const u32* last_token, float* residual,
+          u16* copy, const u16* gain, float* squares, int size) {
+    __shared__ float sums[4];
     wait_for_inputs();
     let_dependents_start();
     const int row = blockIdx.x;
     int token = row_token[row];
     if (token < 0) token = (int)last_token[row_slot[row]];
     const uint4* from = (const uint4*)(table + (size_t)token * size);
-    uint4* to = (uint4*)(hidden + (size_t)row * size);
-    for (int i = threadIdx.x; i < size / 8; i += blockDim.x) to[i] = from[i];
+    uint4* to = (uint4*)(copy + (size_t)row * size);
+    float4* wide = (float4*)(residual + (size_t)row * size);
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < size / 8; i += blockDim.x) {
+        uint4 v = from[i];
+        const float4 a = make_float4(low_f32(v.x), high_f32(v.x), low_f32(v.y), high_f32(v.y));
+        const float4 b = make_float4(low_f32(v.z), high_f32(v.z), low_f32(v.w), high_f32(v.w));
+        wide[2 * i] = a, wide[2 * i + 1] = b;
+        if (gain) {
+            sum += a.x * a.x + a.y * a.y + a.z * a.z + a.w * a.w + b.x * b.x + b.y * b.y + b.z * b.z + b.w * b.w;
+            const uint4 w = ((const uint4*)gain)[i];
+            v.x = pack_bf16(a.x * low_f32(w.x), a.y * high_f32(w.x)), v.y = pack_bf16(a.z * low_f32(w.y), a.w * high_f32(w.y));
+            v.z = pack_bf16(b.x * low_f32(w.z), b.y * high_f32(w.z)), v.w = pack_bf16(b.z * low_f32(w.w), b.w * high_f32(w.w));
+        }
+        to[i] = v;
+    }
+    if (!gain) return;
+    sum = warp_sum(sum);
+    if ((threadIdx.x & 31) == 0) sums[threadIdx.x >> 5] = sum;
+    __syncthreads();
+    if (threadIdx.x == 0) squares[(size_t)row * SQUARES] = sums[0] + sums[1] + sums[2] + sums[3];
 }
 
 // out[i] = x[rows[i]], or x[i] without `rows`, normalised: x * w / sqrt(mean(x^2) + eps).
+//
+// The next kernel may start before this one's inputs are there: it is a product, which reads nothing but weights before
+// this one has ended.
 extern "C" __global__ void __launch_bounds__(256)
-    rms_norm(const u16* x, const u16* weight, const int* rows, u16* out, int size, float eps) {
+    rms_norm(const float* x, const u16* weight, const int* rows, u16* out, int size, float eps) {
     __shared__ float sums[8];
-    wait_for_inputs();
     let_dependents_start();
+    wait_for_inputs();
     const int from_row = rows ? rows[blockIdx.x] : blockIdx.x;
-    const uint4* from = (const uint4*)(x + (size_t)from_row * size);
+    const float4* from = (const float4*)(x + (size_t)from_row * size);
     uint4* to = (uint4*)(out + (size_t)blockIdx.x * size);
     float sum = 0.0f;
-    for (int i = threadIdx.x; i < size / 8; i += 256) {
-        uint4 v = from[i];
-        u32 words[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float lo = low_f32(words[j]), hi = high_f32(words[j]);
-            sum += lo * lo + hi * hi;
-        }
+#pragma unroll 4
+    for (int i = threadIdx.x; i < size / 4; i += 256) {
+        const float4 v = from[i];
+        sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
     }
     sum = warp_sum(sum);
     if ((threadIdx.x & 31) == 0) sums[threadIdx.x >> 5] = sum;
@@ -40,24 +66,23 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll
     for (int i = 0; i < 8; i++) sum += sums[i];
     const float scale = rsqrtf(sum / (float)size + eps);
+#pragma unroll 2
     for (int i = threadIdx.x; i < size / 8; i += 256) {
-        uint4 v = from[i], w = ((const uint4*)weight)[i];
-        u32 x4[4] = {v.x, v.y, v.z, v.w}, w4[4] = {w.x, w.y, w.z, w.w}, y4[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            y4[j] = pack_bf16(low_f32(x4[j]) * scale * low_f32(w4[j]), high_f32(x4[j]) * scale * high_f32(w4[j]));
-        }
-        to[i] = make_uint4(y4[0], y4[1], y4[2], y4[3]);
+        float4 a = from[2 * i], b = from[2 * i + 1];
+        const uint4 w = ((const uint4*)weight)[i];
+        a.x *= scale * low_f32(w.x), a.y *= scale * high_f32(w.x), a.z *= scale * low_f32(w.y), a.w *= scale * high_f32(w.y);
+        b.x *= scale * low_f32(w.z), b.y *= scale * high_f32(w.z), b.z *= scale * low_f32(w.w), b.w *= scale * high_f32(w.w);
+        to[i] = round_eight(a, b);
     }
 }
 
-// out[row] = x[rows[row]]: the rows whose logits are wanted.
-extern "C" __global__ void __launch_bounds__(128) gather(const u16* x, const int* rows, u16* out, int size) {
+// out[row] = x[rows[row]] in bf16: the rows whose logits are wanted.
+extern "C" __global__ void __launch_bounds__(128) gather(const float* x, const int* rows, u16* out, int size) {
     wait_for_inputs();
     let_dependents_start();
-    const uint4* from = (const uint4*)(x + (size_t)rows[blockIdx.x] * size);
+    const float4* from = (const float4*)(x + (size_t)rows[blockIdx.x] * size);
     uint4* to = (uint4*)(out + (size_t)blockIdx.x * size);
-    for (int i = threadIdx.x; i < size / 8; i += blockDim.x) to[i] = from[i];
+    for (int i = threadIdx.x; i < size / 8; i += blockDim.x) to[i] = round_eight(from[2 * i], from[2 * i + 1]);
 }
 
 __device__ __forceinline__ float silu(float v) { return v / (1.0f + __expf(-v)); }
@@ -134,17 +159,28 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// Fills with numbers of mean 0 and the given deviation that depend on (seed, index) only: weights of no meaning.
-extern "C" __global__ void __launch_bounds__(256) fill_random(u16* out, u64 count, u64 seed, float mean, float deviation) {
-    for (u64 i = (u64)blockIdx.x * 256 + threadIdx.x; i < count; i += (u64)gridDim.x * 256) {
-        u64 h = (i + 1) * 0x9e3779b97f4a7c15ull + seed;
-        h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9ull;
-        h = (h ^ (h >> 27)) * 0x94d049bb133111ebull;
-        h ^= h >> 31;
-        // Four 16-bit uniforms: their sum is near enough to a normal distribution (deviation 1 / sqrt(3)).
-        float sum = 0.0f;
+// Element i of a weight without meaning is number `start + i` of those that `DummyNumbers` of the checkpoints describes:
+// word n % 4 of Philox 4x32-10 with counter n / 4, the sum of its bytes less 510, times `scale`; `halves` for rounding to
+// f16 first. A `scale` of 0 gives ones.
+extern "C" __global__ void __launch_bounds__(256)
+    fill_dummy(u16* out, u64 count, u64 start, u32 seed, float scale, int halves) {
+    const u64 first = start / 4, last = (start + count + 3) / 4;
+    for (u64 at = first + (u64)blockIdx.x * 256 + threadIdx.x; at < last; at += (u64)gridDim.x * 256) {
+        u32 c[4] = {(u32)at, (u32)(at >> 32), 0, 0}, k0 = seed, k1 = 0;
 #pragma unroll
-        for (int j = 0; j < 4; j++) sum += (float)((h >> (16 * j)) & 0xffff) * (1.0f / 65536.0f) - 0.5f;
-        out[i] = round_bf16(mean + sum * 1.7320508f * deviation);
+        for (int round = 0; round < 10; round++) {
+            const u64 a = 0xd2511f53ull * c[0], b = 0xcd9e8d57ull * c[2];
+            c[0] = (u32)(b >> 32) ^ c[1] ^ k0, c[1] = (u32)b, c[2] = (u32)(a >> 32) ^ c[3] ^ k1, c[3] = (u32)a;
+            k0 += 0x9e3779b9u, k1 += 0xbb67ae85u;
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const u64 i = at * 4 + j - start;
+            const u32 sum = __dp4a(c[j], 0x01010101u, 0u);
+            float v = scale == 0.0f ? 1.0f : __fmul_rn((float)(int)sum - 510.0f, scale);
+            if (halves) asm("{\n.reg .f16 h;\ncvt.rn.f16.f32 h, %0;\ncvt.f32.f16 %0, h;\n}" : "+f"(v));
+            // What lies before the start wraps around to more than any count.
+            if (i < count) out[i] = round_bf16(v);
+        }
     }
 }

@@ -22,4 +22,4 @@ pub mod state;
 pub use backend::{CudaBackend, OfflineModel, PARAMETERS};
 pub use error::CudaError;
 pub use executor::{CudaExecutor, EarlyLaunch, MemoryPlan, Options};
-pub use model::Source;
+pub use model::{Source, fill_with};

@@ -24,6 +24,7 @@ mod labels;
 mod lifecycle;
 mod lineage;
 mod load;
+mod lookout;
 mod mailbox;
 mod model;
 mod options;

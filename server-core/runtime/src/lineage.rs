@@ -109,6 +109,11 @@ impl Outlet {
         }
     }
 
+    /// Whether there is something to read.
+    pub(crate) fn has_letter(&self) -> bool {
+        matches!(self, Self::Mailbox(mailbox) if mailbox.has_letter())
+    }
+
     /// Whether so much waits that no more is taken.
     pub(crate) fn is_full(&self) -> bool {
         matches!(self, Self::Mailbox(mailbox) if mailbox.is_full())

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 use std::task::{Context, Poll, Waker};
 
 use crate::statistics::lock;
@@ -19,6 +20,8 @@ type Writable = Box<dyn FnOnce() + Send>;
 /// A queue with one reader. `T` is an answer.
 pub(crate) struct Mailbox<T> {
     state: Mutex<State<T>>,
+    /// Whether letters wait, for who does not want to take the lock.
+    filled: AtomicBool,
 }
 
 struct State<T> {
@@ -34,7 +37,12 @@ impl<T> Mailbox<T> {
     pub(crate) fn new() -> Self {
         let state =
             State { letters: VecDeque::new(), waker: None, writable: None, paused: false, abandoned: false };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), filled: AtomicBool::new(false) }
+    }
+
+    /// Whether there is something to read.
+    pub(crate) fn has_letter(&self) -> bool {
+        self.filled.load(Acquire)
     }
 
     /// Whether the writer has gone on for so long after it was asked to pause that no more is taken.
@@ -53,6 +61,7 @@ impl<T> Mailbox<T> {
         state.paused |= state.letters.len() >= HIGH_WATER;
         let paused = state.paused;
         let waker = state.waker.take();
+        self.filled.store(true, Release);
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
@@ -86,6 +95,7 @@ impl<T> Mailbox<T> {
             }
             return Poll::Pending;
         };
+        self.filled.store(!state.letters.is_empty(), Release);
         if state.paused && state.letters.len() <= LOW_WATER {
             state.paused = false;
             let call = state.writable.take();
@@ -127,12 +137,13 @@ mod tests {
     #[test]
     fn letters_arrive_in_order() {
         let mailbox = Mailbox::new();
-        assert!(read(&mailbox).is_pending());
+        assert!(!mailbox.has_letter() && read(&mailbox).is_pending());
         mailbox.push(1);
         mailbox.push(2);
         assert_eq!(read(&mailbox), Poll::Ready(1));
+        assert!(mailbox.has_letter());
         assert_eq!(read(&mailbox), Poll::Ready(2));
-        assert!(read(&mailbox).is_pending());
+        assert!(!mailbox.has_letter() && read(&mailbox).is_pending());
     }
 
     #[test]

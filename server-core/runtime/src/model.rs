@@ -24,6 +24,7 @@ use crate::index::Index;
 use crate::journey::Journey;
 use crate::labels::Labels;
 use crate::lineage::{Lineage, Outlet};
+use crate::lookout::Wait;
 use crate::ordering::Ordering;
 use crate::overlay::Overlay;
 use crate::queue::Queue;
@@ -93,6 +94,8 @@ pub struct ModelVersion {
     generation: u64,
     /// The last instance is gone and cannot be made again.
     lost: Arc<AtomicBool>,
+    /// How long its good answers take.
+    pub(crate) answer_wait: Arc<Wait>,
     input_metas: Vec<TensorMeta>,
     /// The steps, if it is an ensemble.
     pub(crate) ensemble: Option<Arc<Ensemble>>,
@@ -156,6 +159,7 @@ impl ModelVersion {
             hasher: RandomState::new(),
             generation: GENERATION.fetch_add(1, Relaxed),
             lost: Arc::default(),
+            answer_wait: Arc::default(),
             input_metas,
             ensemble: None,
             directory: Weak::new(),
@@ -190,6 +194,7 @@ impl ModelVersion {
             hasher: self.hasher.clone(),
             generation: self.generation,
             lost: Arc::clone(&self.lost),
+            answer_wait: Arc::clone(&self.answer_wait),
             input_metas: self.input_metas.clone(),
             ensemble: self.ensemble.clone(),
             directory: Weak::clone(&self.directory),

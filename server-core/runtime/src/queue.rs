@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use slotmap::{DefaultKey, Key, KeyData, SlotMap};
@@ -21,6 +22,7 @@ use crate::alarm;
 use crate::error::ServeError;
 use crate::execution::Execution;
 use crate::journey::Journey;
+use crate::lookout::{self, Wait};
 use crate::sequence::StateSlot;
 use crate::share::{Limiter, Share};
 use crate::statistics::lock;
@@ -31,6 +33,10 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// Instances wait here for work.
     work: Condvar,
+    /// Counts what instances wait for; those that look for it instead of sleeping see it change.
+    news: AtomicU64,
+    /// How long instances are without work.
+    idle: Wait,
     /// Told once, when the queue closes. Not `work`: who waits for this must not take an instance's wake-up.
     closed: Condvar,
     /// Told when an instance has ended.
@@ -45,6 +51,10 @@ struct State {
     dispatcher: Dispatcher,
     waiting: SlotMap<DefaultKey, Waiting>,
     idle_instances: usize,
+    /// Instances that look for work; they need not be woken.
+    looking: usize,
+    /// When an instance ran out of work last.
+    idle_since: Option<u64>,
     /// By instance: whether it is neither given up nor taken out.
     alive: Vec<bool>,
     /// Those that have ended.
@@ -108,6 +118,8 @@ impl Queue {
             dispatcher,
             waiting: SlotMap::new(),
             idle_instances: 0,
+            looking: 0,
+            idle_since: None,
             ids: Vec::new(),
             expired: Vec::new(),
         };
@@ -115,6 +127,8 @@ impl Queue {
         Self {
             state: Mutex::new(state),
             work: Condvar::new(),
+            news: AtomicU64::new(0),
+            idle: Wait::default(),
             closed: Condvar::new(),
             ended: Condvar::new(),
             bounded: bounded || bound,
@@ -162,12 +176,15 @@ impl Queue {
         if let Some(ordering) = journey.model.ordering() {
             ordering.enter(journey);
         }
-        let wake = state.idle_instances > 0;
+        // One that looks takes the request without being woken, unless it is full or the request is for another one.
+        let wake = state.idle_instances > 0 && (self.bounded || state.waiting.len() > state.looking);
         let alarm = state.next_alarm();
         let dropped = state.take_dropped();
         drop(state);
         if wake {
             self.wake();
+        } else {
+            self.tell_lookouts();
         }
         refuse_dropped(dropped);
         if let Some(at) = alarm {
@@ -191,7 +208,7 @@ impl Queue {
         refuse_dropped(dropped);
         // Time may have given a slot to a sequence that waited for one.
         if closed || self.bound {
-            self.work.notify_all();
+            self.wake_all();
         }
         if let Some(at) = alarm {
             alarm::set(at.0, Arc::downgrade(self));
@@ -202,10 +219,34 @@ impl Queue {
     /// sure to reach one that can take it.
     fn wake(&self) {
         if self.bounded {
-            self.work.notify_all();
+            self.wake_all();
         } else {
+            self.tell_lookouts();
             self.work.notify_one();
         }
+    }
+
+    fn wake_all(&self) {
+        self.tell_lookouts();
+        self.work.notify_all();
+    }
+
+    /// Without the lock, which is what they want next.
+    fn tell_lookouts(&self) {
+        self.news.fetch_add(1, Release);
+    }
+
+    /// Looks for news for a moment, without the lock, if that is likely to pay.
+    fn look_out<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let Some(mut lookout) = lookout::INSTANCES.begin(&self.idle) else { return state };
+        let known = self.news.load(Acquire);
+        state.looking += 1;
+        drop(state);
+        while lookout.look(|| self.news.load(Acquire) != known) {}
+        drop(lookout);
+        let mut state = lock(&self.state);
+        state.looking -= 1;
+        state
     }
 
     /// Takes a request out again if no instance has it yet; it is answered CANCELLED.
@@ -223,7 +264,7 @@ impl Queue {
             refuse_dropped(dropped);
             if closed || self.bound {
                 // It may have been the last one: full instances that waited to take it can end.
-                self.work.notify_all();
+                self.wake_all();
             }
             if let Some(waiting) = waiting {
                 leave(&waiting.journey);
@@ -248,6 +289,7 @@ impl Queue {
         if let Some(share) = share {
             share.give_back(true, state.dispatcher.pending() > 0);
         }
+        let mut may_look = true;
         loop {
             // Only with the right to run a batch is formed, so that it is as large as it can be by then.
             if let Some(share) = share.filter(|_| state.dispatcher.pending() > 0)
@@ -257,7 +299,7 @@ impl Queue {
                 share.acquire();
                 state = lock(&self.state);
             }
-            let State { dispatcher, waiting, ids, expired, .. } = &mut *state;
+            let State { dispatcher, waiting, ids, expired, idle_since, .. } = &mut *state;
             let ask = dispatcher.take_batch(instance, Time(now_ns()), ids, expired);
             let late: Vec<_> = expired.drain(..).filter_map(|id| take(waiting, id)).collect();
             let work = match ask {
@@ -274,6 +316,9 @@ impl Queue {
                             journey.take_slot(StateSlot { instance, slot });
                         }
                         leave(&journey);
+                        if let Some(since) = idle_since.take() {
+                            self.idle.took(journey.accepted_ns().saturating_sub(since));
+                        }
                         journey.begin(Arc::clone(&execution));
                         let sink: Arc<dyn ResponseSink> = journey;
                         batch.push(Item { request, responder: Responder::new(sink) });
@@ -294,7 +339,7 @@ impl Queue {
                 drop(state);
                 if matches!(work, Some(Work::End)) {
                     // The others may wait for room for requests that are gone.
-                    self.work.notify_all();
+                    self.wake_all();
                 } else if more {
                     self.wake();
                 }
@@ -304,6 +349,11 @@ impl Queue {
                     Some(work) => return work,
                     None => state = lock(&self.state),
                 }
+                continue;
+            }
+            if ask == Ask::Idle && std::mem::take(&mut may_look) {
+                state.idle_since = Some(now_ns());
+                state = self.look_out(state);
                 continue;
             }
             state.idle_instances += 1;
@@ -329,7 +379,9 @@ impl Queue {
         drop(state);
         if wake {
             // The instance with the room may be any of those that wait.
-            self.work.notify_all();
+            self.wake_all();
+        } else {
+            self.tell_lookouts();
         }
     }
 
@@ -348,7 +400,7 @@ impl Queue {
     /// Takes nothing new; what waits is still run.
     pub(crate) fn close(&self) {
         lock(&self.state).dispatcher.close();
-        self.work.notify_all();
+        self.wake_all();
         self.closed.notify_all();
     }
 
@@ -360,7 +412,7 @@ impl Queue {
         drop(state);
         refuse_dropped(dropped);
         if self.bound {
-            self.work.notify_all();
+            self.wake_all();
         }
     }
 
@@ -395,7 +447,7 @@ impl Queue {
             }
         }
         drop(state);
-        self.work.notify_all();
+        self.wake_all();
     }
 
     /// An instance begins to ask for work.
@@ -439,7 +491,7 @@ impl Queue {
         if state.alive.contains(&true) {
             // It may have been woken for a request that another one has to take now.
             drop(state);
-            self.work.notify_all();
+            self.wake_all();
             return false;
         }
         state.dispatcher.close();

@@ -23,6 +23,7 @@ impl ResponseStream {
         if self.ended {
             return None;
         }
+        self.journey.look_out().await;
         let letter = poll_fn(|context| self.journey.poll_next(context)).await;
         self.ended = !matches!(&letter, Ok(item) if !item.is_final);
         Some(letter)

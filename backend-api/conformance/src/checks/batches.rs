@@ -24,7 +24,9 @@ pub(super) fn batching(bench: &Bench<'_>) -> Verdict {
         let free = bench.config.inputs.iter().any(|input| input.ragged);
         // Requests that are not ragged run together only if their shapes are equal.
         let size = |number: i64| if free { 1 + number % 3 } else { 2 };
-        (0..MOST as i64).map(|number| generate::request(bench.config, 1, size(number), number as u8)).collect()
+        (0..MOST as i64)
+            .map(|number| generate::request(bench.config, 1, size(number), number as u8))
+            .collect()
     } else {
         bench.cases()?.into_iter().cycle().take(MOST).collect()
     };
@@ -49,10 +51,15 @@ pub(super) fn batching(bench: &Bench<'_>) -> Verdict {
     let alone: Vec<Replies> =
         cases.iter().map(|case| bench.ask(&worker, &Ask::new(case))).collect::<Result<_, _>>()?;
     let asks: Vec<Ask<'_>> = cases.iter().map(Ask::new).collect();
-    let together = bench.run(&worker, &asks).map_err(|error| format!("a batch of {}: {error}", asks.len()))?;
+    let together =
+        bench.run(&worker, &asks).map_err(|error| format!("a batch of {}: {error}", asks.len()))?;
     for ((case, alone), together) in cases.iter().zip(&alone).zip(&together) {
         if let Some(difference) = difference(&alone.answers, &together.answers) {
-            return Err(format!("request '{}' alone and in a batch of {}: {difference}", case.name, asks.len()));
+            return Err(format!(
+                "request '{}' alone and in a batch of {}: {difference}",
+                case.name,
+                asks.len()
+            ));
         }
     }
     // One request that fills the batch.
@@ -74,7 +81,11 @@ pub(super) fn ragged(bench: &Bench<'_>) -> Verdict {
     }
     let worker = bench.start()?;
     let cases: Vec<Case> = if bench.makes_requests() {
-        [3, 1, 5, 2].iter().take(most).map(|size| generate::request(bench.config, 1, *size, *size as u8)).collect()
+        [3, 1, 5, 2]
+            .iter()
+            .take(most)
+            .map(|size| generate::request(bench.config, 1, *size, *size as u8))
+            .collect()
     } else {
         bench.cases()?.into_iter().take(most).collect()
     };
@@ -116,7 +127,9 @@ pub(super) fn two_instances(bench: &Bench<'_>) -> Verdict {
     })?;
     first.end()?;
     // One goes, the other stays.
-    bench.ask(&second, &Ask::new(&case)).map_err(|error| format!("after the other instance has gone: {error}"))?;
+    bench
+        .ask(&second, &Ask::new(&case))
+        .map_err(|error| format!("after the other instance has gone: {error}"))?;
     second.end()?;
     pass(format!("{counts} requests"))
 }

@@ -17,7 +17,11 @@ pub(super) fn cancellation_latency(bench: &Bench<'_>) -> Verdict {
     let mut longest = Duration::ZERO;
     let mut in_time = |pending: &Pending, since: Instant, when: &str| -> Result<(), String> {
         // Answers on the way are read, so that nobody is kept by a full queue; each may take as long as the whole.
-        while pending.next(latency.saturating_sub(since.elapsed())).map_err(|_| too_late(when, latency))?.is_some() {}
+        while pending
+            .next(latency.saturating_sub(since.elapsed()))
+            .map_err(|_| too_late(when, latency))?
+            .is_some()
+        {}
         longest = longest.max(since.elapsed());
         if since.elapsed() > latency { Err(too_late(when, latency)) } else { Ok(()) }
     };

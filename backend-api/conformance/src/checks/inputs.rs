@@ -106,7 +106,8 @@ pub(super) fn dtypes(bench: &Bench<'_>) -> Verdict {
         }
     }
     worker.end()?;
-    let types: Vec<&str> = bench.config.inputs.iter().map(|input| crate::element::name_of(input.dtype)).collect();
+    let types: Vec<&str> =
+        bench.config.inputs.iter().map(|input| crate::element::name_of(input.dtype)).collect();
     pass(format!("{}; {extremes} extremes", types.join(", ")))
 }
 
@@ -140,7 +141,9 @@ pub(super) fn bytes(bench: &Bench<'_>) -> Verdict {
         let replies = bench.submit(&worker, &[Ask::new(&odd)])?[0].all(bench.limit());
         let replies = replies.map_err(|what| format!("{name}: {what}"))?;
         for message in replies.answers.iter().filter_map(|answer| answer.error.as_ref()) {
-            if message.1.contains("dropped the request without an answer") || message.1.starts_with("the backend sent ") {
+            if message.1.contains("dropped the request without an answer")
+                || message.1.starts_with("the backend sent ")
+            {
                 return Err(format!("{name}: {}", message.1));
             }
             refused += 1;

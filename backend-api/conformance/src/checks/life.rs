@@ -35,7 +35,8 @@ pub(super) fn life_cycle_order(bench: &Bench<'_>) -> Verdict {
     // An instance is replaced while the model stays.
     first.end()?;
     let second = bench.worker(&model, 0).map_err(told("an instance after another"))?;
-    let again = bench.ask(&second, &Ask::new(&case)).map_err(told("the first request of a second instance"))?;
+    let again =
+        bench.ask(&second, &Ask::new(&case)).map_err(told("the first request of a second instance"))?;
     // A reload: the new model is there before the old one goes, which keeps answering until then.
     let reloaded = bench.load().map_err(told("the same model once more"))?;
     let third = bench.worker(&reloaded, 0)?;

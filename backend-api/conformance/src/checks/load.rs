@@ -20,6 +20,7 @@ pub(super) fn probe_and_layout(subject: &Subject) -> Verdict {
     if !subject.backend.extension("nothing/1").is_null() {
         return Err("BackendVtable.extension gives a table for an extension that does not exist".to_owned());
     }
-    let record = if library.has_layout_record() { "layout compared" } else { "no layout record, sizes compared" };
+    let record =
+        if library.has_layout_record() { "layout compared" } else { "no layout record, sizes compared" };
     pass(format!("{name} {version}, built with {sdk}; {record}"))
 }

@@ -5,9 +5,9 @@ mod batches;
 mod cancel;
 mod faults;
 mod inputs;
+mod judge;
 mod life;
 mod load;
-mod judge;
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

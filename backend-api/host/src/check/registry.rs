@@ -23,8 +23,7 @@ static PARTIES: OnceLock<Mutex<Vec<&'static Party>>> = OnceLock::new();
 impl Party {
     /// The party of this name; the first one of a name stands for all, as libraries are never unloaded.
     pub(crate) fn of(name: &str, services: &'static dyn HostServices) -> &'static Self {
-        let mut parties =
-            PARTIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parties = PARTIES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(party) = parties.iter().find(|party| party.name == name) {
             return party;
         }
@@ -219,7 +218,11 @@ fn complain(token: usize, wanted: Kind, call: &str, rule: Rule) {
     if token == 0 {
         report(Rule::UnknownHandle, party, format!("{call} was called with null for a {name}"));
     } else if ours && token & 0xf == wanted as usize {
-        report(rule, party, format!("{call} was called for a {name} that was released or handed over before"));
+        report(
+            rule,
+            party,
+            format!("{call} was called for a {name} that was released or handed over before"),
+        );
     } else {
         report(Rule::UnknownHandle, party, format!("{call} was called with something that is no {name}"));
     }

@@ -84,7 +84,11 @@ pub(super) fn before_sending(entry: &Entry, last: bool, call: &str) {
     if entry.finished.load(SeqCst) {
         report(Rule::ResponseAfterFinal, entry.party, format!("{call} was called after the final response"));
     } else if !last && entry.paused.load(SeqCst) {
-        report(Rule::SentWhilePaused, entry.party, format!("{call} was called while the responder was paused"));
+        report(
+            Rule::SentWhilePaused,
+            entry.party,
+            format!("{call} was called while the responder was paused"),
+        );
     }
 }
 

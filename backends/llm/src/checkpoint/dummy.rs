@@ -25,13 +25,34 @@ const SHIFTS: u64 = 1 << 16;
 /// Most tensors that a configuration may ask for.
 const MAX_TENSORS: usize = 1 << 16;
 const SEED: u32 = 0x7472_6972;
+/// Of a sum of four bytes less 510: four times the variance of a byte is (256² - 1) / 3.
+const SCALE: f32 = DEVIATION / 147.801;
+
+/// How the numbers of a random weight come about, for an engine that makes them where it needs them.
+///
+/// Element `i` is number `n = start + i`: word `n % 4` of Philox 4x32-10 with the counter `n / 4` and the key `(seed, 0)`;
+/// the sum of its four bytes less 510, times `scale`, in f32; then as the checkpoint's type has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DummyNumbers {
+    pub seed: u32,
+    pub start: u64,
+    pub scale: f32,
+}
+
+impl DummyNumbers {
+    /// Those of the weight with this name; `None` for a norm, which is all ones.
+    pub fn of(name: &str) -> Option<Self> {
+        (!is_norm(name)).then(|| Self { seed: SEED, start: shift(name), scale: SCALE })
+    }
+}
 
 impl Checkpoint {
     /// As [`Self::open`], or for the `load_format` `dummy` the model of a folder's `config.json` with random weights, which
     /// are the same every time. What of the folder's text files is there is used; without a tokenizer each byte of a text
     /// is a token.
     ///
-    /// All weights are parts of one array, as long as the largest of them, so that the checkpoint itself stays small.
+    /// All weights are parts of one array, as long as the largest of them, so that the checkpoint itself stays small. It is
+    /// made when the first of them is looked at; [`DummyNumbers`] says what it holds.
     ///
     /// # Errors
     /// There is no `config.json`, it is not as it must be, or the weights would not fit in memory.
@@ -99,9 +120,11 @@ fn random(
         }
     }
     let element = ty.row_bytes(1) as u64;
-    let numbers = Mapping::of(elements(ty, longest / element + SHIFTS, normal));
+    let count = longest / element + SHIFTS;
+    let numbers = Mapping::lazy((count * element) as usize, move || elements(ty, count, normals));
     let widest = wanted.iter().filter(|(name, ..)| is_norm(name)).map(|(.., bytes)| *bytes as u64).max();
-    let ones = Mapping::of(elements(ty, widest.unwrap_or(0) / element, |_| 1.0));
+    let width = widest.unwrap_or(0) / element;
+    let ones = Mapping::lazy((width * element) as usize, move || elements(ty, width, |_| [1.0; 4]));
     let mut weights = WeightIndex::default();
     for (name, shape, bytes) in wanted {
         let (source, at) = match is_norm(&name) {
@@ -125,21 +148,24 @@ fn shift(name: &str) -> u64 {
     hash % SHIFTS
 }
 
-/// Number `at`: the sum of four bytes, which is close to normal, with mean 0 and the deviation.
-fn normal(at: u64) -> f32 {
-    let words = philox4x32([(at / 4) as u32, (at >> 34) as u32, 0, 0], [SEED, 0]);
-    let sum: u32 = words[(at % 4) as usize].to_le_bytes().into_iter().map(u32::from).sum();
-    // Four times the variance of a byte, (256² - 1) / 12.
-    (sum as f32 - 510.0) * (DEVIATION / 147.801)
+/// Numbers `4 * at` and on: sums of four bytes, which are close to normal, with mean 0 and the deviation.
+fn normals(at: u64) -> [f32; 4] {
+    philox4x32([at as u32, (at >> 32) as u32, 0, 0], [SEED, 0]).map(|word| {
+        let sum: u32 = word.to_le_bytes().into_iter().map(u32::from).sum();
+        (sum as f32 - 510.0) * SCALE
+    })
 }
 
-fn elements(ty: WeightType, count: u64, value: impl Fn(u64) -> f32) -> Vec<u8> {
-    let values = (0..count).map(value);
+/// `count` numbers, of which `four` gives four at a time.
+fn elements(ty: WeightType, count: u64, four: impl Fn(u64) -> [f32; 4]) -> Vec<u8> {
+    let values = (0..count.div_ceil(4)).flat_map(four).take(count as usize);
+    let mut out = Vec::with_capacity(count as usize * ty.row_bytes(1));
     match ty {
-        WeightType::F16 => values.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect(),
-        WeightType::BF16 => values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect(),
-        _ => values.flat_map(f32::to_le_bytes).collect(),
+        WeightType::F16 => values.for_each(|value| out.extend(f16::from_f32(value).to_le_bytes())),
+        WeightType::BF16 => values.for_each(|value| out.extend(bf16::from_f32(value).to_le_bytes())),
+        _ => values.for_each(|value| out.extend(value.to_le_bytes())),
     }
+    out
 }
 
 /// Bytes of memory that a process can get without others being driven out, where the system says.
@@ -193,6 +219,23 @@ mod tests {
         let mean = values.iter().sum::<f32>() / count;
         let deviation = (values.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / count).sqrt();
         assert!(mean.abs() < 1e-3 && (deviation - DEVIATION).abs() < 1e-3, "{mean} {deviation}");
+    }
+
+    #[test]
+    fn numbers_are_those_that_are_described() {
+        let checkpoint = open(&config("")).unwrap();
+        for name in ["lm_head.weight", "model.layers.1.self_attn.q_proj.weight"] {
+            let (values, numbers) =
+                (checkpoint.weight(name).unwrap().to_f32(), DummyNumbers::of(name).unwrap());
+            for i in [0, 1, 2, 3, 1000, values.len() - 1] {
+                let n = numbers.start + i as u64;
+                let words = philox4x32([(n / 4) as u32, (n >> 34) as u32, 0, 0], [numbers.seed, 0]);
+                let bytes = words[(n % 4) as usize].to_le_bytes();
+                let sum = bytes.into_iter().map(f32::from).sum::<f32>() - 510.0;
+                assert_eq!(values[i], bf16::from_f32(sum * numbers.scale).to_f32(), "{name} {i}");
+            }
+        }
+        assert_eq!(DummyNumbers::of("model.norm.weight"), None);
     }
 
     #[test]

@@ -5,9 +5,12 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use memmap2::Mmap;
+
+/// Bytes that are made when they are first looked at.
+type Lazy = LazyLock<Vec<u8>, Box<dyn FnOnce() -> Vec<u8> + Send>>;
 
 /// A file or a part of one, mapped read-only and shared by all the weights in it; or bytes in memory.
 #[derive(Clone)]
@@ -19,7 +22,7 @@ pub(crate) struct Mapping {
 #[derive(Clone)]
 enum Source {
     File(Arc<Mmap>),
-    Memory(Arc<[u8]>),
+    Memory(Arc<Lazy>),
 }
 
 impl Mapping {
@@ -46,14 +49,27 @@ impl Mapping {
     pub(crate) fn bytes(&self) -> &[u8] {
         let whole: &[u8] = match &self.source {
             Source::File(map) => map,
-            Source::Memory(bytes) => bytes,
+            Source::Memory(bytes) => bytes.as_slice(),
         };
         &whole[self.range.clone()]
     }
 
     /// Bytes that are in memory already.
     pub(crate) fn of(bytes: Vec<u8>) -> Self {
-        Self { range: 0..bytes.len(), source: Source::Memory(bytes.into()) }
+        Self::lazy(bytes.len(), move || bytes)
+    }
+
+    /// `length` bytes that are made when they are first looked at.
+    ///
+    /// # Panics
+    /// Then, if `make` gives another number of them.
+    pub(crate) fn lazy(length: usize, make: impl FnOnce() -> Vec<u8> + Send + 'static) -> Self {
+        let make = move || {
+            let bytes = make();
+            assert_eq!(bytes.len(), length);
+            bytes
+        };
+        Self { range: 0..length, source: Source::Memory(Arc::new(LazyLock::new(Box::new(make)))) }
     }
 
     /// A part of it, which must lie in it.

@@ -28,6 +28,7 @@ mod weight_type;
 
 pub use config::{Architecture, BertConfig, Pooling, RopeLayout};
 pub use decoder::{DecoderConfig, Rope, RopeScaling};
+pub use dummy::DummyNumbers;
 pub use error::{CheckpointError, CheckpointErrorKind};
 pub use generation::GenerationDefaults;
 pub(crate) use mapping::Mapping;

@@ -1,6 +1,6 @@
 //! Attention on its own: every head size, groups, windows and pieces against double precision.
 
-use trireme_llm::checkpoint::DecoderConfig;
+use trireme_llm::checkpoint::{DecoderConfig, WeightType};
 use trireme_llm::executor::{SlotSampling, StepDiff};
 use trireme_tensorrtllm::{CudaExecutor, Options, Source};
 
@@ -36,7 +36,7 @@ pub(crate) fn check() -> Outcome {
                 ..Options::default()
             };
             let mut driver =
-                Driver::new(CudaExecutor::load(&config, &Source::Dummy(head_dim as u64), &options)?);
+                Driver::new(CudaExecutor::load(&config, &Source::Dummy(WeightType::BF16), &options)?);
             for (slot, first) in [(0u32, 1usize), (1, 150), (2, 400), (3, 128)] {
                 driver.admit(slot, &[1], SlotSampling::default());
                 driver.chunk(slot, &tokens(slot, first), true, false);

@@ -4,12 +4,12 @@
 use std::time::Instant;
 
 use cudarc::driver::sys;
-use trireme_llm::checkpoint::DecoderConfig;
+use trireme_llm::checkpoint::{DecoderConfig, DummyNumbers, WeightType};
 use trireme_llm::executor::{Executor, SlotSampling};
-use trireme_tensorrtllm::device::{Buffer, Device, Event, Stream, args};
+use trireme_tensorrtllm::device::{Buffer, Device, Event, Stream};
 use trireme_tensorrtllm::gemm::{Gemm, Kind, Product};
 use trireme_tensorrtllm::kernels::Kernels;
-use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options, Source};
+use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options, Source, fill_with};
 
 use crate::Outcome;
 use crate::driver::Driver;
@@ -29,7 +29,11 @@ pub(crate) fn load(
 ) -> Result<CudaExecutor, Box<dyn std::error::Error>> {
     let mut config = config.clone();
     config.max_position_embeddings = 16_384;
-    Ok(CudaExecutor::load(&config, &Source::Dummy(3), &Options { max_kv_tokens: Some(tokens), ..options })?)
+    Ok(CudaExecutor::load(
+        &config,
+        &Source::Dummy(WeightType::BF16),
+        &Options { max_kv_tokens: Some(tokens), ..options },
+    )?)
 }
 
 /// Copy bandwidth and the rate of a large product, as everything else is measured against.
@@ -40,14 +44,8 @@ pub(crate) fn ceilings() -> Outcome {
     let (start, end) = (Event::new(&device)?, Event::new(&device)?);
     let bytes = 4usize << 30;
     let (from, to) = (Buffer::new(&device, bytes)?, Buffer::new(&device, bytes)?);
-    let fill = |at: u64, count: usize| {
-        let (count, seed, mean, deviation) = (count as u64, 9u64, 0f32, 1f32);
-        let grid =
-            trireme_tensorrtllm::device::Grid { blocks: (4096, 1, 1), threads: 256, shared: 0, early: false };
-        // SAFETY: the arguments are those of `fill_random`.
-        unsafe { kernels.fill_random.launch(&stream, grid, args![at, count, seed, mean, deviation]) }
-    };
-    fill(from.at(0), bytes / 2)?;
+    let numbers = DummyNumbers { seed: 9, start: 0, scale: 1.0 / 147.0 };
+    fill_with(&stream, &kernels, from.at(0), bytes / 2, numbers, WeightType::BF16)?;
     let mut best = f64::MAX;
     for _ in 0..10 {
         start.record(&stream)?;
@@ -138,7 +136,7 @@ fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
 
 pub(crate) fn decode() -> Outcome {
     println!(
-        "| model | streams | context | ms a step | tokens/s | GB/s | ms of the GPU | us not hidden |\n|---|---|---|---|---|---|---|---|"
+        "| model | streams | context | ms a step | tokens/s | GB/s | ms of the GPU alone | us between steps: median, 90 %, most |\n|---|---|---|---|---|---|---|---|"
     );
     for (name, config, tokens) in models() {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
@@ -155,13 +153,22 @@ pub(crate) fn decode() -> Outcome {
             let context = CONTEXT + steps / 2;
             let moved = weights + f64::from(streams) * context as f64 * kv;
             let rate = f64::from(streams) * 1e3 / ms;
+            driver.executor.mark_steps();
+            decode_steps(&mut driver, &slots, 40);
+            let mut idle = driver.executor.idle_between_steps()?;
+            // The first steps run before the clock starts.
+            let mut idle = idle.split_off(4);
+            idle.sort_by(f32::total_cmp);
+            let at = |share: f32| idle[((idle.len() - 1) as f32 * share) as usize];
             slots.iter().for_each(|s| driver.free(*s));
             driver.forget();
             let gpu = driver.executor.profile_size(streams as usize, context)?.milliseconds;
             println!(
-                "| {name} | {streams} | {context} | {ms:.3} | {rate:.0} | {:.0} | {gpu:.3} | {:.0} |",
+                "| {name} | {streams} | {context} | {ms:.3} | {rate:.0} | {:.0} | {gpu:.3} | {:.1}, {:.1}, {:.1} |",
                 moved / ms / 1e6,
-                (ms - gpu) * 1e3
+                at(0.5),
+                at(0.9),
+                at(1.0)
             );
         }
         let (mut best, mut all) = (f64::MAX, Vec::new());
@@ -204,20 +211,41 @@ pub(crate) fn prefill() -> Outcome {
     Ok(())
 }
 
-/// Graphs against none.
+/// Graphs against none, fusion on against off, a static profile against the usual sizes.
 pub(crate) fn modes() -> Outcome {
-    println!("| model | streams | graphs | ms a step |\n|---|---|---|---|");
-    for (name, config, _) in models() {
-        for graphs in [true, false] {
-            let options = Options { graphs, tune: false, ..Options::default() };
-            let mut driver = Driver::new(load(&config, 20_000, options)?);
-            for streams in [1u32, 8] {
-                read(&mut driver, 0..streams, CONTEXT, &mut Random(6));
-                let slots: Vec<u32> = (0..streams).collect();
-                let ms = decode_steps(&mut driver, &slots, 100);
-                println!("| {name} | {streams} | {graphs} | {ms:.3} |");
-                slots.iter().for_each(|s| driver.free(*s));
-            }
+    const STREAMS: [u32; 6] = [1, 8, 20, 32, 100, 128];
+    println!(
+        "| model | streams | as it is, ms a step | no graphs | no fusion | static profile |\n|---|---|---|---|---|---|"
+    );
+    for (name, config, tokens) in models() {
+        let measure = |driver: &mut Driver, streams: u32| {
+            read(driver, 0..streams, CONTEXT, &mut Random(6));
+            let slots: Vec<u32> = (0..streams).collect();
+            let ms = decode_steps(driver, &slots, 64);
+            slots.iter().for_each(|s| driver.free(*s));
+            driver.forget();
+            ms
+        };
+        let plain = Options { max_slots: 128, ..Options::default() };
+        let mut columns = Vec::new();
+        for options in [
+            plain.clone(),
+            Options { graphs: false, ..plain.clone() },
+            Options { skinny_rows: 0, ..plain.clone() },
+        ] {
+            let mut driver = Driver::new(load(&config, tokens / 2, options)?);
+            columns.push(STREAMS.map(|streams| measure(&mut driver, streams)));
+        }
+        let mut fixed = [0.0; STREAMS.len()];
+        for (ms, streams) in fixed.iter_mut().zip(STREAMS) {
+            let sizes = vec![streams as usize];
+            let options = Options { max_slots: streams as usize, decode_sizes: sizes, ..plain.clone() };
+            *ms = measure(&mut Driver::new(load(&config, tokens / 2, options)?), streams);
+        }
+        columns.push(fixed);
+        for (i, streams) in STREAMS.iter().enumerate() {
+            let cells: Vec<String> = columns.iter().map(|column| format!("{:.3}", column[i])).collect();
+            println!("| {name} | {streams} | {} |", cells.join(" | "));
         }
     }
     Ok(())

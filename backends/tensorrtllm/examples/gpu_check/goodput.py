@@ -1,8 +1,12 @@
-"""A served model under load, through HTTP: goodput.py URL MODEL idle | rates R1,R2,… SECONDS.
+"""A served model under load, through HTTP: goodput.py URL MODEL idle | rates R1,R2,… SECONDS | closed REQUESTS IN OUT AT_ONCE |
+cancel REQUESTS METRICS_URL | mixed SECONDS AT_ONCE METRICS_URL.
 
 `idle`: time to the first token of a 1k prompt on a server that does nothing else, and of tokens after it.
 `rates`: Poisson arrivals, prompt and answer lengths as in ShareGPT, timed from when a request should be sent. Goodput is the
 highest rate with p99 of the first token under 500 ms and p99 between tokens under 25 ms.
+`closed`: requests of random token ids that answer with so many tokens, as many at once; tokens answered in a second of all.
+`cancel`: streams that are left after their first tokens; then no block may be held. `mixed`: prompts and answers of all lengths,
+every tenth left half-way.
 """
 import asyncio, json, random, sys, time
 import aiohttp
@@ -86,12 +90,104 @@ async def rate(session, url, model, r, seconds):
         print("   first error:", str(errors[0])[:200], flush=True)
 
 
+async def closed(session, url, model, requests, length, answer, at_once):
+    rng, gate = random.Random(7), asyncio.Semaphore(at_once)
+
+    async def one(prompt):
+        body = {"model": model, "prompt": prompt, "max_tokens": answer, "temperature": 0, "ignore_eos": True,
+                "min_tokens": answer}
+        async with gate, session.post(url + "/v1/completions", json=body) as reply:
+            if reply.status != 200:
+                raise RuntimeError(f"{reply.status}: {(await reply.text())[:300]}")
+            return (await reply.json())["usage"]["completion_tokens"]
+
+    prompts = [[rng.randrange(3, 120_000) for _ in range(length)] for _ in range(requests)]
+    start = time.perf_counter()
+    done = await asyncio.gather(*map(one, prompts), return_exceptions=True)
+    wall = time.perf_counter() - start
+    errors = [d for d in done if isinstance(d, Exception)]
+    tokens = sum(d for d in done if not isinstance(d, Exception))
+    print(f"| {requests} x {length}/{answer}, {at_once} at once | {tokens} | {wall:.2f} | {tokens / wall:.0f} | {len(errors)} |", flush=True)
+    if errors:
+        print("   first error:", str(errors[0])[:200], flush=True)
+
+
+async def blocks_held(session, metrics):
+    """KV blocks in use when nothing has changed for a while, at most ten seconds."""
+    for _ in range(100):
+        text = await (await session.get(metrics)).text()
+        used = [line for line in text.splitlines() if "kv_cache_block" in line and '"used"' in line]
+        held = sum(float(line.split()[-1]) for line in used)
+        if used and held == 0:
+            break
+        await asyncio.sleep(0.1)
+    return f"{held:.0f}" if used else "unknown"
+
+
+async def leave(session, url, model, prompt, answer, after):
+    """Reads `after` events of a stream and goes away."""
+    body = {"model": model, "prompt": prompt, "max_tokens": answer, "stream": True, "ignore_eos": True}
+    async with session.post(url + "/v1/completions", json=body) as reply:
+        if reply.status != 200:
+            raise RuntimeError(f"{reply.status}: {(await reply.text())[:300]}")
+        events = 0
+        async for line in reply.content:
+            events += line.startswith(b"data: {")
+            if events >= after:
+                break
+        reply.close()
+
+
+async def cancel(session, url, model, requests, metrics):
+    rng, gate = random.Random(3), asyncio.Semaphore(200)
+
+    async def one():
+        async with gate:
+            await leave(session, url, model, text(rng, rng.randrange(1, 2000)), 2000, rng.randrange(1, 20))
+
+    done = await asyncio.gather(*(one() for _ in range(requests)), return_exceptions=True)
+    errors = [d for d in done if d is not None]
+    print(f"{requests} streams left: {len(errors)} errors, {await blocks_held(session, metrics)} blocks held", flush=True)
+    if errors:
+        print("   first error:", str(errors[0])[:200], flush=True)
+
+
+async def mixed(session, url, model, seconds, at_once, metrics):
+    rng, end = random.Random(5), time.perf_counter() + seconds
+    count, errors, tokens = 0, [], 0
+
+    async def worker():
+        nonlocal count, tokens
+        while time.perf_counter() < end:
+            count += 1
+            prompt, answer = text(rng, int(8000 ** rng.random())), int(1500 ** rng.random())
+            try:
+                if count % 10 == 0:
+                    await leave(session, url, model, prompt, answer, max(1, answer // 2))
+                else:
+                    tokens += (await ask(session, url, model, prompt, answer, 0))[2]
+            except Exception as error:
+                errors.append(error)
+
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+    print(f"mixed, {seconds} s, {at_once} at once: {count} requests, {tokens} tokens, {len(errors)} errors, "
+          f"{await blocks_held(session, metrics)} blocks held", flush=True)
+    if errors:
+        print("   first error:", str(errors[0])[:200], flush=True)
+
+
 async def main():
     url, model, what = sys.argv[1:4]
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=300)) as session:
         if what == "idle":
             return await idle(session, url, model)
+        if what == "closed":
+            return await closed(session, url, model, *map(int, sys.argv[4:8]))
+        if what == "cancel":
+            return await cancel(session, url, model, int(sys.argv[4]), sys.argv[5])
+        if what == "mixed":
+            return await mixed(session, url, model, float(sys.argv[4]), int(sys.argv[5]), sys.argv[6])
         print("| requests/s | answered | tokens/s | first token ms p50 / p99 | between tokens ms p50 / p99 | errors | good |")
         print("|---|---|---|---|---|---|---|", flush=True)
         for r in sys.argv[4].split(","):

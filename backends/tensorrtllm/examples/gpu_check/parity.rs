@@ -62,7 +62,9 @@ fn one(dir: &Path) -> Outcome {
     };
     let base = options(texts.len());
     let mut driver = load(&base)?;
-    for (mode, piece) in [("whole", 512), ("pieces-64", 64), ("pieces-7", 7)] {
+    for (mode, piece) in
+        [("whole", 512), ("pieces-128", 128), ("pieces-64", 64), ("pieces-30", 30), ("pieces-7", 7)]
+    {
         let short = if piece == 7 { 2 } else { prompts.len() };
         out.write(mode, context(&mut driver, &prompts[..short], piece))?;
     }
@@ -85,6 +87,7 @@ fn one(dir: &Path) -> Outcome {
         ("no-early", Options { early: EarlyLaunch::OFF, ..base.clone() }),
         ("cublaslt", Options { skinny_rows: 0, ..base.clone() }),
         ("tuned", Options { tune: true, ..base.clone() }),
+        ("no-sm90-decode", Options { sm90_decode: false, ..base.clone() }),
         ("mma-prefill", Options { sm90_prefill: false, ..base.clone() }),
         ("deterministic", Options { deterministic: true, ..base.clone() }),
     ] {

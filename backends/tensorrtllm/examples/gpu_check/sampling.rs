@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use trireme_llm::checkpoint::WeightType;
 use trireme_llm::executor::{
     Admission, BlockId, BlockTableChange, DecodeRow, Sampled, Slot, SlotSampling, StepDiff, TokenMask,
 };
@@ -30,7 +31,7 @@ pub(crate) fn run() -> Outcome {
         config.vocab_size = vocab;
         let options =
             Options { max_slots: ROWS, max_kv_tokens: Some(4096), tune: false, ..Options::default() };
-        let mut executor = CudaExecutor::load(&config, &Source::Dummy(1), &options)?;
+        let mut executor = CudaExecutor::load(&config, &Source::Dummy(WeightType::BF16), &options)?;
         let mut random = Random(vocab as u64);
         let (mut same, mut drawn) = (0, 0);
         for round in 0..12 {

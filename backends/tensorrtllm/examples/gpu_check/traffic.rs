@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
+use trireme_llm::checkpoint::WeightType;
 use trireme_llm::engine::{Engine, EngineOptions, Event, Flow, Policy, Request, RequestHandle};
 use trireme_llm::stop::StopRules;
 use trireme_tensorrtllm::{CudaExecutor, Options, Source};
@@ -25,7 +26,7 @@ pub(crate) fn run() -> Outcome {
     config.max_position_embeddings = 16_384;
     for (count, prompt, answer, slots) in LOADS {
         let options = Options { max_slots: slots, max_kv_tokens: Some(440_000), ..Options::default() };
-        let executor = CudaExecutor::load(&config, &Source::Dummy(3), &options)?;
+        let executor = CudaExecutor::load(&config, &Source::Dummy(WeightType::BF16), &options)?;
         let start = Instant::now();
         let clock = Arc::new(move || u64::try_from(start.elapsed().as_nanos()).unwrap_or(0));
         let options = EngineOptions {

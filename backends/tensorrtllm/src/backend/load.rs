@@ -15,9 +15,6 @@ use crate::error::CudaError;
 use crate::executor::{CudaExecutor, Options};
 use crate::model::Source;
 
-/// Seed of the weights of `load_format: dummy`, which are made on the GPU.
-pub(super) const DUMMY_SEED: u64 = 3;
-
 /// The parameters and the checkpoint that they name.
 pub(super) fn open(context: &ModelContext) -> Result<(Parameters, Checkpoint)> {
     let tables = [trireme_llm::params::PARAMETERS, PARAMETERS];
@@ -75,10 +72,7 @@ fn maker(
     Box::new(move |sizes| {
         let config = decoder(&checkpoint)?;
         let options = options(sizes, &params, &graphs, gpu)?;
-        let source = match params.text("load_format") {
-            Some("dummy") => Source::Dummy(DUMMY_SEED),
-            _ => Source::Checkpoint(&checkpoint),
-        };
+        let source = source(&checkpoint, &params);
         let executor = CudaExecutor::load(config, &source, &options)
             .inspect_err(|error| {
                 if let CudaError::Lost { .. } = error {
@@ -93,6 +87,14 @@ fn maker(
         ));
         Ok(Box::new(executor) as Box<dyn Executor>)
     })
+}
+
+/// Dummy weights are made where they are needed.
+pub(super) fn source<'a>(checkpoint: &'a Checkpoint, params: &Parameters) -> Source<'a> {
+    match (params.text("load_format"), checkpoint.weights().next()) {
+        (Some("dummy"), Some(weight)) => Source::Dummy(weight.ty),
+        _ => Source::Checkpoint(checkpoint),
+    }
 }
 
 /// What the executor is told.

@@ -11,12 +11,11 @@ use trireme_sdk::{Error, Result};
 use super::PARAMETERS;
 use super::{graphs, load};
 use crate::executor::{CudaExecutor, Options};
-use crate::model::Source;
 
 /// A checkpoint with what its configuration says of its executor.
 pub struct OfflineModel {
     checkpoint: Checkpoint,
-    dummy: bool,
+    params: Parameters,
     options: Options,
 }
 
@@ -45,8 +44,7 @@ impl OfflineModel {
             profiles: params.profiles().map_err(|e| Error::invalid(e.to_string()))?,
         };
         let options = load::options(&sizes, &params, &graphs, gpu)?;
-        let dummy = params.text("load_format") == Some("dummy");
-        Ok(Self { checkpoint, dummy, options })
+        Ok(Self { checkpoint, params, options })
     }
 
     /// Without what is fused into products.
@@ -61,8 +59,7 @@ impl OfflineModel {
     /// # Errors
     /// There is none, or the model does not fit.
     pub fn load(&self) -> Result<CudaExecutor> {
-        let source =
-            if self.dummy { Source::Dummy(load::DUMMY_SEED) } else { Source::Checkpoint(&self.checkpoint) };
+        let source = load::source(&self.checkpoint, &self.params);
         CudaExecutor::load(load::decoder(&self.checkpoint)?, &source, &self.options).map_err(load::error)
     }
 }

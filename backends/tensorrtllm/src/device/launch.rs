@@ -19,13 +19,15 @@ unsafe impl Send for Function {}
 unsafe impl Sync for Function {}
 
 /// Blocks, threads of a block, bytes of dynamic shared memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Grid {
     pub blocks: (usize, usize, usize),
     pub threads: usize,
     pub shared: usize,
     /// Whether it may start before the kernel in front of it has ended: it waits itself, see `kernels/common.cuh`.
     pub early: bool,
+    /// Blocks along y that form a cluster; 0 for none.
+    pub cluster: usize,
 }
 
 /// Arguments by address, as the driver takes them.
@@ -59,9 +61,20 @@ impl Function {
         mut args: KernelArgs<N>,
     ) -> Result<()> {
         // SAFETY: zero is a valid value of this plain structure.
-        let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
-        attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attribute.value.programmaticStreamSerializationAllowed = 1;
+        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { std::mem::zeroed() };
+        let mut count = 0;
+        if grid.early {
+            attributes[count].id =
+                sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+            attributes[count].value.programmaticStreamSerializationAllowed = 1;
+            count += 1;
+        }
+        if grid.cluster > 1 {
+            attributes[count].id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+            attributes[count].value.clusterDim =
+                sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: 1, y: grid.cluster as u32, z: 1 };
+            count += 1;
+        }
         let config = sys::CUlaunchConfig {
             gridDimX: grid.blocks.0 as u32,
             gridDimY: grid.blocks.1 as u32,
@@ -71,8 +84,8 @@ impl Function {
             blockDimZ: 1,
             sharedMemBytes: grid.shared as u32,
             hStream: stream.raw(),
-            attrs: &raw mut attribute,
-            numAttrs: u32::from(grid.early),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: count as u32,
         };
         // SAFETY: configuration and arguments live until the call returns; the rest is the caller's promise.
         check("cuLaunchKernelEx", unsafe {

@@ -71,6 +71,11 @@ impl Event {
         Ok(Self { device: device.clone(), raw })
     }
 
+    /// Two of them.
+    pub fn pair(device: &Device) -> Result<(Self, Self)> {
+        Ok((Self::new(device)?, Self::new(device)?))
+    }
+
     /// Marks the end of the stream's work so far.
     pub fn record(&self, stream: &Stream) -> Result<()> {
         // SAFETY: both are alive.

@@ -6,13 +6,20 @@ use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, Widths, logits_stride};
 use super::options::Options;
 use crate::device::{Buffer, Device, TensorMap};
 use crate::error::Result;
+use crate::kernels::SQUARES;
 
 /// Blocks of `scan_logits` for a row: 128k tokens are 8k for each.
 pub(super) const SCAN_CHUNKS: usize = 16;
 
 /// Activations, keys and values, logits.
 pub(super) struct Buffers {
+    /// The residual stream, f32.
+    pub(super) residual: Buffer,
+    /// The same in bf16, as products of up to 128 rows read it, on Hopper times the gain of the norm between; those of more
+    /// rows do not keep it up.
     pub(super) hidden: Buffer,
+    /// Of the rows of the residual stream, where norms have no launch of their own.
+    pub(super) squares: Buffer,
     pub(super) normed: Buffer,
     pub(super) qkv: Buffer,
     pub(super) attended: Buffer,
@@ -49,7 +56,9 @@ impl Buffers {
         let map = || TensorMap::of_rows(kv.at(0), c.head_dim, kv.bytes() / kv_row, BLOCK_TOKENS);
         let kv_map = (device.capability == (9, 0) && c.head_dim.is_multiple_of(64)).then(map).transpose()?;
         Ok(Self {
+            residual: row(2 * w.hidden)?,
             hidden: row(w.hidden)?,
+            squares: Buffer::zeroed(device, 128 * SQUARES * 4)?,
             normed: row(w.hidden)?,
             qkv: row(w.qkv)?,
             attended: row(w.attended)?,

@@ -4,10 +4,14 @@ use super::buffers::{Buffers, SCAN_CHUNKS};
 use super::memory_plan::{BLOCK_TOKENS, logits_stride};
 use super::options::EarlyLaunch;
 use super::profile::Part;
+use super::streams::{Activation, Matrix, Place, RopeArgs, StreamMaps, StreamProduct};
 use crate::device::{Grid, Stream, args};
 use crate::error::Result;
 use crate::gemm::{Gemm, Kind, Product};
-use crate::kernels::{Kernels, few_rows_threads, prefill_shared_bytes, prefill_sm90_shared_bytes};
+use crate::kernels::{
+    Kernels, StreamKind, few_rows_threads, prefill_shared_bytes, prefill_sm90_shared_bytes, ring_blocks,
+    ring_shared_bytes,
+};
 use crate::model::Weights;
 use crate::state::{DeviceState, DeviceStateArgs};
 
@@ -21,6 +25,8 @@ pub(super) struct Net {
     pub(super) gemm: Gemm,
     pub(super) buffers: Buffers,
     pub(super) state: DeviceState,
+    /// Of products on Hopper.
+    pub(super) maps: Option<StreamMaps>,
     pub(super) multiprocessors: usize,
     pub(super) skinny_rows: usize,
     pub(super) deterministic: bool,
@@ -125,7 +131,7 @@ struct SampleArgs {
     max_samples: i32,
 }
 
-/// A matrix of a layer with what is fused around its product.
+/// A matrix with what is fused around its product.
 #[derive(Clone, Copy)]
 struct Linear {
     weight: u64,
@@ -136,26 +142,65 @@ struct Linear {
     out: Out,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Out {
     Store,
     StoreF32,
+    /// To the residual stream.
     Add,
     SiluMul,
+    Rope(RopeArgs),
 }
 
-/// How many parts a sequence's attention is split into at most, for so many rows: about eight blocks a
-/// multiprocessor. Where results must not depend on the number of rows, always the same.
-pub(super) fn attention_parts(
-    rows: usize,
-    groups: usize,
-    multiprocessors: usize,
-    deterministic: bool,
-) -> usize {
-    if deterministic {
-        return 8;
+/// How decode attention is cut: by the copy engine or not, and in how many parts at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AttentionCut {
+    pub(super) ring: bool,
+    pub(super) parts: usize,
+}
+
+/// Most parts of a sequence.
+const MAX_PARTS: usize = 32;
+
+impl AttentionCut {
+    /// For `rows` sequences of `groups` blocks each. Where results must not depend on the number of rows, always the same.
+    pub(super) fn new(rows: usize, groups: usize, places: AttentionPlaces, deterministic: bool) -> Self {
+        let blocks = (rows * groups).max(1);
+        if deterministic {
+            return Self { ring: false, parts: 8 };
+        }
+        match places.ring {
+            Some(places) if rows > RING_ROWS => {
+                // Rounds of blocks; a whole sequence of 1k positions is 16 tiles a warp, and a block begins and ends in
+                // the time of about three.
+                let time = |parts: usize| (blocks * parts).div_ceil(places) * (16 * 8 / parts + 24);
+                let parts = (1..=MAX_PARTS).min_by_key(|parts| time(*parts)).unwrap_or(1);
+                Self { ring: true, parts }
+            }
+            // About eight blocks a multiprocessor.
+            _ => {
+                Self { ring: false, parts: (8 * places.multiprocessors).div_ceil(blocks).clamp(1, MAX_PARTS) }
+            }
+        }
     }
-    (8 * multiprocessors).div_ceil((rows * groups).max(1)).clamp(1, 32)
+}
+
+/// Sequences up to which attention's loads go to registers: less is to be set up.
+const RING_ROWS: usize = 1;
+
+/// What a GPU has for blocks of decode attention.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AttentionPlaces {
+    multiprocessors: usize,
+    /// Blocks with the copy engine that run at a time.
+    ring: Option<usize>,
+}
+
+impl AttentionPlaces {
+    pub(super) fn new(kernels: &Kernels, multiprocessors: usize, head_dim: usize) -> Self {
+        let ring = kernels.attention_ring.as_ref().map(|_| multiprocessors * ring_blocks(head_dim));
+        Self { multiprocessors, ring }
+    }
 }
 
 /// Blocks of decode attention for one row and part: kv heads, and groups of more than 8 query heads several times.
@@ -165,18 +210,27 @@ pub(super) fn attention_groups(heads: usize, kv_heads: usize) -> usize {
 
 impl Net {
     fn grid(&self, blocks: (usize, usize, usize), threads: usize) -> Grid {
-        Grid { blocks, threads, shared: 0, early: self.early.rows }
+        Grid { blocks, threads, early: self.early.rows, ..Grid::default() }
     }
 
     /// Token vectors into the hidden stream.
     pub(super) fn embed(&self, stream: &Stream, rows: &Rows) -> Result<()> {
         let size = self.weights.config.hidden_size as i32;
-        let (table, last, hidden) =
-            (self.weights.embedding, self.state.args.last_token, self.buffers.hidden.at(0));
+        let (table, last) = (self.weights.embedding, self.state.args.last_token);
+        let (residual, hidden) = (self.buffers.residual.at(0), self.buffers.hidden.at(0));
+        let squares = self.buffers.squares.at(0);
+        let gain = match self.weights.layers.first() {
+            Some(layer) if self.streams(rows.count) => layer.input_norm,
+            _ => 0,
+        };
         let grid = self.grid((rows.count, 1, 1), 128);
         // SAFETY: the arguments are those of `embed`; all arrays have `rows.count` entries.
         unsafe {
-            self.kernels.embed.launch(stream, grid, args![table, rows.tokens, rows.slots, last, hidden, size])
+            self.kernels.embed.launch(
+                stream,
+                grid,
+                args![table, rows.tokens, rows.slots, last, residual, hidden, gain, squares, size],
+            )
         }
     }
 
@@ -196,60 +250,68 @@ impl Net {
         let (hidden, inter) = (c.hidden_size, c.intermediate_size);
         let (q, qkv) = (c.num_heads * c.head_dim, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
         let (w, b) = (self.weights.layers[layer], &self.buffers);
-        let (residual, attended, gated) = (b.hidden.at(0), b.attended.at(0), b.gated.at(0));
-        let (l, x, to) = match part {
+        let (residual, normed, attended, gated) =
+            (b.residual.at(0), b.normed.at(0), b.attended.at(0), b.gated.at(0));
+        let rotates = self.rotates_behind_product(rows.count);
+        let place = match part {
+            Part::Rope if rotates => return Ok(()),
             Part::Rope => return self.rope_write(stream, rows, layer),
             Part::Attention => return self.attend(stream, rows, layer),
-            Part::Qkv => {
-                let l = Linear { weight: w.qkv, norm: w.input_norm, n: qkv, k: hidden, out: Out::Store };
-                (l, residual, b.qkv.at(0))
+            Part::Qkv => Place::Qkv,
+            Part::Output => Place::Output,
+            Part::GateUp => Place::GateUp,
+            Part::Down => Place::Down,
+        };
+        if self.streams(rows.count) {
+            return self.stream(stream, &self.layer_product(rows, layer, place));
+        }
+        let (l, x, to) = match place {
+            Place::Qkv => {
+                let out = if rotates { Out::Rope(self.rope_args(rows, layer)) } else { Out::Store };
+                (Linear { weight: w.qkv, norm: w.input_norm, n: qkv, k: hidden, out }, normed, b.qkv.at(0))
             }
-            Part::Output => {
+            Place::Output => {
                 (Linear { weight: w.o, norm: 0, n: hidden, k: q, out: Out::Add }, attended, residual)
             }
-            Part::GateUp => {
-                let l =
-                    Linear { weight: w.gate_up, norm: w.post_norm, n: inter, k: hidden, out: Out::SiluMul };
-                (l, residual, gated)
+            Place::GateUp => {
+                let (norm, out) = (w.post_norm, Out::SiluMul);
+                (Linear { weight: w.gate_up, norm, n: inter, k: hidden, out }, normed, gated)
             }
-            Part::Down => {
+            Place::Down => {
                 (Linear { weight: w.down, norm: 0, n: hidden, k: inter, out: Out::Add }, gated, residual)
             }
         };
         self.linear(stream, l, rows.count, x, to)
     }
 
-    /// A product with its norm in front and its epilogue behind: one launch for few rows, else three at most.
+    /// Whether products of so many rows are those of few.
+    pub(super) fn few(&self, rows: usize) -> bool {
+        self.deterministic || rows <= self.skinny_rows.min(SKINNY_MAX) && !self.streams(rows)
+    }
+
+    /// A product with its norm in front and its epilogue behind: one launch for few rows, else three at most. `x`: what it
+    /// reads, and where the norm puts it.
     fn linear(&mut self, stream: &Stream, l: Linear, rows: usize, x: u64, out: u64) -> Result<()> {
-        if self.deterministic || rows <= self.skinny_rows.min(SKINNY_MAX) {
+        if self.few(rows) {
+            let x = if l.norm == 0 { x } else { self.buffers.hidden.at(0) };
             return self.by_few(stream, l, rows, (x, out), l.n);
         }
-        let mut from = x;
         if l.norm != 0 {
-            from = self.buffers.normed.at(0);
-            self.norm(stream, l.norm, x, 0, from, rows)?;
+            self.norm(stream, l.norm, 0, x, rows)?;
         }
-        let product = |kind, n, out, stride| Product {
-            kind,
-            weight: l.weight,
-            x: from,
-            out,
-            m: rows,
-            n,
-            k: l.k,
-            stride,
-        };
+        let product =
+            |kind, n, out| Product { kind, weight: l.weight, x, out, m: rows, n, k: l.k, stride: n };
         match l.out {
             // SAFETY: the matrices have the sizes of the model, and rows for a whole step.
-            Out::Store => unsafe { self.gemm.run(stream, &product(Kind::Store, l.n, out, l.n)) },
+            Out::Store | Out::Rope(_) => unsafe { self.gemm.run(stream, &product(Kind::Store, l.n, out)) },
             // SAFETY: as above.
-            Out::StoreF32 => unsafe { self.gemm.run(stream, &product(Kind::StoreF32, l.n, out, l.n)) },
+            Out::StoreF32 => unsafe { self.gemm.run(stream, &product(Kind::StoreF32, l.n, out)) },
             // SAFETY: as above.
-            Out::Add => unsafe { self.gemm.run(stream, &product(Kind::Add, l.n, out, l.n)) },
+            Out::Add => unsafe { self.gemm.run(stream, &product(Kind::Add, l.n, out)) },
             Out::SiluMul => {
                 let both = self.buffers.gate_up.at(0);
                 // SAFETY: as above.
-                unsafe { self.gemm.run(stream, &product(Kind::Store, 2 * l.n, both, 2 * l.n))? };
+                unsafe { self.gemm.run(stream, &product(Kind::Store, 2 * l.n, both))? };
                 let size = l.n as i32;
                 let grid = self.grid(((l.n / 8).div_ceil(256), rows, 1), 256);
                 // SAFETY: the arguments are those of `silu_mul`.
@@ -267,47 +329,60 @@ impl Net {
         (x, out): (u64, u64),
         stride: usize,
     ) -> Result<()> {
-        let bytes = if l.out == Out::StoreF32 { 4 } else { 2 };
+        let bytes = if matches!(l.out, Out::StoreF32 | Out::Add) { 4 } else { 2 };
         (0..rows).step_by(SKINNY_MAX).try_for_each(|first| {
             let (x, out) = (x + (first * l.k * 2) as u64, out + (first * stride * bytes) as u64);
-            self.few_rows(stream, l, SKINNY_MAX.min(rows - first), (x, out), stride)
+            let copy = self.buffers.hidden.at(first * self.weights.config.hidden_size * 2);
+            let out_of = match l.out {
+                Out::Rope(rope) => Out::Rope(rope.skipping(first)),
+                other => other,
+            };
+            let l = Linear { out: out_of, ..l };
+            self.few_rows(stream, l, SKINNY_MAX.min(rows - first), (x, out, copy), stride)
         })
     }
 
-    /// One launch for a product of at most 16 rows.
+    /// One launch for a product of at most 16 rows. `copy`: where what is added has its copy in bf16.
     fn few_rows(
         &self,
         stream: &Stream,
         l: Linear,
         rows: usize,
-        (x, out): (u64, u64),
+        (x, out, copy): (u64, u64, u64),
         stride: usize,
     ) -> Result<()> {
         let few = &self.kernels.few;
-        let pair = match l.out {
-            Out::Store => few.norm,
-            Out::StoreF32 => few.norm_f32,
-            Out::SiluMul => few.norm_silu_mul,
-            Out::Add => few.add,
+        let (pair, outputs) = match l.out {
+            Out::Store => (few.norm, 16),
+            Out::StoreF32 => (few.norm_f32, 16),
+            Out::SiluMul => (few.norm_silu_mul, 8),
+            Out::Add => (few.add, 16),
+            Out::Rope(_) => (few.norm_rope, 16),
         };
         let function = pair[usize::from(rows > 8)];
-        let outputs = if l.out == Out::SiluMul { 8 } else { 16 };
-        let tiles = l.n.div_ceil(outputs);
+        let threads = few_rows_threads(matches!(l.out, Out::Add));
+        let grid = Grid { early: self.early.products, ..self.grid((l.n.div_ceil(outputs), 1, 1), threads) };
         let eps = self.weights.config.rms_norm_eps;
         let (n, k, rows, stride) = (l.n as i32, l.k as i32, rows as i32, stride as i32);
         let late = i32::from(self.early.late);
-        let grid = Grid {
-            early: self.early.products,
-            ..self.grid((tiles, 1, 1), few_rows_threads(l.out == Out::Add))
-        };
         // SAFETY: the arguments are those of the `skinny` kernels; matrices have the sizes of the model.
         unsafe {
-            function.launch(stream, grid, args![l.weight, x, l.norm, eps, out, n, k, rows, stride, late])
+            match l.out {
+                Out::Rope(rope) => {
+                    let args = args![l.weight, x, l.norm, eps, out, copy, n, k, rows, stride, late, rope];
+                    function.launch(stream, grid, args)
+                }
+                _ => {
+                    let args = args![l.weight, x, l.norm, eps, out, copy, n, k, rows, stride, late];
+                    function.launch(stream, grid, args)
+                }
+            }
         }
     }
 
-    /// Norm of all rows, or of those at `rows`.
-    fn norm(&self, stream: &Stream, weight: u64, x: u64, rows: u64, out: u64, count: usize) -> Result<()> {
+    /// Norm of the residual stream's rows, all or those at `rows`.
+    fn norm(&self, stream: &Stream, weight: u64, rows: u64, out: u64, count: usize) -> Result<()> {
+        let x = self.buffers.residual.at(0);
         let (size, eps) = (self.weights.config.hidden_size as i32, self.weights.config.rms_norm_eps);
         // SAFETY: the arguments are those of `rms_norm`.
         unsafe {
@@ -355,14 +430,20 @@ impl Net {
         }
     }
 
+    /// How attention of so many decode rows is cut.
+    pub(super) fn attention_cut(&self, rows: usize) -> AttentionCut {
+        let c = &self.weights.config;
+        let places = AttentionPlaces::new(&self.kernels, self.multiprocessors, c.head_dim);
+        AttentionCut::new(rows, attention_groups(c.num_heads, c.num_kv_heads), places, self.deterministic)
+    }
+
     fn attend(&self, stream: &Stream, rows: &Rows, layer: usize) -> Result<()> {
         let (c, b, s) = (&self.weights.config, &self.buffers, &self.state.args);
         let window = c.window(layer).map_or(0, |w| i32::try_from(w).unwrap_or(0));
         let scale = std::f32::consts::LOG2_E / (c.head_dim as f32).sqrt();
         let (q_heads, kv_heads) = (c.num_heads as i32, c.num_kv_heads as i32);
         if rows.decode > 0 {
-            let groups = attention_groups(c.num_heads, c.num_kv_heads);
-            let parts = attention_parts(rows.decode, groups, self.multiprocessors, self.deterministic);
+            let cut = self.attention_cut(rows.decode);
             let arguments = DecodeArgs {
                 qkv: b.qkv.at(0),
                 keys: b.keys(layer),
@@ -380,9 +461,14 @@ impl Net {
                 window,
                 scale,
             };
-            let grid = self.grid((groups, parts, rows.decode), 128);
-            // SAFETY: the arguments are those of `attention_decode`.
-            unsafe { self.kernels.attention_decode.launch(stream, grid, args![arguments])? };
+            let groups = attention_groups(c.num_heads, c.num_kv_heads);
+            let grid = self.grid((groups, cut.parts, rows.decode), 128);
+            let (kernel, shared) = match &self.kernels.attention_ring {
+                Some(ring) if cut.ring => (ring, ring_shared_bytes(c.head_dim)),
+                _ => (&self.kernels.attention_decode, 0),
+            };
+            // SAFETY: the arguments are those of decode attention.
+            unsafe { kernel.launch(stream, Grid { shared, ..grid }, args![arguments])? };
         }
         if rows.num_tiles > 0
             && let (Some(kernel), Some(map)) = (&self.kernels.attention_prefill_sm90, b.kv_map)
@@ -431,19 +517,18 @@ impl Net {
         let c = &self.weights.config;
         let (hidden, vocab) = (c.hidden_size, c.vocab_size);
         let stride = logits_stride(vocab);
-        let (from, gathered, logits) =
-            (self.buffers.hidden.at(0), self.buffers.gathered.at(0), self.buffers.logits.at(0));
+        let (gathered, logits) = (self.buffers.gathered.at(0), self.buffers.logits.at(0));
         let (weight, norm) = (self.weights.head, self.weights.norm);
-        if self.deterministic || count <= self.skinny_rows.min(SKINNY_MAX) {
-            let mut x = from;
+        if self.few(count) {
+            let mut x = self.buffers.hidden.at(0);
             if rows != 0 {
-                let size = hidden as i32;
+                let (size, residual) = (hidden as i32, self.buffers.residual.at(0));
                 // SAFETY: the arguments are those of `gather`.
                 unsafe {
                     self.kernels.gather.launch(
                         stream,
                         self.grid((count, 1, 1), 128),
-                        args![from, rows, gathered, size],
+                        args![residual, rows, gathered, size],
                     )?;
                 }
                 x = gathered;
@@ -451,7 +536,17 @@ impl Net {
             let l = Linear { weight, norm, n: vocab, k: hidden, out: Out::StoreF32 };
             return self.by_few(stream, l, count, (x, logits), stride);
         }
-        self.norm(stream, norm, from, rows, gathered, count)?;
+        // Behind the layers of a step of decode rows alone, the stream's copy is ready for the head.
+        let ready = rows == 0 && self.streams(count);
+        if !ready {
+            self.norm(stream, norm, rows, gathered, count)?;
+        }
+        if self.streams(count) {
+            let x = if ready { Activation::Hidden } else { Activation::Gathered };
+            let (kind, matrix, rope) = (StreamKind::StoreF32, Matrix::Head, RopeArgs::default());
+            let (out, n, k, rows) = (logits, vocab, hidden, count);
+            return self.stream(stream, &StreamProduct { kind, matrix, x, out, n, k, rows, stride, rope });
+        }
         let product = Product {
             kind: Kind::StoreF32,
             weight,
@@ -520,15 +615,15 @@ impl Net {
             stride: n,
         };
         let mut products = Vec::new();
-        if rows > self.skinny_rows {
+        if !self.few(rows) && !self.streams(rows) {
             products.extend([
                 p(Kind::Store, w.qkv, &b.normed, &b.qkv, qkv, hidden),
-                p(Kind::Add, w.o, &b.attended, &b.hidden, hidden, q),
+                p(Kind::Add, w.o, &b.attended, &b.residual, hidden, q),
                 p(Kind::Store, w.gate_up, &b.normed, &b.gate_up, 2 * inter, hidden),
-                p(Kind::Add, w.down, &b.gated, &b.hidden, hidden, inter),
+                p(Kind::Add, w.down, &b.gated, &b.residual, hidden, inter),
             ]);
         }
-        if samples > self.skinny_rows {
+        if !self.few(samples) && !self.streams(samples) {
             products.push(Product {
                 m: samples,
                 stride: logits_stride(c.vocab_size),

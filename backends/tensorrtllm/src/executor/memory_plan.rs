@@ -53,9 +53,10 @@ impl Widths {
         }
     }
 
-    /// Two streams of the hidden size, queries/keys/values, attention's result, gate and up, their product: bf16.
+    /// Two streams of the hidden size, queries/keys/values, attention's result, gate and up, their product in bf16; the
+    /// residual stream in f32.
     fn bytes(&self, rows: usize) -> usize {
-        rows * 2 * (2 * self.hidden + self.qkv + self.attended + 3 * self.intermediate)
+        rows * 2 * (4 * self.hidden + self.qkv + self.attended + 3 * self.intermediate)
     }
 }
 
@@ -107,6 +108,11 @@ impl MemoryPlan {
         plan.num_blocks = blocks - 1;
         plan.max_context = max_context.min(plan.num_blocks * BLOCK_TOKENS);
         Ok(plan)
+    }
+
+    /// All that is taken: what is reserved is the driver's.
+    pub fn taken(&self) -> usize {
+        self.fixed() - self.reserve + (self.num_blocks + 1) * self.block_bytes
     }
 
     fn fixed(&self) -> usize {

@@ -16,9 +16,10 @@ mod options;
 mod profile;
 mod results;
 mod run;
+mod streams;
 mod testing;
 
-use trireme_llm::executor::{Executor, ExecutorError, ExecutorInfo, StepDiff, StepId, StepOutput};
+use trireme_llm::executor::{Executor, ExecutorError, ExecutorInfo, MemoryUse, StepDiff, StepId, StepOutput};
 
 pub use memory_plan::MemoryPlan;
 pub use options::{EarlyLaunch, Options};
@@ -39,6 +40,10 @@ impl From<CudaError> for ExecutorError {
 impl Executor for CudaExecutor {
     fn info(&self) -> &ExecutorInfo {
         self.executor_info()
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.memory_use()
     }
 
     fn submit(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {

@@ -27,7 +27,10 @@ pub struct Options {
     pub early: EarlyLaunch,
     /// Whether prefill attention uses Hopper's own instructions where it can.
     pub sm90_prefill: bool,
-    /// Most rows for which the kernels for few rows are taken instead of cuBLASLt, at most 16. From 9 on cuBLASLt is faster.
+    /// The same for products of up to 128 rows and for decode attention.
+    pub sm90_decode: bool,
+    /// Most rows for which the kernels for few rows are taken instead of cuBLASLt where there are none of Hopper's, at most
+    /// 16: from 9 on cuBLASLt is faster. 0 takes cuBLASLt for all.
     pub skinny_rows: usize,
     /// Whether a row's result is the same to the last bit in any company.
     pub deterministic: bool,
@@ -67,6 +70,7 @@ impl Default for Options {
             decode_sizes: Vec::new(),
             early: EarlyLaunch::ALL,
             sm90_prefill: true,
+            sm90_decode: true,
             skinny_rows: 8,
             deterministic: false,
             tune: true,

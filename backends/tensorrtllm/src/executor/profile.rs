@@ -2,7 +2,7 @@
 
 use trireme_llm::executor::{PrefillChunk, Slot, StepDiff, StepId};
 
-use super::forward::{Net, Rows, Samples, attention_groups, attention_parts};
+use super::forward::{Net, Rows, Samples};
 use super::graphs::decode_step;
 use super::run::CudaExecutor;
 use crate::device::{Buffer, Capture, Event, Stream};
@@ -73,7 +73,13 @@ impl CudaExecutor {
         let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
         let weight = |n: usize, k: usize| layers * n * k * 2;
         let mut out = Vec::new();
+        let rotates = self.net().rotates_behind_product(rows);
         for (part, name, fused) in PARTS {
+            let fused = match part {
+                Part::Rope if rotates => continue,
+                Part::Qkv if rotates => "norm, three projections, bias, head norms, rotation, paged write",
+                _ => fused,
+            };
             let bytes = match part {
                 Part::Qkv => weight(q + 2 * kv, hidden),
                 Part::Rope => layers * rows * (q + 2 * kv) * 4,
@@ -201,9 +207,7 @@ impl CudaExecutor {
 
     /// Parts that attention is split into for so many rows.
     pub fn attention_parts(&self, rows: usize) -> usize {
-        let c = &self.net().weights.config;
-        let groups = attention_groups(c.num_heads, c.num_kv_heads);
-        attention_parts(rows, groups, self.net().multiprocessors, self.net().deterministic)
+        self.net().attention_cut(rows).parts
     }
 
     fn time(&mut self, mut run: impl FnMut(&mut Net, &Stream) -> Result<()>) -> Result<f64> {

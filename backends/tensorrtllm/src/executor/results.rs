@@ -34,6 +34,10 @@ impl Results {
         Ok(Self { memory, events, pending: VecDeque::new(), max_samples })
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.memory.bytes().len()
+    }
+
     pub(super) fn address(&self) -> u64 {
         self.memory.address()
     }

@@ -2,21 +2,22 @@
 
 use trireme_llm::checkpoint::DecoderConfig;
 use trireme_llm::executor::{
-    DecodeRow, ExecutorError, ExecutorInfo, KvLayout, Slot, StepDiff, StepId, StepOutput,
+    DecodeRow, ExecutorError, ExecutorInfo, KvLayout, MemoryUse, Slot, StepDiff, StepId, StepOutput,
 };
 
 use super::buffers::Buffers;
 use super::decode_set::DecodeSet;
-use super::forward::{Net, Rows, Samples, attention_groups, attention_parts};
+use super::forward::{AttentionCut, AttentionPlaces, Net, Rows, Samples, attention_groups};
 use super::graphs::{Graphs, decode_step};
 use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, logits_stride};
 use super::mixed::{self, MixedLayout};
 use super::options::{EarlyLaunch, Options};
 use super::results::{IN_FLIGHT, Pending, RING, Results};
-use crate::device::{Buffer, Device, Grid, Pinned, Stream, args};
+use super::streams::StreamMaps;
+use crate::device::{Buffer, Device, Event, Grid, Pinned, Stream, args};
 use crate::error::Result;
 use crate::gemm::Gemm;
-use crate::kernels::Kernels;
+use crate::kernels::{Kernels, StreamSize};
 use crate::model::{Source, Weights};
 use crate::state::{Changes, DeviceState, Slots, as_bytes};
 
@@ -46,6 +47,8 @@ pub struct CudaExecutor {
     staging: Vec<Pinned>,
     next: u64,
     sampled: Vec<Slot>,
+    /// Where decode steps begin and end on the GPU, while somebody asks.
+    marks: Option<Vec<(Event, Event)>>,
     stream: Stream,
     device: Device,
 }
@@ -57,14 +60,17 @@ impl CudaExecutor {
         let stream = Stream::new(&device)?;
         let (c, slots) = (config, options.max_slots);
         let groups = attention_groups(c.num_heads, c.num_kv_heads);
-        let parts = |rows| attention_parts(rows, groups, device.multiprocessors, options.deterministic);
-        let part_rows = |rows: usize| rows * groups * parts(rows);
-        let most_parts = (1..=slots).map(part_rows).max().unwrap_or(1);
-        let parts_bytes = most_parts * 8 * (c.head_dim + 2) * 4;
         let mut kernels = Kernels::load(&device, c.head_dim)?;
         if !options.sm90_prefill {
             kernels.attention_prefill_sm90 = None;
         }
+        if !options.sm90_decode {
+            (kernels.streams, kernels.attention_ring) = (None, None);
+        }
+        let places = AttentionPlaces::new(&kernels, device.multiprocessors, c.head_dim);
+        let parts = |rows| AttentionCut::new(rows, groups, places, options.deterministic).parts;
+        let most_parts = (1..=slots).map(|rows| rows * groups * parts(rows)).max().unwrap_or(1);
+        let parts_bytes = most_parts * 8 * (c.head_dim + 2) * 4;
         let gemm = Gemm::new(&device)?;
         let (free, _) = device.memory()?;
         let plan = MemoryPlan::new(c, options, parts_bytes, free + Gemm::workspace_bytes(), c.head_dim)?;
@@ -76,6 +82,10 @@ impl CudaExecutor {
         state.buffer().write(dummy_at, unsafe { as_bytes(&dummy_table) }, &stream)?;
         let buffers = Buffers::new(&device, c, options, &plan, parts_bytes)?;
         let weights = Weights::load(&device, &stream, &kernels, c, source, plan.max_context)?;
+        let maps = kernels
+            .streams
+            .is_some()
+            .then(|| StreamMaps::new(&weights, &buffers, options.max_step_tokens, options.max_slots));
         let info = ExecutorInfo {
             vocab_size: c.vocab_size,
             max_context: plan.max_context,
@@ -97,6 +107,7 @@ impl CudaExecutor {
             gemm,
             buffers,
             state,
+            maps: maps.transpose()?,
             multiprocessors: device.multiprocessors,
             skinny_rows: options.skinny_rows,
             deterministic: options.deterministic,
@@ -114,6 +125,7 @@ impl CudaExecutor {
             staging: (0..RING).map(|_| Pinned::new(&device, staging_bytes)).collect::<Result<_>>()?,
             next: 0,
             sampled: Vec::new(),
+            marks: None,
             info,
             plan,
             net,
@@ -126,6 +138,11 @@ impl CudaExecutor {
 
     pub fn memory_plan(&self) -> &MemoryPlan {
         &self.plan
+    }
+
+    pub(super) fn memory_use(&self) -> MemoryUse {
+        let pinned = self.results.bytes() + self.staging.iter().map(|s| s.bytes().len()).sum::<usize>();
+        MemoryUse { gpu: self.plan.taken() as u64, pinned: pinned as u64, ..MemoryUse::default() }
     }
 
     pub(super) fn executor_info(&self) -> &ExecutorInfo {
@@ -152,7 +169,16 @@ impl CudaExecutor {
         let mut bytes = vec![0; slots * 16];
         self.set.encode(&[], &mut bytes);
         self.set.buffer.write(0, &bytes, &self.stream)?;
-        for rows in [1, 9, 17, slots].into_iter().filter(|&r| r <= slots) {
+        let most = slots.min(self.info.max_step_tokens);
+        let mut done = 0;
+        for size in StreamSize::ALL.into_iter().filter(|_| options.tune) {
+            let rows = size.rows.min(most);
+            if rows > done {
+                self.net.tune_streams(&self.device, &self.stream, &self.set.rows(rows))?;
+                done = rows;
+            }
+        }
+        for rows in [1, 2, 9, 17, 33, 65, 129, slots].into_iter().filter(|&r| r <= slots) {
             let (rows, samples) = (self.set.rows(rows), self.decode_samples(rows));
             decode_step(&self.stream, &mut self.net, &rows, &samples)?;
         }
@@ -256,7 +282,7 @@ impl CudaExecutor {
         let device_step = device_step(id) as u32;
         let staging = &mut self.staging[id.0 as usize % RING];
         let heads_at = self.upload.at(0);
-        let grid = |blocks| Grid { blocks: (blocks, 1, 1), threads: 256, shared: 0, early: false };
+        let grid = |blocks| Grid { blocks: (blocks, 1, 1), threads: 256, ..Grid::default() };
         if !self.changes.clear.is_empty() {
             // SAFETY: plain numbers without padding.
             let bytes = unsafe { as_bytes(&self.changes.clear) };
@@ -301,15 +327,34 @@ impl CudaExecutor {
             Some(graphs) => graphs.get(&self.device, &self.stream, &mut self.net, &rows, &samples)?,
             None => None,
         };
+        let marks = self.marks.is_some().then(|| Event::pair(&self.device)).transpose()?;
+        if let Some((begin, _)) = &marks {
+            begin.record(&self.stream)?;
+        }
         match graph {
             // SAFETY: all that the graph names belongs to this executor.
             Some(graph) => unsafe { graph.launch(&self.stream)? },
             None => decode_step(&self.stream, &mut self.net, &rows, &samples)?,
         }
+        if let Some((begin, end)) = marks {
+            end.record(&self.stream)?;
+            self.marks.get_or_insert_default().push((begin, end));
+        }
         self.set.advance();
         self.sampled.clear();
         self.sampled.extend(step.decode.iter().map(|row| row.slot));
         Ok(())
+    }
+
+    /// From here on, the GPU's time is noted at the begin and the end of decode steps, until [`Self::idle_between_steps`].
+    pub fn mark_steps(&mut self) {
+        self.marks = Some(Vec::new());
+    }
+
+    /// Microseconds in which the GPU ran no decode step, from the end of each to the begin of the next. All must be done.
+    pub fn idle_between_steps(&mut self) -> Result<Vec<f32>> {
+        let marks = self.marks.take().unwrap_or_default();
+        marks.windows(2).map(|pair| Ok(pair[1].0.since(&pair[0].1)? * 1e3)).collect()
     }
 
     /// Sends the decode rows.

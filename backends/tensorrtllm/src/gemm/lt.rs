@@ -1,4 +1,4 @@
-//! `out[m][n] = x[m][k] · weight[n][k]ᵀ (+ out)`, bf16 in, f32 sums.
+//! `out[m][n] = x[m][k] · weight[n][k]ᵀ (+ out)`, bf16 in, f32 sums; what is added to is f32.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -18,7 +18,7 @@ pub enum Kind {
     Store,
     /// Stored as f32.
     StoreF32,
-    /// Added to the bf16 that are there.
+    /// Added to the f32 that are there.
     Add,
 }
 
@@ -80,7 +80,7 @@ impl Shape {
             )
         }
         .map_err(blas("cublasLtMatmulDescSetAttribute"))?;
-        let out_type = if p.kind == Kind::StoreF32 { CUDA_R_32F } else { CUDA_R_16BF };
+        let out_type = if p.kind == Kind::Store { CUDA_R_16BF } else { CUDA_R_32F };
         Ok(Self {
             desc,
             weight: layout(CUDA_R_16BF, p.k, p.n, p.k)?,

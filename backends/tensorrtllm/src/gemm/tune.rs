@@ -4,8 +4,11 @@ use super::lt::{Gemm, Product, Shape, bucket};
 use crate::device::{Device, Event, Stream};
 use crate::error::Result;
 
-/// Algorithms of the library's ranking that are tried, and runs of each.
+/// Algorithms of the library's ranking that are tried, of small products more, and runs of each.
 const TRIED: usize = 8;
+const TRIED_SMALL: usize = 32;
+/// Rows of a small product.
+const SMALL: usize = 512;
 const RUNS: usize = 5;
 
 impl Gemm {
@@ -21,7 +24,7 @@ impl Gemm {
         let shape = Shape::new(p)?;
         let (start, end) = (Event::new(device)?, Event::new(device)?);
         let mut best: Option<(f32, _)> = None;
-        for candidate in self.candidates(&shape, TRIED)? {
+        for candidate in self.candidates(&shape, if p.m <= SMALL { TRIED_SMALL } else { TRIED })? {
             // SAFETY: as the caller promises. The first run is not timed: it may load code.
             if unsafe { self.run_with(stream, p, &shape, &candidate.algo) }.is_err() {
                 continue;

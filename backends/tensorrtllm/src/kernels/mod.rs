@@ -3,6 +3,7 @@
 mod compile;
 mod embedded;
 mod sources;
+mod streams;
 
 use std::ffi::CString;
 
@@ -10,6 +11,7 @@ use cudarc::driver::sys;
 
 pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{HOT, MODULES, Module};
+pub use streams::{SQUARES, StreamKind, StreamSize, Streams, can_share};
 
 use crate::device::{Device, Function, check};
 use crate::error::{CudaError, Result};
@@ -27,7 +29,11 @@ macro_rules! kernel_table {
         pub struct Kernels {
             $($(pub $name: Function,)+)+
             pub attention_decode: Function,
+            /// The same with the copy engine, where there is one.
+            pub attention_ring: Option<Function>,
             pub few: FewRows,
+            /// Products of up to 128 rows, where there is a copy engine.
+            pub streams: Option<Streams>,
             pub attention_prefill: Function,
             /// On Hopper's own products, where there is such a kernel.
             pub attention_prefill_sm90: Option<Function>,
@@ -45,7 +51,16 @@ macro_rules! kernel_table {
                 if let Some(function) = &sm90 {
                     function.allow_shared(prefill_sm90_shared_bytes(head_dim))?;
                 }
+                let copies = device.capability == (9, 0);
+                let streams = copies.then(|| Streams::load(&of)).transpose()?;
+                let ring = copies.then(|| of("attention_decode", &format!("attention_ring_{head_dim}")));
+                let ring = ring.transpose()?;
+                if let Some(function) = &ring {
+                    function.allow_shared(ring_shared_bytes(head_dim))?;
+                }
                 let loaded = Self {
+                    streams,
+                    attention_ring: ring,
                     few: FewRows::load(&of)?,
                     $($($name: of($module, stringify!($name))?,)+)+
                     attention_decode: of("attention_decode", &format!("attention_decode_{head_dim}"))?,
@@ -60,7 +75,7 @@ macro_rules! kernel_table {
 }
 
 kernel_table! {
-    "rows": embed, rms_norm, gather, silu_mul, rope_write, fill_random;
+    "rows": embed, rms_norm, gather, silu_mul, rope_write, fill_dummy;
     "state": apply_changes, clear_slots;
     "sample": scan_logits, choose, count_step;
 }
@@ -69,6 +84,7 @@ kernel_table! {
 #[derive(Clone, Copy)]
 pub struct FewRows {
     pub norm: [Function; 2],
+    pub norm_rope: [Function; 2],
     pub norm_f32: [Function; 2],
     pub norm_silu_mul: [Function; 2],
     pub add: [Function; 2],
@@ -81,6 +97,7 @@ impl FewRows {
         };
         Ok(Self {
             norm: pair("norm")?,
+            norm_rope: pair("norm_rope")?,
             norm_f32: pair("norm_f32")?,
             norm_silu_mul: pair("norm_silu_mul")?,
             add: pair("add")?,
@@ -96,6 +113,25 @@ pub fn few_rows_threads(add: bool) -> usize {
 /// Shared memory of a block of prefill attention: two tiles of keys and of values.
 pub fn prefill_shared_bytes(head_dim: usize) -> usize {
     4 * 64 * head_dim.div_ceil(64) * 128
+}
+
+/// Tiles of 16 positions that a warp of decode attention has on their way.
+fn ring_depth(head_dim: usize) -> usize {
+    match head_dim {
+        0..=64 => 6,
+        65..=96 => 4,
+        _ => 3,
+    }
+}
+
+/// Shared memory of a block of decode attention with the copy engine: four warps' tiles of keys and values.
+pub fn ring_shared_bytes(head_dim: usize) -> usize {
+    4 * ring_depth(head_dim) * 2 * 16 * head_dim * 2
+}
+
+/// Blocks of it that a multiprocessor has at a time.
+pub fn ring_blocks(head_dim: usize) -> usize {
+    if head_dim > 128 { 1 } else { 2 }
 }
 
 /// The same of Hopper's kernel: the queries, two tiles of keys and of values, 128 rows each.

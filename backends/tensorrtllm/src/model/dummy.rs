@@ -1,28 +1,45 @@
-//! Weights of no meaning, made on the GPU: what measuring needs instead of gigabytes from a disk.
+//! Weights of no meaning, made on the GPU: the ones that the CPU would make, without the time that it takes.
+
+use trireme_llm::checkpoint::{DummyNumbers, WeightType};
 
 use super::WeightLayout;
 use crate::device::{Buffer, Grid, Stream, args};
 use crate::error::Result;
 use crate::kernels::Kernels;
 
-/// Norms become ones; matrices get numbers whose products keep the size of their input.
+/// The weights of `load_format: dummy` for a checkpoint whose own type is `ty`.
 pub(super) fn fill(
     stream: &Stream,
     kernels: &Kernels,
     layout: &WeightLayout,
     arena: &Buffer,
-    seed: u64,
+    ty: WeightType,
 ) -> Result<()> {
-    for (i, piece) in layout.pieces.iter().enumerate() {
-        let (mean, deviation) =
-            if piece.fan_in == 0 { (1.0f32, 0.0f32) } else { (0.0, (piece.fan_in as f32).sqrt().recip()) };
-        let to = arena.at(piece.offset);
-        let count = piece.elements as u64;
-        let seed = seed.wrapping_add(i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let blocks = piece.elements.div_ceil(256 * 16).clamp(1, 1 << 16);
-        let grid = Grid { blocks: (blocks, 1, 1), threads: 256, shared: 0, early: false };
-        // SAFETY: the arguments are those of `fill_random`; the piece lies in the arena.
-        unsafe { kernels.fill_random.launch(stream, grid, args![to, count, seed, mean, deviation])? };
+    for piece in &layout.pieces {
+        let mut at = piece.offset;
+        for part in &piece.parts {
+            let numbers =
+                DummyNumbers::of(&part.name).unwrap_or(DummyNumbers { seed: 0, start: 0, scale: 0.0 });
+            fill_with(stream, kernels, arena.at(at), part.elements, numbers, ty)?;
+            at += part.elements * 2;
+        }
     }
     stream.synchronize()
+}
+
+/// Queues `elements` numbers from `to` on, bf16.
+pub fn fill_with(
+    stream: &Stream,
+    kernels: &Kernels,
+    to: u64,
+    elements: usize,
+    numbers: DummyNumbers,
+    ty: WeightType,
+) -> Result<()> {
+    let DummyNumbers { seed, start, scale } = numbers;
+    let (count, halves) = (elements as u64, i32::from(ty == WeightType::F16));
+    let blocks = elements.div_ceil(4 * 256 * 4).clamp(1, 1 << 16);
+    let grid = Grid { blocks: (blocks, 1, 1), threads: 256, ..Grid::default() };
+    // SAFETY: the arguments are those of `fill_dummy`; the caller's range holds the elements.
+    unsafe { kernels.fill_dummy.launch(stream, grid, args![to, count, start, seed, scale, halves]) }
 }

@@ -15,10 +15,7 @@ const MAX_WIDTH: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
     pub(super) offset: usize,
-    pub(super) elements: usize,
     pub(super) parts: Vec<Part>,
-    /// Inputs of an output, for the size of meaningless weights; 0 for norms.
-    pub(super) fan_in: usize,
 }
 
 /// A tensor, and whether its rows are heads whose halves a GGUF file may have interleaved.
@@ -63,7 +60,7 @@ impl WeightLayout {
         let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
         let (hidden, inter) = (c.hidden_size, c.intermediate_size);
         let mut b = Builder::default();
-        let embedding = b.piece(hidden, vec![part("model.embed_tokens.weight", c.vocab_size * hidden)]);
+        let embedding = b.piece(vec![part("model.embed_tokens.weight", c.vocab_size * hidden)]);
         let mut layers = Vec::with_capacity(c.num_layers);
         for i in 0..c.num_layers {
             let name = |rest: &str| format!("model.layers.{i}.{rest}");
@@ -79,31 +76,28 @@ impl WeightLayout {
                     .to_vec()
             };
             let head_norm = |b: &mut Builder, what: &str| {
-                c.qk_norm.then(|| b.piece(0, vec![attention(what, "weight", c.head_dim)]))
+                c.qk_norm.then(|| b.piece(vec![attention(what, "weight", c.head_dim)]))
             };
             layers.push(LayerOffsets {
-                input_norm: b.piece(0, vec![plain("input_layernorm.weight", hidden)]),
-                qkv: b.piece(hidden, qkv("weight", hidden)),
-                qkv_bias: c.qkv_bias.then(|| b.piece(hidden, qkv("bias", 1))),
+                input_norm: b.piece(vec![plain("input_layernorm.weight", hidden)]),
+                qkv: b.piece(qkv("weight", hidden)),
+                qkv_bias: c.qkv_bias.then(|| b.piece(qkv("bias", 1))),
                 q_norm: head_norm(&mut b, "q_norm"),
                 k_norm: head_norm(&mut b, "k_norm"),
-                o: b.piece(q, vec![plain("self_attn.o_proj.weight", hidden * q)]),
-                post_norm: b.piece(0, vec![plain("post_attention_layernorm.weight", hidden)]),
-                gate_up: b.piece(
-                    hidden,
-                    vec![
-                        plain("mlp.gate_proj.weight", inter * hidden),
-                        plain("mlp.up_proj.weight", inter * hidden),
-                    ],
-                ),
-                down: b.piece(inter, vec![plain("mlp.down_proj.weight", hidden * inter)]),
+                o: b.piece(vec![plain("self_attn.o_proj.weight", hidden * q)]),
+                post_norm: b.piece(vec![plain("post_attention_layernorm.weight", hidden)]),
+                gate_up: b.piece(vec![
+                    plain("mlp.gate_proj.weight", inter * hidden),
+                    plain("mlp.up_proj.weight", inter * hidden),
+                ]),
+                down: b.piece(vec![plain("mlp.down_proj.weight", hidden * inter)]),
             });
         }
-        let norm = b.piece(0, vec![part("model.norm.weight", hidden)]);
+        let norm = b.piece(vec![part("model.norm.weight", hidden)]);
         let head = if c.tie_word_embeddings {
             embedding
         } else {
-            b.piece(hidden, vec![part("lm_head.weight", c.vocab_size * hidden)])
+            b.piece(vec![part("lm_head.weight", c.vocab_size * hidden)])
         };
         Ok(Self { pieces: b.pieces, layers, embedding, norm, head, bytes: b.bytes, head_dim: c.head_dim })
     }
@@ -121,11 +115,11 @@ struct Builder {
 }
 
 impl Builder {
-    fn piece(&mut self, fan_in: usize, parts: Vec<Part>) -> usize {
+    fn piece(&mut self, parts: Vec<Part>) -> usize {
         let offset = self.bytes;
         let elements: usize = parts.iter().map(|p| p.elements).sum();
         self.bytes = (offset + elements * 2).next_multiple_of(ALIGN);
-        self.pieces.push(Piece { offset, elements, parts, fan_in });
+        self.pieces.push(Piece { offset, parts });
         offset
     }
 }
@@ -195,7 +189,7 @@ mod tests {
             let mut end = 0;
             for piece in &layout.pieces {
                 assert!(piece.offset >= end && piece.offset.is_multiple_of(ALIGN));
-                end = piece.offset + piece.elements * 2;
+                end = piece.offset + piece.parts.iter().map(|p| p.elements).sum::<usize>() * 2;
             }
             assert!(end <= layout.bytes());
             assert_eq!(layout.head == layout.embedding, tied);

@@ -7,5 +7,6 @@ mod load;
 mod weights;
 
 pub use angles::table_bytes;
+pub use dummy::fill_with;
 pub use layout::WeightLayout;
 pub use weights::{LayerWeights, Source, Weights};

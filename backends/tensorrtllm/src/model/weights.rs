@@ -1,6 +1,6 @@
 //! All weights as addresses on the GPU.
 
-use trireme_llm::checkpoint::{Checkpoint, DecoderConfig};
+use trireme_llm::checkpoint::{Checkpoint, DecoderConfig, WeightType};
 
 use super::{WeightLayout, angles, dummy, load};
 use crate::device::{Buffer, Device, Stream};
@@ -37,8 +37,8 @@ pub struct Weights {
 /// Where weights come from.
 pub enum Source<'a> {
     Checkpoint(&'a Checkpoint),
-    /// Random numbers of a sensible size from this seed: for measuring.
-    Dummy(u64),
+    /// The random numbers of `load_format: dummy`, for a checkpoint of this type.
+    Dummy(WeightType),
     /// bf16 bytes by Hugging Face name, heads in halves.
     Tensors(&'a dyn Fn(&str) -> Option<Vec<u8>>),
 }
@@ -58,7 +58,7 @@ impl Weights {
         match source {
             Source::Checkpoint(checkpoint) => load::fill(device, stream, checkpoint, &layout, &arena)?,
             Source::Tensors(bytes) => load::fill_from(stream, *bytes, &layout, &arena)?,
-            Source::Dummy(seed) => dummy::fill(stream, kernels, &layout, &arena, *seed)?,
+            Source::Dummy(ty) => dummy::fill(stream, kernels, &layout, &arena, *ty)?,
         }
         let angles = angles::table(device, stream, config, positions)?;
         let at = |offset: usize| arena.at(offset);

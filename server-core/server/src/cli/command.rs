@@ -25,8 +25,8 @@ pub(super) fn command() -> Command {
         .about("Ask a running server whether it is ready: 0 if it is, 1 if not");
     let conformance = Conformance::augment_args(Command::new("conformance"))
         .about("Try whether a backend library keeps the promises of the ABI");
-    let new_backend = NewBackend::augment_args(Command::new("new-backend"))
-        .about("Make the crate of a new backend");
+    let new_backend =
+        NewBackend::augment_args(Command::new("new-backend")).about("Make the crate of a new backend");
     let other =
         |name, about| Arguments::augment_args(Command::new(name)).disable_help_flag(true).about(about);
     Command::new("trireme")

@@ -19,7 +19,10 @@ use clap::FromArgMatches;
 
 pub use document::flags_document;
 pub use flag::{Effect, Flag};
-pub use flags::{Arguments, Batch, Chat, Check, Conformance, ControlModeFlag, HealthCheck, LogFormatFlag, NewBackend, Serve};
+pub use flags::{
+    Arguments, Batch, Chat, Check, Conformance, ControlModeFlag, HealthCheck, LogFormatFlag, NewBackend,
+    Serve,
+};
 pub use grammar::Grammar;
 pub use review::Finding;
 pub use table::TABLE;

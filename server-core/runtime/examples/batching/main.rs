@@ -4,20 +4,18 @@
 //! the exit status is 1 if the added latency misses its bar. `cargo xtask bench batching` builds and runs it.
 #![allow(missing_docs, clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
+mod direct;
+
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use bytes::Bytes;
-use smallvec::smallvec;
-use trireme_host::abi::{DType, InstanceKind, LogLevel, Stage};
-use trireme_host::{
-    Backend, Correlation, Input, InstanceArgs, Item, Library, LoadOptions, ModelArgs, OutputSet, Request,
-    Responder, Response, ResponseSink, Verdict,
-};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{Builder, Handle};
+use trireme_host::abi::LogLevel;
 use trireme_protocol::{DataType, InferRequest, InputTensor, Limits, TensorData};
 use trireme_runtime::{ControlMode, Core, CoreOptions, Served};
 use trireme_scheduling::StartAfter;
@@ -35,6 +33,8 @@ const CLIENTS: usize = 48;
 const BATCH_SIZES: [u32; 4] = [1, 8, 32, 64];
 const DELAYS_MS: [u32; 3] = [0, 1, 100];
 const INSTANCES: [u32; 3] = [1, 4, 16];
+/// Requests a second of a model that has little to do.
+const RATES: [u64; 2] = [200, 2000];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -57,28 +57,87 @@ fn run(backends: &Path, seconds: f64) -> Outcome<bool> {
     let repository = tempfile::tempdir()?;
     write_models(repository.path())?;
     let core = start(repository.path(), backends)?;
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let io = io_thread()?;
     let span = (seconds * 1e9) as u64;
+    let added = latency(&core, backends, &io, span)?;
+    quiet(&core, &io, span)?;
+    instances(&core, backends, &io, span)?;
+    batches(&core, &io, span)?;
+    core.begin_drain();
+    core.finish_drain(Duration::from_secs(10));
+    if added > BAR_NS {
+        eprintln!("the scheduler adds {} µs at the median; the bar is {}", micros(added), micros(BAR_NS));
+    }
+    Ok(added <= BAR_NS)
+}
 
-    println!("### Added latency\n\n| | p50 µs | p99 µs | calls |\n|---|---|---|---|");
-    let direct = direct(repository.path(), backends, span)?;
+/// What the way through the server adds to a call, in nanoseconds at the median.
+fn latency(core: &Core, backends: &Path, io: &Handle, span: u64) -> Outcome<u64> {
+    println!("### Added latency\n\nOne client, which asks again when it has its answer.\n");
+    println!("| | p50 µs | p99 µs | calls |\n|---|---|---|---|");
+    let row = |what: &str, sorted: &[u64]| {
+        println!(
+            "| {what} | {} | {} | {} |",
+            micros(at(sorted, 0.5)),
+            micros(at(sorted, 0.99)),
+            sorted.len()
+        );
+    };
+    let direct = direct::calls(backends, 0, span)?;
     row("backend called directly", &direct);
     let model = core.model("instant", None)?;
-    let through = tokio.block_on(clients(&model, 1, span))?;
-    row("through validation, queue, instance thread, mailbox", &through.latencies);
-    let added = at(&through.latencies, 0.5).saturating_sub(at(&direct, 0.5));
+    let through = clients(io, &model, 1, span)?.latencies;
+    row(
+        "through validation, queue, instance thread, mailbox, from an I/O thread as the server has them",
+        &through,
+    );
+    let added = at(&through, 0.5).saturating_sub(at(&direct, 0.5));
     println!("| added | {} | | |", micros(added));
+    let several = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    row("the same from a runtime of two threads", &clients(several.handle(), &model, 1, span)?.latencies);
+    Ok(added)
+}
 
-    println!("\n### Instances\n\nNo batching, {BATCH_MS} ms a request, {CLIENTS} clients.\n");
-    println!("| instances | requests/s | of the limit | p50 ms | p99 ms |\n|---|---|---|---|---|");
+/// What a model costs that has little to do: requests now and then, and none.
+fn quiet(core: &Core, io: &Handle, span: u64) -> Outcome<()> {
+    println!("\n### Few requests\n\nOne client, which asks at fixed times. CPU: of one core.\n");
+    println!("| requests/s | p50 µs | p99 µs | CPU % |\n|---|---|---|---|");
+    let model = core.model("instant", None)?;
+    let every = |rate: u64| Some(Duration::from_nanos(1_000_000_000 / rate));
+    for rate in RATES {
+        let (begin, cpu) = (now_ns(), cpu_ns());
+        let found = on(io, paced(Arc::clone(&model), every(rate), span))?;
+        let share = (cpu_ns() - cpu) as f64 / (now_ns() - begin) as f64;
+        let (p50, p99) = (micros(at(&found, 0.5)), micros(at(&found, 0.99)));
+        println!("| {rate} | {p50} | {p99} | {:.2} |", share * 100.0);
+    }
+    let (begin, cpu) = (now_ns(), cpu_ns());
+    on(io, paced(model, None, span))?;
+    let share = (cpu_ns() - cpu) as f64 / (now_ns() - begin) as f64;
+    println!("| 0 | | | {:.2} |", share * 100.0);
+    Ok(())
+}
+
+fn instances(core: &Core, backends: &Path, io: &Handle, span: u64) -> Outcome<()> {
+    let alone = at(&direct::calls(backends, BATCH_MS, span)?, 0.5);
+    println!("\n### Instances\n\nNo batching, {BATCH_MS} ms a request, {CLIENTS} clients. ");
+    println!("Called directly the backend takes {} ms.\n", millis(alone));
+    println!(
+        "| instances | requests/s | of the limit | of direct calls | p50 ms | p99 ms |\n|---|---|---|---|---|---|"
+    );
     for count in INSTANCES {
         let model = core.model(&format!("instances_{count}"), None)?;
-        let found = tokio.block_on(clients(&model, CLIENTS, span))?;
+        let found = clients(io, &model, CLIENTS, span)?;
         let limit = f64::from(count) * 1000.0 / f64::from(BATCH_MS);
+        let reachable = f64::from(count) * 1e9 / alone as f64;
         let (p50, p99) = (millis(at(&found.latencies, 0.5)), millis(at(&found.latencies, 0.99)));
-        println!("| {count} | {:.0} | {:.2} | {p50} | {p99} |", found.rate(), found.rate() / limit);
+        let (rate, of, direct) = (found.rate(), found.rate() / limit, found.rate() / reachable);
+        println!("| {count} | {rate:.0} | {of:.2} | {direct:.2} | {p50} | {p99} |");
     }
+    Ok(())
+}
 
+fn batches(core: &Core, io: &Handle, span: u64) -> Outcome<()> {
     println!("\n### Batching\n\n{BATCH_MS} ms a batch, one instance, {CLIENTS} clients.\n");
     println!("| max_batch_size | delay ms | requests/s | mean batch | p50 ms | p99 ms | deviation ms |");
     println!("|---|---|---|---|---|---|---|");
@@ -86,18 +145,13 @@ fn run(backends: &Path, seconds: f64) -> Outcome<bool> {
         for delay in DELAYS_MS {
             let name = format!("batch_{size}_{delay}");
             let model = core.model(&name, None)?;
-            let found = tokio.block_on(clients(&model, CLIENTS, span))?;
+            let found = clients(io, &model, CLIENTS, span)?;
             let (p50, p99) = (millis(at(&found.latencies, 0.5)), millis(at(&found.latencies, 0.99)));
-            let (rate, batch, off) = (found.rate(), mean_batch(&core, &name)?, found.deviation_ms());
+            let (rate, batch, off) = (found.rate(), mean_batch(core, &name)?, found.deviation_ms());
             println!("| {size} | {delay} | {rate:.0} | {batch:.1} | {p50} | {p99} | {off:.2} |");
         }
     }
-    core.begin_drain();
-    core.finish_drain(Duration::from_secs(10));
-    if added > BAR_NS {
-        eprintln!("the scheduler adds {} µs at the median; the bar is {}", micros(added), micros(BAR_NS));
-    }
-    Ok(added <= BAR_NS)
+    Ok(())
 }
 
 fn write_models(repository: &Path) -> Outcome<()> {
@@ -161,96 +215,6 @@ fn start(repository: &Path, backends: &Path) -> Outcome<Arc<Core>> {
     Ok(core)
 }
 
-/// Times of `execute` on this thread, with the request that it is given and the answer that it gives.
-fn direct(repository: &Path, backends: &Path, span: u64) -> Outcome<Vec<u64>> {
-    let library: PathBuf = backends.join("identity/libtrireme_identity.so");
-    let library = Library::open(&library, "identity", &LoadOptions::default())?;
-    let services: &'static Services = Box::leak(Box::default());
-    let backend = Backend::create(library, services, "{}").map_err(|status| status.message)?;
-    let directory = repository.join("instant");
-    let json = r#"{"name":"instant","max_batch_size":8,"input":[{"name":"INPUT0","data_type":"TYPE_FP32","dims":["16"]}],
-        "output":[{"name":"OUTPUT0","data_type":"TYPE_FP32","dims":["16"]}]}"#;
-    let model = backend
-        .load(&ModelArgs {
-            name: "instant",
-            version: 1,
-            model_dir: &directory,
-            version_dir: &directory.join("1"),
-            config_json: json,
-        })
-        .map_err(|status| status.message)?;
-    let args = InstanceArgs { name: "instant_0", index: 0, kind: InstanceKind::CPU, device: 0 };
-    let mut instance = model.create_instance(&args).map_err(|status| status.message)?;
-    let names: Arc<[Box<str>]> = Arc::new(["INPUT0".into()]);
-    let (mut times, mut batch, data) = (Vec::new(), Vec::new(), Bytes::from(vec![0u8; 64]));
-    let begin = now_ns();
-    while now_ns() - begin < span {
-        let start = now_ns();
-        let input =
-            Input { index: 0, dtype: DType::FP32, shape: smallvec![1, 16], buffers: smallvec![data.clone()] };
-        let request = Box::new(Request {
-            id: String::new(),
-            inputs: smallvec![input],
-            parameters: Vec::new(),
-            wanted: OutputSet::all(1),
-            batch_size: 1,
-            priority: 0,
-            deadline_ns: 0,
-            correlation: Correlation::None,
-            trace_parent: String::new(),
-            document: None,
-            names: Arc::clone(&names),
-        });
-        batch.push(Item { request, responder: Responder::new(Arc::new(Nobody(AtomicU32::new(0)))) });
-        instance.execute(&mut batch).map_err(|status| status.message)?;
-        times.push(now_ns() - start);
-    }
-    instance.drain();
-    times.sort_unstable();
-    Ok(times)
-}
-
-/// Takes answers and forgets them.
-struct Nobody(AtomicU32);
-
-impl ResponseSink for Nobody {
-    fn send(&self, _: Response, _: bool) -> Verdict {
-        Verdict::Continue
-    }
-    fn on_writable(&self, call: Box<dyn FnOnce() + Send>) {
-        call();
-    }
-    fn cancelled(&self) -> &AtomicU32 {
-        &self.0
-    }
-    fn mark(&self, _: Stage, _: u64) {}
-}
-
-#[derive(Default)]
-struct Services(AtomicU32);
-
-impl trireme_host::HostServices for Services {
-    fn log(&self, _: LogLevel, _: &str, _: &str) {}
-    fn log_level(&self) -> &AtomicU32 {
-        &self.0
-    }
-    fn metric(
-        &self,
-        name: &str,
-        _: &str,
-        _: trireme_host::abi::MetricKind,
-        _: &[(&str, &str)],
-    ) -> Result<&'static std::sync::atomic::AtomicU64, trireme_host::Status> {
-        Err(trireme_host::Status::internal(name))
-    }
-    fn now_ns(&self) -> u64 {
-        now_ns()
-    }
-    fn extension(&self, _: &str) -> *const std::ffi::c_void {
-        std::ptr::null()
-    }
-}
-
 struct Found {
     /// Nanoseconds, ascending.
     latencies: Vec<u64>,
@@ -270,59 +234,99 @@ impl Found {
     }
 }
 
-/// So many clients on this thread, each with one request after the other. A tenth of the time is a warm-up.
-async fn clients(model: &Arc<Served>, count: usize, span: u64) -> Outcome<Found> {
+/// A thread that serves connections, as `trireme serve` has them: a runtime of its own.
+fn io_thread() -> Outcome<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new()
+        .name("io0".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
+}
+
+/// Runs a task there and waits for it here.
+fn on<T: Send + 'static>(
+    handle: &Handle,
+    task: impl Future<Output = Result<T, String>> + Send + 'static,
+) -> Outcome<T> {
+    let (done, result) = std::sync::mpsc::channel();
+    handle.spawn(async move {
+        let _ = done.send(task.await);
+    });
+    Ok(result.recv()??)
+}
+
+fn request(data: &Bytes) -> InferRequest {
+    let mut request = InferRequest::new("", None);
+    request.inputs.push(InputTensor {
+        name: "INPUT0".to_owned(),
+        datatype: DataType::Fp32,
+        shape: [1, 16].into_iter().collect(),
+        data: TensorData::Bytes(data.clone()),
+    });
+    request
+}
+
+/// One request after the other until `end`. Latencies of those that begin after `begin`, in nanoseconds.
+async fn client(model: Arc<Served>, begin: u64, end: u64) -> Result<Vec<u64>, String> {
+    let (data, mut latencies) = (Bytes::from(vec![0u8; 64]), Vec::new());
+    loop {
+        let start = now_ns();
+        if start >= end {
+            return Ok(latencies);
+        }
+        model.infer(request(&data)).await.map_err(|error| error.message)?;
+        if start >= begin {
+            latencies.push(now_ns() - start);
+        }
+    }
+}
+
+/// A request at fixed times, for so long; without a distance between them only the time.
+async fn paced(model: Arc<Served>, distance: Option<Duration>, span: u64) -> Result<Vec<u64>, String> {
+    let Some(distance) = distance else {
+        tokio::time::sleep(Duration::from_nanos(span)).await;
+        return Ok(Vec::new());
+    };
+    let (data, mut latencies) = (Bytes::from(vec![0u8; 64]), Vec::new());
+    let (mut times, end) = (tokio::time::interval(distance), now_ns() + span);
+    while now_ns() < end {
+        times.tick().await;
+        let start = now_ns();
+        model.infer(request(&data)).await.map_err(|error| error.message)?;
+        latencies.push(now_ns() - start);
+    }
+    latencies.sort_unstable();
+    Ok(latencies)
+}
+
+/// So many clients there, each with one request after the other. A tenth of the time is a warm-up.
+fn clients(handle: &Handle, model: &Arc<Served>, count: usize, span: u64) -> Outcome<Found> {
     let begin = now_ns() + span / 10;
-    let set = tokio::task::LocalSet::new();
-    let tasks: Vec<_> = (0..count)
-        .map(|_| {
-            let model = Arc::clone(model);
-            set.spawn_local(async move {
-                let data = Bytes::from(vec![0u8; 64]);
-                let mut latencies = Vec::new();
-                loop {
-                    let start = now_ns();
-                    if start >= begin + span {
-                        return Ok(latencies);
-                    }
-                    let input = InputTensor {
-                        name: "INPUT0".to_owned(),
-                        datatype: DataType::Fp32,
-                        shape: [1, 16].into_iter().collect(),
-                        data: TensorData::Bytes(data.clone()),
-                    };
-                    let mut request = InferRequest::new("", None);
-                    request.inputs.push(input);
-                    if let Err(error) = model.infer(request).await {
-                        return Err(error.message);
-                    }
-                    if start >= begin {
-                        latencies.push(now_ns() - start);
-                    }
-                }
-            })
-        })
-        .collect();
-    let mut latencies = Vec::new();
-    set.run_until(async {
+    let model = Arc::clone(model);
+    let all = async move {
+        let tasks: Vec<_> =
+            (0..count).map(|_| tokio::spawn(client(Arc::clone(&model), begin, begin + span))).collect();
+        let mut latencies = Vec::new();
         for task in tasks {
             latencies.extend(task.await.map_err(|error| error.to_string())??);
         }
-        Ok::<_, String>(())
-    })
-    .await?;
-    latencies.sort_unstable();
-    Ok(Found { latencies, span })
+        latencies.sort_unstable();
+        Ok(Found { latencies, span })
+    };
+    on(handle, all)
+}
+
+/// What the process has used of all CPUs.
+fn cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn mean_batch(core: &Core, name: &str) -> Outcome<f64> {
     let statistics = core.statistics(Some(name), None)?;
     let one = statistics.first().ok_or("no statistics")?;
     Ok(one.inference_count as f64 / one.execution_count.max(1) as f64)
-}
-
-fn row(what: &str, sorted: &[u64]) {
-    println!("| {what} | {} | {} | {} |", micros(at(sorted, 0.5)), micros(at(sorted, 0.99)), sorted.len());
 }
 
 /// The value below which this share of them lies.

@@ -1,0 +1,354 @@
+//! Products of up to 128 rows on Hopper, and what is fused behind queries, keys and values.
+
+use super::buffers::Buffers;
+use super::forward::{Net, Rows};
+use super::memory_plan::{BLOCK_TOKENS, Widths};
+use crate::device::{Buffer, Device, Event, Grid, Stream, TensorMap, args};
+use crate::error::Result;
+use crate::kernels::{SQUARES, StreamKind, StreamSize, can_share};
+use crate::model::Weights;
+
+/// Rows of the boxes in which weights are copied.
+const WEIGHT_BOX: usize = 64;
+
+/// The activations that a product reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activation {
+    /// The residual stream's copy.
+    Hidden,
+    Attended,
+    Gated,
+    Gathered,
+}
+
+/// The matrix of a product: a layer's, or the head behind all layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Matrix {
+    Layer(usize, Place),
+    Head,
+}
+
+/// Which of a layer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Qkv,
+    Output,
+    GateUp,
+    Down,
+}
+
+/// How the blocks of a product are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Blocks that share k.
+    parts: usize,
+    form: Form,
+}
+
+/// Kinds of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Wide,
+    /// Of 64 outputs.
+    Narrow,
+    /// One a multiprocessor.
+    Deep,
+}
+
+/// Runs of a layout over all layers when they are timed.
+const RUNS: usize = 2;
+
+/// All matrices that these products read, as the copy engine sees them.
+pub(super) struct StreamMaps {
+    layers: Vec<[TensorMap; 4]>,
+    head: TensorMap,
+    /// By activation and size.
+    rows: [[TensorMap; StreamSize::COUNT]; 4],
+    /// By size and place.
+    layouts: [[Layout; 4]; StreamSize::COUNT],
+}
+
+impl StreamMaps {
+    pub(super) fn new(w: &Weights, b: &Buffers, max_rows: usize, max_samples: usize) -> Result<Self> {
+        let c = &w.config;
+        let (widths, hidden, inter) = (Widths::new(c), c.hidden_size, c.intermediate_size);
+        let weight = |at, n, k| TensorMap::of_rows(at, k, n, WEIGHT_BOX);
+        let layers = w.layers.iter().map(|l| {
+            Ok([
+                weight(l.qkv, widths.qkv, hidden)?,
+                weight(l.o, hidden, widths.attended)?,
+                weight(l.gate_up, 2 * inter, hidden)?,
+                weight(l.down, hidden, inter)?,
+            ])
+        });
+        let rows = |buffer: &Buffer, width, rows| -> Result<_> {
+            let [a, b, c, d, e] =
+                StreamSize::ALL.map(|size| TensorMap::of_rows(buffer.at(0), width, rows, size.rows));
+            Ok([a?, b?, c?, d?, e?])
+        };
+        Ok(Self {
+            layers: layers.collect::<Result<_>>()?,
+            head: weight(w.head, c.vocab_size, hidden)?,
+            rows: [
+                rows(&b.hidden, hidden, max_rows)?,
+                rows(&b.attended, widths.attended, max_rows)?,
+                rows(&b.gated, inter, max_rows)?,
+                rows(&b.gathered, hidden, max_samples)?,
+            ],
+            layouts: StreamSize::ALL.map(|size| {
+                // What was best for the shape of Llama-3.1-8B, where nothing is timed.
+                let parts = if size.rows > 64 { 4 } else { 2 };
+                [4, parts, 1, parts].map(|parts| Layout { parts, form: Form::Wide })
+            }),
+        })
+    }
+}
+
+/// `RopeArgs` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct RopeArgs {
+    bias: u64,
+    q_norm: u64,
+    k_norm: u64,
+    angles: u64,
+    row_slot: u64,
+    row_position: u64,
+    tables: u64,
+    keys: u64,
+    values: u64,
+    table_width: i32,
+    block_tokens: i32,
+    q_heads: i32,
+    kv_heads: i32,
+    head_dim: i32,
+    eps: f32,
+}
+
+impl RopeArgs {
+    /// The same without the first rows.
+    #[must_use]
+    pub(super) fn skipping(self, first: usize) -> Self {
+        let skip = first as u64 * 4;
+        Self { row_slot: self.row_slot + skip, row_position: self.row_position + skip, ..self }
+    }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct StreamArgs {
+    out: u64,
+    squares: u64,
+    copy: u64,
+    gain: u64,
+    new_squares: u64,
+    n: i32,
+    k: i32,
+    steps: i32,
+    rows: i32,
+    stride: i32,
+    num_squares: i32,
+    eps: f32,
+    rope: RopeArgs,
+}
+
+/// A product: `n` outputs (with SiLU, of the gate) of `k` inputs, written `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct StreamProduct {
+    pub(super) kind: StreamKind,
+    pub(super) matrix: Matrix,
+    pub(super) x: Activation,
+    pub(super) out: u64,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) rows: usize,
+    pub(super) stride: usize,
+    pub(super) rope: RopeArgs,
+}
+
+impl Net {
+    /// Whether products of so many rows are these.
+    pub(super) fn streams(&self, rows: usize) -> bool {
+        let hidden = self.weights.config.hidden_size;
+        self.maps.is_some()
+            && !self.deterministic
+            && self.skinny_rows > 0
+            && StreamSize::of(rows).is_some()
+            && hidden.div_ceil(64) <= SQUARES
+    }
+
+    /// Whether rotation and the write of keys and values are part of the product in front.
+    pub(super) fn rotates_behind_product(&self, rows: usize) -> bool {
+        let c = &self.weights.config;
+        match self.streams(rows) {
+            // A warp has 128 outputs: whole heads.
+            true => 128 % c.head_dim == 0,
+            false => self.few(rows) && !c.qk_norm,
+        }
+    }
+
+    pub(super) fn rope_args(&self, rows: &Rows, layer: usize) -> RopeArgs {
+        let (c, w, b, s) =
+            (&self.weights.config, &self.weights.layers[layer], &self.buffers, &self.state.args);
+        RopeArgs {
+            bias: w.qkv_bias,
+            q_norm: w.q_norm,
+            k_norm: w.k_norm,
+            angles: self.weights.angles.at(0),
+            row_slot: rows.slots,
+            row_position: rows.positions,
+            tables: s.tables,
+            keys: b.keys(layer),
+            values: b.values(layer),
+            table_width: s.table_width,
+            block_tokens: BLOCK_TOKENS as i32,
+            q_heads: c.num_heads as i32,
+            kv_heads: c.num_kv_heads as i32,
+            head_dim: c.head_dim as i32,
+            eps: c.rms_norm_eps,
+        }
+    }
+
+    /// One launch for a product of at most 128 rows, for which [`Self::streams`] holds.
+    pub(super) fn stream(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
+        let layout = match (p.matrix, &self.maps, StreamSize::of(p.rows)) {
+            (Matrix::Layer(_, place), Some(maps), Some((size, _))) => maps.layouts[size][place as usize],
+            _ => Layout { parts: 1, form: Form::Wide },
+        };
+        self.stream_as(stream, p, layout)
+    }
+
+    fn stream_as(&self, stream: &Stream, p: &StreamProduct, layout: Layout) -> Result<()> {
+        let (Some(maps), Some(kernels), Some((number, size))) =
+            (&self.maps, &self.kernels.streams, StreamSize::of(p.rows))
+        else {
+            let text = format!("there is no product of {} rows", p.rows);
+            return Err(crate::error::CudaError::Unsupported(text));
+        };
+        let (w, squares) = (&self.weights, self.buffers.squares.at(0));
+        let kind = match (p.kind, layout.form) {
+            (StreamKind::Add, Form::Narrow) => StreamKind::AddNarrow,
+            (StreamKind::Add, Form::Deep) => StreamKind::AddDeep,
+            (StreamKind::Rope, Form::Deep) => StreamKind::RopeDeep,
+            (kind, _) => kind,
+        };
+        let (tiles, steps) = (p.n.div_ceil(kind.outputs()), p.k.div_ceil(64));
+        let shared = can_share(layout.parts, tiles, steps, self.multiprocessors);
+        let parts = if shared { layout.parts } else { 1 };
+        // What the last one that added to the residual stream left.
+        let left = |place: Place| {
+            let narrow = maps.layouts[number][place as usize].form == Form::Narrow;
+            w.config.hidden_size.div_ceil(if narrow { 64 } else { 128 })
+        };
+        let (weight, num_squares, gain) = match p.matrix {
+            Matrix::Layer(layer, place) => {
+                let l = &w.layers[layer];
+                let behind = w.layers.get(layer + 1).map_or(w.norm, |next| next.input_norm);
+                let (squares, gain) = match place {
+                    Place::Qkv if layer == 0 => (1, 0),
+                    Place::Qkv => (left(Place::Down), 0),
+                    Place::GateUp => (left(Place::Output), 0),
+                    Place::Output => (0, l.post_norm),
+                    Place::Down => (0, behind),
+                };
+                (maps.layers[layer][place as usize], squares, gain)
+            }
+            Matrix::Head if p.x == Activation::Hidden => (maps.head, left(Place::Down), 0),
+            Matrix::Head => (maps.head, 0, 0),
+        };
+        let x = maps.rows[p.x as usize][number];
+        let arguments = StreamArgs {
+            out: p.out,
+            squares: if num_squares > 0 { squares } else { 0 },
+            copy: self.buffers.hidden.at(0),
+            gain,
+            new_squares: squares,
+            n: p.n as i32,
+            k: p.k as i32,
+            steps: steps as i32,
+            rows: p.rows as i32,
+            stride: p.stride as i32,
+            num_squares: num_squares as i32,
+            eps: w.config.rms_norm_eps,
+            rope: p.rope,
+        };
+        let grid = Grid {
+            blocks: (tiles, parts, 1),
+            threads: kind.threads(),
+            shared: size.shared_bytes(kind),
+            early: self.early.products,
+            cluster: parts,
+        };
+        // SAFETY: the arguments are those of the `stream` kernels; the maps are of matrices with the model's sizes.
+        unsafe { kernels.function(number, kind).launch(stream, grid, args![weight, x, arguments]) }
+    }
+
+    /// Times the layouts of all products for steps of `rows`, and keeps the fastest of each. What lies in the activations
+    /// is overwritten.
+    pub(super) fn tune_streams(&mut self, device: &Device, stream: &Stream, rows: &Rows) -> Result<()> {
+        let Some((number, _)) = StreamSize::of(rows.count).filter(|_| self.streams(rows.count)) else {
+            return Ok(());
+        };
+        let (start, end) = (Event::new(device)?, Event::new(device)?);
+        let layers = self.weights.layers.len();
+        for place in [Place::Qkv, Place::Output, Place::GateUp, Place::Down] {
+            let mut best: Option<(f32, Layout)> = None;
+            let forms: &[Form] = match place {
+                Place::Output | Place::Down => &[Form::Wide, Form::Narrow, Form::Deep],
+                Place::Qkv => &[Form::Wide, Form::Deep],
+                Place::GateUp => &[Form::Wide],
+            };
+            for &form in forms {
+                for parts in [1, 2, 4, 8] {
+                    let layout = Layout { parts, form };
+                    let run = |net: &Self| {
+                        (0..layers).try_for_each(|layer| {
+                            net.stream_as(stream, &net.layer_product(rows, layer, place), layout)
+                        })
+                    };
+                    run(self)?;
+                    start.record(stream)?;
+                    (0..RUNS).try_for_each(|_| run(self))?;
+                    end.record(stream)?;
+                    end.wait()?;
+                    let ms = end.since(&start)?;
+                    if best.is_none_or(|(least, _)| ms < least) {
+                        best = Some((ms, layout));
+                    }
+                }
+            }
+            if let (Some((_, layout)), Some(maps)) = (best, &mut self.maps) {
+                maps.layouts[number][place as usize] = layout;
+            }
+        }
+        Ok(())
+    }
+
+    /// A layer's product for these rows.
+    pub(super) fn layer_product(&self, rows: &Rows, layer: usize, place: Place) -> StreamProduct {
+        let (c, b) = (&self.weights.config, &self.buffers);
+        let widths = Widths::new(c);
+        let rotates = self.rotates_behind_product(rows.count);
+        let (kind, x, out, n, k) = match place {
+            Place::Qkv => {
+                let kind = if rotates { StreamKind::Rope } else { StreamKind::Store };
+                (kind, Activation::Hidden, &b.qkv, widths.qkv, widths.hidden)
+            }
+            Place::Output => {
+                (StreamKind::Add, Activation::Attended, &b.residual, widths.hidden, widths.attended)
+            }
+            Place::GateUp => {
+                (StreamKind::SiluMul, Activation::Hidden, &b.gated, widths.intermediate, widths.hidden)
+            }
+            Place::Down => {
+                (StreamKind::Add, Activation::Gated, &b.residual, widths.hidden, widths.intermediate)
+            }
+        };
+        let rope = match kind {
+            StreamKind::Rope => self.rope_args(rows, layer),
+            _ => RopeArgs::default(),
+        };
+        let matrix = Matrix::Layer(layer, place);
+        StreamProduct { kind, matrix, x, out: out.at(0), n, k, rows: rows.count, stride: n, rope }
+    }
+}
