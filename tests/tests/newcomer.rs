@@ -28,7 +28,9 @@ const CRATES: [&str; 5] =
 fn fresh(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder);
-    for variable in ["CARGO_MANIFEST_DIR", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_RESOLVER_FEATURE_UNIFICATION"] {
+    for variable in
+        ["CARGO_MANIFEST_DIR", "RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_RESOLVER_FEATURE_UNIFICATION"]
+    {
         command.env_remove(variable);
     }
     // The versions that this workspace was built with are on this machine: nothing is fetched.

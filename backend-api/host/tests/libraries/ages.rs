@@ -51,7 +51,9 @@ fn a_backend_with_one_function_more_is_served() {
 #[test]
 fn tensors_on_a_device_can_come_by_growth() {
     let info = "    #[sabi(last_prefix_field)]\n    pub max_in_flight: u32,\n";
-    let kinds = format!("{info}    /// Bit set of the kinds of memory that inputs may be in.\n    pub input_kinds: u64,\n");
+    let kinds = format!(
+        "{info}    /// Bit set of the kinds of memory that inputs may be in.\n    pub input_kinds: u64,\n"
+    );
     let release = "    pub release: unsafe extern \"C\" fn(request: *mut RequestHandle),\n";
     let after = format!(
         "{release}    pub release_after: unsafe extern \"C\" fn(request: *mut RequestHandle, done_event: u64),\n"
