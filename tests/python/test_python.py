@@ -116,6 +116,35 @@ for request in requests:
         config.set_dynamic_batching()
         return config
 """).encode())])
+    # Answers when it has seen a request as often as IN says, counting down.
+    put(repository, "again", method("""
+seen = self.__dict__.setdefault("seen", {})
+answers = []
+for request in requests:
+    count = seen[request.request_id()] = seen.get(request.request_id(), 0) + 1
+    if count < int(request.inputs()[0].as_numpy()[0]):
+        request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+        answers.append(None)
+    else:
+        answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([seen.pop(request.request_id())], np.int32))]))
+return answers
+"""), COUNT)
+    put(repository, "again_decoupled", method("""
+left = self.__dict__.setdefault("left", {})
+for request in requests:
+    count = left[request.request_id()] = left.get(request.request_id(), int(request.inputs()[0].as_numpy()[0])) - 1
+    sender = request.get_response_sender()
+    answer = pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([count], np.int32))])
+    if count:
+        sender.send(answer)
+        request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+    else:
+        sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""), COUNT, extra=DECOUPLED)
+    put(repository, "again_wrong", method("""
+requests[0].set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([1], np.int32))]) for _ in requests]
+"""), COUNT)
     put(repository, "codes", method("""
 names = ["UNKNOWN", "INTERNAL", "NOT_FOUND", "INVALID_ARG", "UNAVAILABLE", "UNSUPPORTED", "ALREADY_EXISTS", "CANCELLED"]
 name = names[int(requests[0].inputs()[0].as_numpy()[0])]
@@ -311,6 +340,26 @@ def test_a_model_asks_another(server, model, shape):
     assert np.array_equal(infer(server, model, INPUT0=value).as_numpy("OUTPUT0"), value)
 
 
+def test_a_rescheduled_request_comes_again(server):
+    outcomes = []
+
+    def ask(number):
+        with httpclient.InferenceServerClient(f"127.0.0.1:{server.http}", network_timeout=30) as client:
+            answer = client.infer("again", tensors(httpclient, {"IN": np.array([number], np.int32)}), request_id=str(number))
+            outcomes.append((number, int(answer.as_numpy("OUT")[0])))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in (1, 2, 50, 300)]
+    [thread.start() for thread in threads]
+    [thread.join(30) for thread in threads]
+    assert sorted(outcomes) == [(number, number) for number in (1, 2, 50, 300)]
+    with pytest.raises(InferenceServerException, match="Expected a None object in the execute function return list"):
+        count(server, "again_wrong", 1)
+
+
+def test_a_rescheduled_request_of_a_decoupled_model(server):
+    assert stream(server, "again_decoupled", IN=np.array([100], np.int32)) == list(reversed(range(100)))
+
+
 def test_a_model_asks_a_decoupled_one(server):
     assert count(server, "sum", 5) == 10
     assert count(server, "sum_async", 5) == 20
@@ -429,10 +478,22 @@ def test_a_process_that_ends_is_replaced(server):
     assert count(server, "dies", 1) != before
 
 
+def resident(server):
+    """MiB of the server's own process."""
+    status = open(f"/proc/{server.process.pid}/status").read()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+
+
+def open_files(server):
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+
 def test_killed_a_hundred_times_under_load(server):
-    """Every request is answered, well or with an error that says so, and the model is there at the end."""
+    """Every request is answered, well or with an error that says so, and the model is there at the end. What another model's
+    clients see meanwhile, and the server's memory, are compared with as long a time without kills."""
     kills = 100 if os.environ.get("TRIREME_TEST_FULL") else 15
     done, outcomes, lock = threading.Event(), [], threading.Lock()
+    phase, latencies = "warm", {"warm": [], "calm": [], "kills": []}
 
     def load():
         client = httpclient.InferenceServerClient(f"127.0.0.1:{server.http}", network_timeout=60)
@@ -446,23 +507,51 @@ def test_killed_a_hundred_times_under_load(server):
             with lock:
                 outcomes.append(outcome)
 
-    threads = [threading.Thread(target=load) for _ in range(4)]
+    def other():
+        client = httpclient.InferenceServerClient(f"127.0.0.1:{server.http}", network_timeout=60)
+        value = np.ones((1, 4), np.float32)
+        while not done.is_set():
+            start, now = time.perf_counter(), phase
+            answer = infer(server, "native", client=client, INPUT0=value)
+            assert np.array_equal(answer.as_numpy("OUTPUT0"), value)
+            latencies[now].append(time.perf_counter() - start)
+
+    def kill():
+        pid = None
+        while pid is None:
+            try:
+                pid = count(server, "dies", 1)
+            except InferenceServerException:
+                pass
+        os.kill(pid, signal.SIGKILL)
+
+    threads = [threading.Thread(target=load) for _ in range(4)] + [threading.Thread(target=other)]
     [thread.start() for thread in threads]
     try:
+        for _ in range(10):
+            kill()
+        memory, files = resident(server), open_files(server)
+        # At most as long as the kills take, so that both see the same load.
+        phase, start = "kills", time.monotonic()
         for _ in range(kills):
-            pid = None
-            while pid is None:
-                try:
-                    pid = count(server, "dies", 1)
-                except InferenceServerException:
-                    pass
-            os.kill(pid, signal.SIGKILL)
+            kill()
+        phase, took = "calm", time.monotonic() - start
+        done.wait(min(took, 30))
     finally:
         done.set()
         [thread.join(60) for thread in threads]
     assert not any(thread.is_alive() for thread in threads)
     pids = {pid for pid in outcomes if pid}
     assert len(pids) > kills / 3 and count(server, "dies", 1)
+    p50, p99 = ({name: 1000 * np.percentile(latencies[name], share) for name in ("calm", "kills")} for share in (50, 99))
+    grown = resident(server) - memory
+    failed = sum(outcome is None for outcome in outcomes)
+    print(f"{kills} kills in {took:.1f} s: {len(outcomes)} requests answered, {failed} of them with the error; another model's p50 "
+          f"{p50['calm']:.2f} ms calm and {p50['kills']:.2f} ms with kills, p99 {p99['calm']:.2f} and {p99['kills']:.2f} ms "
+          f"({len(latencies['calm'])} and {len(latencies['kills'])} requests); memory {memory:.1f} MiB and {grown:+.1f} MiB")
+    assert grown < 16 and open_files(server) <= files + 16
+    # New processes take the CPU that they need to start; a model that waited for them would wait as long as one does.
+    assert p99["kills"] < 3 * p99["calm"] + 20, (p99, p50)
 
 
 WRONG = {

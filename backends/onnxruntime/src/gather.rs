@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 
 use half::{bf16, f16};
+use ort::memory::Allocator;
 use ort::session::SessionInputValue;
 use ort::value::{PrimitiveTensorElementType, Shape, Tensor as Value, TensorRef};
 use trireme_sdk::{DataType, Element, Error, Input, Request, Result};
 
 use crate::signature::{Joined, LayoutInput};
 
-/// An input for the whole batch. That of a single request is looked at where it is, if it is in one piece and aligned.
+/// An input for the whole batch. That of a single request is looked at where it is, if it is in one piece and aligned as
+/// ONNX Runtime aligns its own.
 pub(crate) fn input<'a>(
     to: &LayoutInput,
     batch: &'a [Request],
@@ -76,39 +78,54 @@ fn wrong(error: ort::Error) -> Error {
     Error::invalid(format!("ONNX Runtime: {error}"))
 }
 
+/// Where memory begins that ONNX Runtime allocates itself. Its kernels sum in another order on memory that begins elsewhere, so
+/// that only memory which begins here gives the same bits whichever way a request has come.
+const ALIGNMENT: usize = 64;
+
 fn values<'a, T: Element + PrimitiveTensorElementType + std::fmt::Debug>(
     shape: Vec<i64>,
     inputs: &[Input<'a>],
 ) -> Result<SessionInputValue<'a>> {
-    let all: Vec<Cow<'a, [T]>> = inputs.iter().map(Input::values::<T>).collect::<Result<_>>()?;
-    match <[Cow<'a, [T]>; 1]>::try_from(all) {
-        Ok([Cow::Borrowed(values)]) => {
-            Ok(TensorRef::from_array_view((Shape::new(shape), values)).map_err(wrong)?.into())
-        }
-        Ok([Cow::Owned(values)]) => owned(shape, values),
-        // Copied: the inputs of a batch are apart.
-        Err(all) => owned(shape, all.concat()),
+    if let [input] = inputs
+        && let Cow::Borrowed(values) = input.values::<T>()?
+        && values.as_ptr().addr().is_multiple_of(ALIGNMENT)
+    {
+        return Ok(TensorRef::from_array_view((Shape::new(shape), values)).map_err(wrong)?.into());
     }
+    filled(shape, inputs, |input, place| {
+        place.copy_from_slice(&input.values::<T>()?);
+        Ok(())
+    })
 }
 
-fn owned<'a, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+/// A tensor in memory of ONNX Runtime's own, into which each input is copied behind the one before.
+fn filled<'a, T: PrimitiveTensorElementType + std::fmt::Debug>(
     shape: Vec<i64>,
-    values: Vec<T>,
+    inputs: &[Input<'a>],
+    copy: impl Fn(&Input<'a>, &mut [T]) -> Result<()>,
 ) -> Result<SessionInputValue<'a>> {
-    Ok(Value::from_array((Shape::new(shape), values)).map_err(wrong)?.into())
+    let mut tensor = Value::<T>::new(&Allocator::default(), Shape::new(shape)).map_err(wrong)?;
+    let mut left = tensor.extract_tensor_mut().1;
+    for input in inputs {
+        let (own, others) = left.split_at_mut_checked(input.element_count()).ok_or_else(|| {
+            Error::internal(format!("input '{}' has more elements than its shape", input.name()))
+        })?;
+        copy(input, own)?;
+        left = others;
+    }
+    Ok(tensor.into())
 }
 
-fn halves<'a, T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static>(
+fn halves<'a, T: PrimitiveTensorElementType + std::fmt::Debug>(
     shape: Vec<i64>,
     inputs: &[Input<'a>],
     read: impl Fn([u8; 2]) -> T,
 ) -> Result<SessionInputValue<'a>> {
-    let mut values = Vec::new();
-    for input in inputs {
-        // Copied: received bytes have no alignment.
-        values.extend(input.data()?.as_chunks::<2>().0.iter().map(|bytes| read(*bytes)));
-    }
-    owned(shape, values)
+    filled(shape, inputs, |input, place| {
+        let data = input.data()?;
+        place.iter_mut().zip(data.as_chunks::<2>().0).for_each(|(to, bytes)| *to = read(*bytes));
+        Ok(())
+    })
 }
 
 fn texts<'a>(shape: Vec<i64>, inputs: &[Input<'a>]) -> Result<SessionInputValue<'a>> {

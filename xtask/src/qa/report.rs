@@ -45,6 +45,7 @@ command.
 * Upstream's scripts also run C++ unit tests of its own sources and look for lines of its own log; both are not cases.
 * Models that upstream generates with TensorFlow, ONNX Runtime, PyTorch or TensorRT, or writes in Python or C++, are
   replaced by ones of the same names, shapes and types that run in our backends `stand_in` (under the frameworks' names), `identity` and `repeat`.
+  In L0_optional_input, L0_parameters and L0_request_cancellation those in Python are upstream's own, in our backend `python`.
 * No GPU: instance groups of `KIND_GPU` become `KIND_CPU`, but for those that a case writes itself: the stand-ins have
   instances of that kind, too, which use no GPU. `--allow-client-shm` is given, because shared memory was on by
   default at that tag. The sequence suites run with upstream's custom models.

@@ -10,6 +10,8 @@ META = struct.Struct("<I4x")
 
 # from the server
 SETUP, EXECUTE, ANSWER, REPLY, ACCEPTED, RELEASED, FINISH, FORGET = range(1, 9)
+# to oneself: requests that `execute` is to get once more
+AGAIN = 0
 # to the server
 READY, FAILED, CONFIG, DONE, RESPONSE, CALL, ASK, LOG, RETURN, METRIC, BYE = range(1, 12)
 

@@ -197,6 +197,9 @@ def _is_cancelled(answering):
 class InferenceRequest:
     """A request to this model, or one of its own to another (BLS)."""
 
+    # Whether `execute` is to get it once more.
+    _again = False
+
     def __init__(
         self,
         request_id="",
@@ -274,10 +277,12 @@ class InferenceRequest:
         return InferenceResponseSender(self._answering)
 
     def set_release_flags(self, flags):
-        if flags == RELEASE_RESCHEDULE:
-            raise TritonModelException("TRITONSERVER_REQUEST_RELEASE_RESCHEDULE is not supported by this server")
-        if flags != RELEASE_ALL:
+        """With TRITONSERVER_REQUEST_RELEASE_RESCHEDULE `execute` gets the request once more, after what waits now."""
+        if flags not in (RELEASE_ALL, RELEASE_RESCHEDULE):
             raise TritonModelException(f"release flags {flags!r} are unknown")
+        if self._answering is None:
+            raise TritonModelException("a request to another model cannot be rescheduled")
+        self._again = flags == RELEASE_RESCHEDULE
 
     def exec(self, decoupled=False):
         """Asks the model and waits: its response, or if `decoupled` an iterator over its responses."""
@@ -299,7 +304,7 @@ def _str(name):
 
 
 class Batch(collections.namedtuple("Batch", "number requests answerings")):
-    """What `execute` is called with."""
+    """What `execute` is called with. Requests that were rescheduled have no number: the server has seen their batch end."""
 
 
 def read_batch(body, output_names):

@@ -112,6 +112,12 @@ class Link:
                 raise Closed from error
             raise
 
+    def later(self, kind, work):
+        """Adds something to do, as if the server had asked for it."""
+        with self._changed:
+            self.work.append((kind, work))
+            self._changed.notify_all()
+
     def _dispatch(self, kind, body):
         if kind in (frames.EXECUTE, frames.FINISH):
             self.work.append((kind, body))

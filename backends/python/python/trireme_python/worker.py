@@ -14,7 +14,7 @@ import types
 from . import calls, frames, inference
 from .config import ModelConfig
 from .errors import TritonError, TritonModelException
-from .inference import Answering, InferenceResponse, read_batch
+from .inference import Answering, Batch, InferenceResponse, read_batch
 from .link import Closed, Link
 from .types import NUMBERS
 
@@ -107,7 +107,11 @@ class Worker:
             kind, body = link.work.popleft()
             if kind == frames.FINISH:
                 return
-            self._execute(read_batch(body, self._outputs))
+            if kind == frames.AGAIN:
+                self._execute(body)
+                link.stop_reading()
+            else:
+                self._execute(read_batch(body, self._outputs))
             del body
 
     def finalize(self):
@@ -117,6 +121,8 @@ class Worker:
 
     def _execute(self, batch):
         calls.executing.now = True
+        # Whether a coroutine goes on after this.
+        self._later = False
         try:
             result = self._model.execute(batch.requests)
             if asyncio.iscoroutine(result):
@@ -126,7 +132,13 @@ class Worker:
             responses = self._failed(batch, error)
         finally:
             calls.executing.now = False
-        self._link.send_tensors(frames.DONE, lambda place: self._describe(batch, responses, place))
+        if batch.number is not None:
+            self._link.send_tensors(frames.DONE, lambda place: self._describe(batch, responses, place))
+        else:
+            for answering, response in responses:
+                answering.send(response, True)
+        if not self._later:
+            self._reschedule(batch)
 
     def _describe(self, batch, responses, place):
         parts = [frames.BATCH.pack(batch.number, len(responses))]
@@ -135,13 +147,30 @@ class Worker:
             parts.append(answering.describe(response, True, place))
         return b"".join(parts)
 
+    def _reschedule(self, batch):
+        """Puts the requests that are to come once more behind what waits. Somebody has to read meanwhile: as long as there is
+        something to do, nobody waits."""
+        again = [pair for pair in zip(batch.requests, batch.answerings) if pair[0]._again and not pair[1].done]
+        if again:
+            for request, _ in again:
+                request._again = False
+            self._link.keep_reading()
+            self._link.later(frames.AGAIN, Batch(None, *map(list, zip(*again))))
+
     def _checked(self, result, batch):
         """Who is answered with what. A request whose sender was asked for may be answered later."""
+        if isinstance(result, (list, tuple)) and len(result) == len(batch.requests) and not self._decoupled:
+            for request, response in zip(batch.requests, result):
+                if request._again and response is not None:
+                    raise TritonModelException(
+                        "Expected a None object in the execute function return list for rescheduled request, found"
+                        f" {type(response).__name__}"
+                    )
         if result is None:
             open_ones = [
                 (request, answering)
                 for request, answering in zip(batch.requests, batch.answerings)
-                if not answering.done and request._released is not None
+                if not answering.done and not request._again and request._released is not None
             ]
             if self._decoupled or not open_ones:
                 return []
@@ -165,7 +194,7 @@ class Worker:
             elif response is not None:
                 kind = type(response).__name__
                 raise TritonModelException(f"the list that execute returned must hold InferenceResponse, found {kind}")
-            elif not answering.done and request._released is not None:
+            elif not answering.done and not request._again and request._released is not None:
                 text = "execute returned None in the place of this request's response"
                 responses.append((answering, InferenceResponse(error=TritonError(text))))
         return responses
@@ -174,6 +203,8 @@ class Worker:
         head, trace = _explained(error)
         text = f"Failed to process the request(s) for model '{self._setup['name']}', message: {head}\n\n{trace}"
         answer = InferenceResponse(error=TritonError(text))
+        for request in batch.requests:
+            request._again = False
         return [(answering, answer) for answering in batch.answerings if not answering.done]
 
     def _run(self, coroutine, batch):
@@ -186,6 +217,7 @@ class Worker:
         if not self._decoupled:
             return self._loop.run_until_complete(coroutine)
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        self._later = True
         future.add_done_callback(lambda future: self._ended(future, batch))
         return None
 
@@ -194,6 +226,7 @@ class Worker:
         try:
             if error is None:
                 self._checked(future.result(), batch)
+                self._reschedule(batch)
         except Exception as wrong:
             error = wrong
         if error is not None:

@@ -165,7 +165,8 @@ async def mixed(session, url, model, seconds, at_once, metrics):
                 if count % 10 == 0:
                     await leave(session, url, model, prompt, answer, max(1, answer // 2))
                 else:
-                    tokens += (await ask(session, url, model, prompt, answer, 0))[2]
+                    done = await ask(session, url, model, prompt, answer, 0)
+                    tokens += done[2]
             except Exception as error:
                 errors.append(error)
 

@@ -14,8 +14,9 @@ use crate::test::python_environment;
 use crate::workspace::Workspace;
 
 const BAR: f64 = 1.0;
-/// (sentences of a batch, tokens of a sentence, batches of a run)
-const BATCHES: [(u32, u32, u32); 3] = [(1, 32, 150), (8, 32, 40), (32, 64, 8)];
+/// Sentences of a batch, tokens of a sentence, batches of a run, batches in flight.
+type Case = [u32; 4];
+const CASES: [Case; 4] = [[1, 32, 120, 1], [8, 32, 32, 1], [32, 64, 8, 1], [8, 32, 32, 2]];
 
 pub(super) fn rows(workspace: &Workspace, folder: &Path, runs: u32) -> Result<Vec<Row>> {
     let python = python_environment(workspace)?;
@@ -27,30 +28,31 @@ pub(super) fn rows(workspace: &Workspace, folder: &Path, runs: u32) -> Result<Ve
     })?;
     let model = repository.join("minilm_onnx/1/model.onnx");
     let script = workspace.root.join("tests/peers/minilm.py");
-    let rate = |ours: bool, (rows, tokens, batches): (u32, u32, u32)| -> Result<f64> {
+    let rate = |ours: bool, case: Case| -> Result<f64> {
         let mut run = Command::new(&python);
         run.arg(&script);
         match ours {
             true => run.args(["server", &server.http]),
             false => run.arg("direct").arg(&model),
         };
-        let text = process::output(run.args([rows, tokens, batches].map(|n| n.to_string())), "minilm.py")?;
+        let text = process::output(run.args(case.map(|n| n.to_string())), "minilm.py")?;
         text.trim().parse().with_context(|| format!("minilm.py printed {text}"))
     };
     let mut made = Vec::new();
-    for batch in BATCHES {
+    for case in CASES {
         let (mut ours, mut peer) = (Vec::new(), Vec::new());
         for turn in 0..runs {
             // Another one first each time.
             if turn % 2 == 0 {
-                ours.push(rate(true, batch)?);
-                peer.push(rate(false, batch)?);
+                ours.push(rate(true, case)?);
+                peer.push(rate(false, case)?);
             } else {
-                peer.push(rate(false, batch)?);
-                ours.push(rate(true, batch)?);
+                peer.push(rate(false, case)?);
+                ours.push(rate(true, case)?);
             }
         }
-        let what = format!("MiniLM, batches of {} x {} tokens, sentences/s; onnxruntime", batch.0, batch.1);
+        let [rows, tokens, _, flight] = case;
+        let what = format!("MiniLM, {rows} x {tokens} tokens, {flight} in flight, sentences/s; onnxruntime");
         made.push(Row { what, ours, peer, bar: BAR });
     }
     Ok(made)

@@ -12,14 +12,12 @@ use super::super::frontend::loader::Loader;
 use super::super::frontend::servers;
 use super::Row;
 use crate::process;
-use crate::test::python_environment;
+use crate::test::{python_environment, python_installed};
 use crate::workspace::Workspace;
 
 const BAR: f64 = 1.3;
 /// (requests at a time, requests of a run)
 const CELLS: [(u32, u64); 2] = [(1, 8_000), (16, 32_000)];
-/// The newest that tritonserver 2.51's stub can use.
-const NUMPY: &str = "numpy==1.26.4";
 const MODEL: &str = r#"import triton_python_backend_utils as pb_utils
 
 
@@ -41,14 +39,19 @@ pub(super) fn rows(workspace: &Workspace, folder: &Path, runs: u32) -> Result<Ve
     )?;
     let repository = repository(&folder.join("python"))?;
     // The same interpreter and numpy for both.
-    let numpy = install_numpy(workspace)?;
+    let pins = workspace.root.join("tests/peers/python-models.txt");
+    let interpreter = python_installed(workspace, &pins, &workspace.target.join("peers/python-models"))?;
     let ours = servers::trireme_with(workspace, folder, &repository, |command| {
-        command.env("PYTHONPATH", &numpy);
+        command.arg(format!("--backend-config=python,interpreter={}", interpreter.display()));
     })?;
     let home = servers::install_tritonserver(workspace)?;
     install_stub(&home)?;
+    // It takes the environment whose interpreter is the first on PATH.
+    let folders = interpreter.parent().map(Path::to_path_buf);
+    let rest = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(folders.into_iter().chain(std::env::split_paths(&rest)))?;
     let theirs = servers::tritonserver_with(&home, folder, &repository, |command| {
-        command.env("PYTHONPATH", &numpy);
+        command.env("PATH", path);
     })?;
     let servers = [ours, theirs];
     for server in &servers {
@@ -94,16 +97,6 @@ fn repository(folder: &Path) -> Result<PathBuf> {
     );
     fs::write(model.join("config.pbtxt"), config)?;
     Ok(folder.to_path_buf())
-}
-
-fn install_numpy(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = workspace.target.join("peers/numpy");
-    if !folder.join("numpy").is_dir() {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
-        process::run(pip.arg(&folder).arg(NUMPY), "pip install of numpy")?;
-    }
-    Ok(folder)
 }
 
 /// tritonserver's program for the Python of this machine goes beside its backend.
