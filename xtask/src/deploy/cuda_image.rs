@@ -56,7 +56,7 @@ fn stand_in(workspace: &Workspace, image: &Image) -> Result<String> {
     let folder = image.folder.join("stand-in");
     let libraries = models::fetch_cuda_libraries(&folder.join("lib"))?;
     let base = folder.join("base.tar");
-    fs::copy(image.base()?, &base).with_context(|| format!("cannot write {}", base.display()))?;
+    fs::copy(image.larger_base()?, &base).with_context(|| format!("cannot write {}", base.display()))?;
     let containerfile = folder.join("Containerfile");
     fs::write(
         &containerfile,

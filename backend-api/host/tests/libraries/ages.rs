@@ -47,6 +47,28 @@ fn a_backend_with_one_function_more_is_served() {
     doubles(&compat_library("more", &edits));
 }
 
+/// What docs/abi.md plans under 'Memory of devices', as a backend of a later minor version would have it.
+#[test]
+fn tensors_on_a_device_can_come_by_growth() {
+    let info = "    #[sabi(last_prefix_field)]\n    pub max_in_flight: u32,\n";
+    let kinds = format!(
+        "{info}    /// Bit set of the kinds of memory that inputs may be in.\n    pub input_kinds: u64,\n"
+    );
+    let release = "    pub release: unsafe extern \"C\" fn(request: *mut RequestHandle),\n";
+    let after = format!(
+        "{release}    pub release_after: unsafe extern \"C\" fn(request: *mut RequestHandle, done_event: u64),\n"
+    );
+    // The SDK of that version fills what the host's struct has room for, so it serves this host too.
+    let all = "(*out).struct_size < size_of::<BackendInfo>()";
+    let covered = "(*out).struct_size < std::mem::offset_of!(BackendInfo, input_kinds)";
+    let edits: [Edit<'_>; 3] = [
+        ("abi/src/args.rs", info, &kinds),
+        ("abi/src/request.rs", release, &after),
+        ("sdk/src/export.rs", all, covered),
+    ];
+    doubles(&compat_library("devices", &edits));
+}
+
 #[test]
 fn a_backend_with_another_field_type_is_refused_in_one_line() {
     let library = compat_library(

@@ -5,12 +5,13 @@ pub(super) type Image = (&'static str, &'static [u8]);
 
 #[cfg(feature = "embedded-kernels")]
 macro_rules! images {
-    ($arch:literal: $($module:literal),+) => {
-        &[$((
+    ($arch:literal: $($module:literal),+) => {{
+        const IMAGES: &[Image] = &[$((
             $module,
-            include_bytes!(concat!(env!("TRIREME_KERNELS"), "/", $arch, "/", $module, ".cubin")).as_slice(),
-        )),+]
-    };
+            include_bytes!(concat!(env!("TRIREME_KERNELS"), "/", $arch, "/", $module, ".cubin")),
+        )),+];
+        IMAGES
+    }};
 }
 
 /// All modules for this architecture, if they were compiled ahead.
