@@ -91,8 +91,9 @@ impl Settings {
 }
 
 fn threads(name: &str, given: u32) -> Result<usize> {
-    let wrong =
-        || Error::invalid(format!("--backend-config=onnxruntime,{name}={given}: at most {MOST_THREADS} works"));
+    let wrong = || {
+        Error::invalid(format!("--backend-config=onnxruntime,{name}={given}: at most {MOST_THREADS} works"))
+    };
     usize::try_from(given).ok().filter(|given| *given <= MOST_THREADS).ok_or_else(wrong)
 }
 

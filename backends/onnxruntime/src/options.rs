@@ -67,7 +67,9 @@ impl Options {
     pub(crate) fn read(config: &Config) -> Result<Self> {
         let count = |name: &str| match config.parameter::<usize>(name)?.unwrap_or(0) {
             count @ ..=MOST_THREADS => Ok(count),
-            more => Err(Error::invalid(format!("parameter '{name}' is {more}, at most {MOST_THREADS} works"))),
+            more => {
+                Err(Error::invalid(format!("parameter '{name}' is {more}, at most {MOST_THREADS} works")))
+            }
         };
         let all = available_parallelism().map_or(1, usize::from);
         let entries = config.parameters().filter(|(name, _)| name.starts_with("session."));
@@ -165,9 +167,9 @@ fn flag(config: &Config, name: &str, default: bool) -> Result<bool> {
 
 fn shrink(config: &Config) -> Result<Option<String>> {
     match config.parameter::<String>(SHRINK)? {
-        Some(other) if other != "cpu:0" => {
-            Err(Error::invalid(format!("parameter '{SHRINK}' is '{other}', there is only the memory 'cpu:0'")))
-        }
+        Some(other) if other != "cpu:0" => Err(Error::invalid(format!(
+            "parameter '{SHRINK}' is '{other}', there is only the memory 'cpu:0'"
+        ))),
         given => Ok(given),
     }
 }
