@@ -203,4 +203,14 @@ def test_a_missing_library_is_named(tmp_path):
     put(tmp_path, "add_sub", ADD_SUB)
     with Server(tmp_path, "--exit-on-error=false", "--backend-config=onnxruntime,library=/nowhere.so") as server:
         (line,) = json.loads(server.raw("POST", "/v2/repository/index")[2])
-        assert "ONNX Runtime cannot be loaded from '/nowhere.so'" in line["reason"], line
+        assert "ONNX Runtime cannot be loaded from '/nowhere.so': /nowhere.so: cannot open shared object file" in line["reason"], line
+
+
+def test_half_a_library_is_refused(tmp_path):
+    put(tmp_path / "models", "add_sub", ADD_SUB)
+    half = tmp_path / "half.so"
+    half.write_bytes(LIBRARY.read_bytes()[:1 << 20])
+    with Server(tmp_path / "models", "--exit-on-error=false", f"--backend-config=onnxruntime,library={half}") as server:
+        (line,) = json.loads(server.raw("POST", "/v2/repository/index")[2])
+        assert "the file is cut off: it has 1048576 bytes" in line["reason"], line
+        assert server.process.poll() is None

@@ -93,6 +93,10 @@ impl Subject {
         if !check::turn_on() {
             return Err(Problem::NotWatched);
         }
+        let directory_of_backends = match source {
+            Source::Library(path) => backends_around(path),
+            Source::Loaded(_) => None,
+        };
         let library = match source {
             Source::Library(path) => Library::open(path, name_of(path)?, &LoadOptions::default())?,
             Source::Loaded(library) => library,
@@ -103,7 +107,7 @@ impl Subject {
         let backend = match backends.get(&key) {
             Some(backend) => Arc::clone(backend),
             None => {
-                let backend = Backend::create(Arc::clone(&library), &*SERVICES, &settings(&declared))
+                let backend = Backend::create(Arc::clone(&library), &*SERVICES, &settings(&declared, directory_of_backends))
                     .map_err(|status| Problem::Backend { call: "BackendVtable.create", status })?;
                 backends.insert(key, Arc::clone(&backend));
                 backend
@@ -157,11 +161,22 @@ impl Subject {
 }
 
 /// As a server gives them: texts, under the key that Triton has for them.
-fn settings(declared: &Declared) -> String {
+fn settings(declared: &Declared, backends: Option<String>) -> String {
     let mut settings = declared.settings.clone();
+    if let Some(backends) = backends {
+        settings.entry("backend-directory".to_owned()).or_insert(backends);
+    }
     settings.entry("auto-complete-config".to_owned()).or_insert_with(|| "true".to_owned());
     settings.entry("default-max-batch-size".to_owned()).or_insert_with(|| "4".to_owned());
     serde_json::json!({ "cmdline": settings }).to_string()
+}
+
+/// The folder that a server would be given for this library: it lies there in a folder of the backend's name.
+fn backends_around(library: &Path) -> Option<String> {
+    let library = library.canonicalize().ok()?;
+    let folder = library.parent()?;
+    let own = folder.file_name()?.to_str()? == name_of(&library).ok()?;
+    folder.parent().filter(|_| own).map(|backends| backends.display().to_string())
 }
 
 /// The backend's name in a library's file name.

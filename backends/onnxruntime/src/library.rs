@@ -1,8 +1,14 @@
 //! Where the library of ONNX Runtime is.
 
+use std::error::Error as _;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use object::Endianness;
+use object::elf::{FileHeader64, PT_LOAD};
+use object::read::elf::{FileHeader, ProgramHeader};
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
 use serde_json::Value;
@@ -14,6 +20,11 @@ use crate::options::MOST_THREADS;
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 /// What the server gives to every backend and means nothing here.
 const OF_THE_SERVER: [&str; 2] = ["auto-complete-config", "min-compute-capability"];
+
+/// The bytes of a library that hold its program headers.
+const HEAD: u64 = 1 << 16;
+/// A configuration's `max_batch_size` is an int32.
+const MOST_ROWS: u32 = i32::MAX as u32;
 
 /// `--backend-config=onnxruntime,…`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,10 +53,10 @@ impl Settings {
             match name.as_str() {
                 "library" => read.library = Some(value.into()),
                 "backend-directory" => read.directory = PathBuf::from(value).join("onnxruntime"),
-                "default-max-batch-size" => read.default_max_batch_size = number()?,
-                "enable-global-threadpool" => read.global_pool = number()? != 0,
-                "intra_op_thread_count" => read.intra_op_threads = threads(name, number()?)?,
-                "inter_op_thread_count" => read.inter_op_threads = threads(name, number()?)?,
+                "default-max-batch-size" => read.default_max_batch_size = at_most(name, number()?, MOST_ROWS)?,
+                "enable-global-threadpool" => read.global_pool = at_most(name, number()?, 1)? == 1,
+                "intra_op_thread_count" => read.intra_op_threads = at_most(name, number()?, MOST_THREADS)? as usize,
+                "inter_op_thread_count" => read.inter_op_threads = at_most(name, number()?, MOST_THREADS)? as usize,
                 name if OF_THE_SERVER.contains(&name) => {}
                 name => {
                     return Err(Error::invalid(format!(
@@ -90,11 +101,13 @@ impl Settings {
     }
 }
 
-fn threads(name: &str, given: u32) -> Result<usize> {
-    let wrong = || {
-        Error::invalid(format!("--backend-config=onnxruntime,{name}={given}: at most {MOST_THREADS} works"))
-    };
-    usize::try_from(given).ok().filter(|given| *given <= MOST_THREADS).ok_or_else(wrong)
+fn at_most(name: &str, given: u32, most: u32) -> Result<u32> {
+    match given <= most {
+        true => Ok(given),
+        false => Err(Error::invalid(format!(
+            "--backend-config=onnxruntime,{name}={given}: it must be at most {most}"
+        ))),
+    }
 }
 
 /// `libonnxruntime.so`, or with a version behind it.
@@ -112,9 +125,30 @@ fn beside(directory: &Path) -> Option<PathBuf> {
     found.pop()
 }
 
+/// A file that was copied in part would take the server with it: the dynamic linker maps what the program headers announce,
+/// and who reads behind the file's end dies. All else, and names that it searches itself, are left to the linker.
+fn whole(path: &Path) -> std::result::Result<(), String> {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| {
+        let size = file.metadata()?.len();
+        file.take(HEAD).read_to_end(&mut head).map(|_| size)
+    });
+    let Ok(size) = read else { return Ok(()) };
+    let Ok(header) = FileHeader64::<Endianness>::parse(head.as_slice()) else { return Ok(()) };
+    let endian = header.endian().map_err(|error| error.to_string())?;
+    let segments = header.program_headers(endian, head.as_slice()).map_err(|error| error.to_string())?;
+    let loaded = segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD);
+    let ends = loaded.map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian)));
+    match ends.max().filter(|end| *end > size) {
+        Some(end) => Err(format!("the file is cut off: it has {size} bytes, its segments need {end}")),
+        None => Ok(()),
+    }
+}
+
 /// Loads the library, once in the life of the process. What it has to say goes to the server's log.
 pub(crate) fn load(settings: &Settings, host: &Host) -> Result<Environment> {
-    let path = settings.find(std::env::var_os(VARIABLE).map(PathBuf::from))?;
+    let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+    let path = settings.find(variable.map(PathBuf::from))?;
     let failed = |error: &dyn std::fmt::Display| {
         Error::unavailable(format!("ONNX Runtime cannot be loaded from '{}': {error}", path.display()))
     };
@@ -124,7 +158,14 @@ pub(crate) fn load(settings: &Settings, host: &Host) -> Result<Environment> {
         LogLevel::Warning => host.warn(message),
         _ => host.verbose(message),
     };
-    let environment = ort::init_from(&path).map_err(|error| failed(&error))?;
+    whole(&path).map_err(|what| failed(&what))?;
+    let environment = ort::init_from(&path).map_err(|error| match &error {
+        // It keeps what the dynamic linker says to itself.
+        ort::LoadDynamicError::Dlopen { error: inner, .. } => {
+            failed(&inner.source().map_or_else(|| error.to_string(), ToString::to_string))
+        }
+        _ => failed(&error),
+    })?;
     let mut environment = environment.with_name("trireme").with_telemetry(false).with_logger(Arc::new(log));
     if let Some(pool) = settings.pool().map_err(|error| failed(&error))? {
         environment = environment.with_global_thread_pool(pool);
@@ -157,10 +198,28 @@ mod tests {
         assert_eq!((named.find(Some("/v".into())).unwrap(), named.default_max_batch_size), ("/l".into(), 7));
         assert!(settings(json!({ "libary": "/l" })).unwrap_err().message.contains("libary is unknown"));
         assert!(settings(json!({ "default-max-batch-size": "x" })).is_err());
+        let large = settings(json!({ "default-max-batch-size": "4294967295" })).unwrap_err();
+        assert!(large.message.contains("at most 2147483647"), "{large:?}");
+        assert!(settings(json!({ "enable-global-threadpool": "2" })).is_err());
         let many = json!({ "intra_op_thread_count": "1025", "enable-global-threadpool": "1" });
         assert!(settings(many).unwrap_err().message.contains("at most 1024"));
         let alone = settings(json!({ "intra_op_thread_count": "2" })).unwrap_err();
         assert!(alone.message.contains("enable-global-threadpool=1"));
         assert!(settings(json!({ "intra_op_thread_count": "2", "enable-global-threadpool": "1" })).is_ok());
+    }
+
+    #[test]
+    fn a_library_that_was_copied_in_part_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("libonnxruntime.so");
+        // Any file of this form will do.
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        std::fs::write(&file, &own).unwrap();
+        assert_eq!(whole(&file), Ok(()));
+        std::fs::write(&file, &own[..own.len() / 4]).unwrap();
+        assert!(whole(&file).unwrap_err().contains("cut off"));
+        assert_eq!(whole(&dir.path().join("nowhere")), Ok(()));
+        std::fs::write(&file, "text").unwrap();
+        assert_eq!(whole(&file), Ok(()));
     }
 }

@@ -61,12 +61,12 @@ const READ: [&str; 6] = [
     SHRINK,
 ];
 /// More threads than a machine has processors; ONNX Runtime would start any number.
-pub(crate) const MOST_THREADS: usize = 1024;
+pub(crate) const MOST_THREADS: u32 = 1024;
 
 impl Options {
     pub(crate) fn read(config: &Config) -> Result<Self> {
-        let count = |name: &str| match config.parameter::<usize>(name)?.unwrap_or(0) {
-            count @ ..=MOST_THREADS => Ok(count),
+        let count = |name: &str| match config.parameter::<u64>(name)?.unwrap_or(0) {
+            count if count <= u64::from(MOST_THREADS) => Ok(count as usize),
             more => {
                 Err(Error::invalid(format!("parameter '{name}' is {more}, at most {MOST_THREADS} works")))
             }
