@@ -33,6 +33,10 @@ def model(nodes, inputs, outputs):
     return made.SerializeToString()
 
 
+def parameter(key, value):
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+
+
 def put(repository, name, made, config="", file="model.onnx"):
     text = f'name: "{name}"\nplatform: "onnxruntime_onnx"\n' if "backend" not in config else f'name: "{name}"\n'
     return write_model(repository, name, text + config, files=[(f"1/{file}", made)])
@@ -44,6 +48,8 @@ def identity(dtype, dims):
 
 ADD_SUB = model([("Add", ["A", "B"], ["SUM"], {}), ("Sub", ["A", "B"], ["DIFF"], {})],
                 [("A", "FP32", ["n", 4]), ("B", "FP32", ["n", 4])], [("SUM", "FP32", ["n", 4]), ("DIFF", "FP32", ["n", 4])])
+LOOKUP = model([("Constant", [], ["T"], {"value_floats": [0.0, 1.0, 2.0]}), ("Gather", ["T", "IN"], ["OUT"], {})],
+               [("IN", "INT64", ["n", 1])], [("OUT", "FP32", ["n", 1])])
 TOTAL = model([("ReduceSum", ["IN"], ["OUT"], {"keepdims": 0})], [("IN", "FP32", [2, 3])], [("OUT", "FP32", [])])
 
 
@@ -54,6 +60,10 @@ def server(tmp_path_factory):
         put(repository, f"identity_{dtype.lower()}", identity(dtype, ["n", "m"]))
     put(repository, "add_sub", ADD_SUB)
     put(repository, "slow_batches", ADD_SUB, "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 20000 }\n")
+    queued = "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: 6 }\n"
+    put(repository, "texts", identity("STRING", ["n", "m"]), queued + io("input", "IN", "STRING", "-1") + io("output", "OUT", "STRING", "-1"))
+    put(repository, "lookup", LOOKUP, queued)
+    put(repository, "odd", ADD_SUB, parameter("intra_op_thread_counts", 1) + parameter("gpu_mem_limit", 1))
     put(repository, "total", TOTAL)
     put(repository, "by_backend", ADD_SUB, 'backend: "onnxruntime"\ndefault_model_filename: "other.onnx"\n', "other.onnx")
     put(repository, "tuned", ADD_SUB, "".join(
@@ -126,6 +136,35 @@ def test_requests_are_batched(server):
     assert entry["inference_count"] == 16 and entry["execution_count"] < 16
 
 
+@pytest.mark.parametrize("name, good, bad, says", [
+    ("texts", b"good", b"\xff", "not UTF-8"), ("texts", b"good", b"a\0b", "'IN' holds an element with a NUL"), ("lookup", 1, 7, "out of data bounds")])
+def test_a_bad_request_fails_for_itself_alone(server, name, good, bad, says):
+    def one(n):
+        value = np.array([[bad if n == 2 else good]], dtype=np.int64 if name == "lookup" else object)
+        try:
+            answers[n] = infer(server, name, IN=value).as_numpy("OUT").item()
+        except InferenceServerException as error:
+            answers[n] = str(error)
+
+    answers, before = {}, stats(server, name)["execution_count"]
+    threads = [threading.Thread(target=one, args=(n,)) for n in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert "[400]" in answers[2] and says in answers.pop(2)
+    assert set(answers.values()) == {good}
+    assert stats(server, name)["execution_count"] - before < 6
+
+
+def test_no_rows_are_answered_with_no_rows(server):
+    value = np.zeros((0, 4), np.float32)
+    assert infer(server, "add_sub", A=value, B=value).as_numpy("SUM").shape == (0, 4)
+
+
+def test_parameters_without_effect_are_named(server):
+    for says in ("'intra_op_thread_counts' is unknown and has no effect", "'gpu_mem_limit' has no effect"):
+        assert f"model 'odd': parameter {says}" in server.output()
+
+
 def test_what_does_not_fit_is_the_clients_fault(server):
     with pytest.raises(InferenceServerException, match=r"\[400\].*shape"):
         infer(server, "add_sub", A=np.zeros((1, 4), np.float32), B=np.zeros((1, 5), np.float32))
@@ -144,6 +183,11 @@ def test_what_cannot_be_served_says_why(tmp_path):
         "no_batches": (TOTAL, "max_batch_size: 4\n" + io("input", "IN", "FP32", "3") + io("output", "OUT", "FP32", "1"), "first dimension of the model's input 'IN' is 2"),
         "level": (ADD_SUB, "optimization { graph { level: 7 } }\n", "optimization.graph.level is 7"),
         "threads": (ADD_SUB, 'parameters { key: "intra_op_thread_count" value { string_value: "many" } }\n', "'intra_op_thread_count' has the value 'many'"),
+        "other_dims": (ADD_SUB, "max_batch_size: 4\n" + tensors.replace("[ 4 ]", "[ 3 ]"), "input 'A' has the dimensions [-1, 3], the batch first, in the configuration, but [-1, 4] in the model"),
+        "other_rank": (ADD_SUB, tensors.replace("[ 4 ]", "[ 1, 1, 4 ]"), "input 'A' has the dimensions [1, 1, 4] in the configuration, but [-1, 4]"),
+        "other_output": (ADD_SUB, 'max_batch_size: 4\n' + tensors.replace('SUM" data_type: TYPE_FP32 dims: [ 4 ]', 'SUM" data_type: TYPE_FP32 dims: [ 5 ]'), "output 'SUM' has the dimensions [-1, 5]"),
+        "many_threads": (ADD_SUB, parameter("intra_op_thread_count", 3_000_000_000), "'intra_op_thread_count' is 3000000000, at most 1024"),
+        "shrink": (ADD_SUB, parameter("memory.enable_memory_arena_shrinkage", "gpu:0"), "there is only the memory 'cpu:0'"),
         "accelerated": (ADD_SUB, 'optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt" } ] } }\n', "only the CPU provider"),
     }
     for name, (made, more, _) in cases.items():

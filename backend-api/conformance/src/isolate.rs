@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use crate::checks::{CHECKS, Check};
@@ -12,6 +13,8 @@ use crate::subject::{Problem, Subject};
 const MARK: &str = "trireme-conformance ";
 /// Bytes of standard error that are shown when a process dies.
 const TAIL: usize = 2000;
+/// How long the pipes of a process that has ended may stay open.
+const LEFT_OPEN: Duration = Duration::from_secs(1);
 
 /// How the processes are started.
 pub struct Isolation<'a> {
@@ -47,6 +50,33 @@ pub fn run_apart(isolation: &Isolation<'_>, mut seen: impl FnMut(&Row)) -> Repor
     report
 }
 
+/// Reads a pipe on a thread of its own, piece by piece.
+fn read(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (to, from) = mpsc::channel();
+    if let Some(mut pipe) = pipe {
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(size @ 1..) = pipe.read(&mut piece) {
+                if to.send(piece[..size].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    from
+}
+
+/// What came through a pipe whose process has ended. The pipe ends with it, unless it has left children that hold it: those
+/// are not waited for.
+fn finish(pipe: &Receiver<Vec<u8>>) -> String {
+    let end = Instant::now() + LEFT_OPEN;
+    let mut bytes = Vec::new();
+    while let Ok(piece) = pipe.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        bytes.extend(piece);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn run_one(isolation: &Isolation<'_>, check: &str) -> Outcome {
     let mut command = (isolation.command)(check);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -54,17 +84,8 @@ fn run_one(isolation: &Isolation<'_>, check: &str) -> Outcome {
         Ok(child) => child,
         Err(error) => return Outcome::Fail(format!("the process of the check cannot be started: {error}")),
     };
-    let read = |pipe: Option<Box<dyn Read + Send>>| {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut pipe) = pipe {
-                let _ = pipe.read_to_end(&mut bytes);
-            }
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    };
-    let out = read(child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
-    let err = read(child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
+    let out = read(child.stdout.take());
+    let err = read(child.stderr.take());
     let end = Instant::now() + isolation.limit;
     let status = loop {
         match child.try_wait() {
@@ -74,12 +95,11 @@ fn run_one(isolation: &Isolation<'_>, check: &str) -> Outcome {
         }
     };
     if status.is_none() {
-        // Its pipes end with it, unless it has left children that hold them: those are not waited for.
         let _ = child.kill();
         let _ = child.wait();
         return Outcome::Fail(format!("the check had not ended after {:?}", isolation.limit));
     }
-    let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+    let (out, err) = (finish(&out), finish(&err));
     let line = out.lines().rev().find_map(|line| line.strip_prefix(MARK));
     let outcome = line.and_then(|line| serde_json::from_str(line).ok());
     outcome.unwrap_or_else(|| {
@@ -88,4 +108,24 @@ fn run_one(isolation: &Isolation<'_>, check: &str) -> Outcome {
         let status = status.map(|status| status.to_string()).unwrap_or_default();
         Outcome::Fail(format!("the process died ({status}): {tail}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_a_check_leaves_behind_is_not_waited_for() {
+        let passed = serde_json::to_string(&Outcome::Pass(String::new())).unwrap();
+        let script = format!("sleep 20 & echo '{MARK}{passed}'");
+        let command = |_: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]);
+            command
+        };
+        let begin = Instant::now();
+        let outcome = run_one(&Isolation { command: &command, limit: Duration::from_secs(10) }, "shapes");
+        assert_eq!(outcome, Outcome::Pass(String::new()));
+        assert!(begin.elapsed() < Duration::from_secs(10));
+    }
 }

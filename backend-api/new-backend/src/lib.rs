@@ -36,6 +36,9 @@ pub enum Error {
     /// The name starts with something else than a letter.
     #[error("a backend's name starts with a letter; `{0}` does not")]
     Start(String),
+    /// A crate of the SDK is called so.
+    #[error("`{0}` is a crate of the SDK, which the new one needs: choose another name")]
+    Taken(String),
     /// Something is there already.
     #[error("{} is there already: choose another name or --path", .0.display())]
     Exists(PathBuf),
@@ -73,7 +76,7 @@ impl Name {
     /// Holds a name against the rules.
     ///
     /// # Errors
-    /// It has a character that it may not have.
+    /// It has a character that it may not have, or is taken.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
@@ -81,6 +84,9 @@ impl Name {
         }
         if !text.starts_with(|c: char| c.is_ascii_alphabetic()) {
             return Err(Error::Start(text.to_owned()));
+        }
+        if sdk::is_crate_of_it(text) {
+            return Err(Error::Taken(text.to_owned()));
         }
         Ok(Self { crate_name: text.to_owned(), backend: text.replace('-', "_") })
     }
@@ -118,7 +124,7 @@ mod tests {
     fn names_are_checked() {
         let name = Name::parse("my-Backend_2").unwrap();
         assert_eq!((name.crate_name.as_str(), name.backend.as_str()), ("my-Backend_2", "my_Backend_2"));
-        for bad in ["", "2x", "-x", "a b", "a/b", "..", "ä", "a.b"] {
+        for bad in ["", "2x", "-x", "a b", "a/b", "..", "ä", "a.b", "trireme-sdk"] {
             assert!(Name::parse(bad).is_err(), "{bad}");
         }
     }

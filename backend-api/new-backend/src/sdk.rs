@@ -56,9 +56,9 @@ impl Sdk {
         Ok(Self { crates, packaged: true })
     }
 
-    /// The folder of a crate.
+    /// The folder of a crate, as a manifest writes it between quotes.
     pub(crate) fn path(&self, name: &str) -> String {
-        self.crates.get(name).map(|path| path.display().to_string()).unwrap_or_default()
+        self.crates.get(name).map(|path| escaped(path)).unwrap_or_default()
     }
 
     /// What a manifest says so that packaged crates find each other.
@@ -70,10 +70,20 @@ impl Sdk {
             "# The SDK's crates name each other by version; this is where they are.\n[patch.crates-io]\n"
                 .to_owned();
         for (name, path) in &self.crates {
-            text += &format!("{name} = {{ path = \"{}\" }}\n", path.display());
+            text += &format!("{name} = {{ path = \"{}\" }}\n", escaped(path));
         }
         text + "\n"
     }
+}
+
+/// Whether a crate of the SDK has this name.
+pub(crate) fn is_crate_of_it(name: &str) -> bool {
+    CRATES.iter().any(|(one, _)| *one == name)
+}
+
+/// A path in a basic string of TOML.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// The numbers at the end of a folder's name, so that 0.10.0 is newer than 0.9.0.
@@ -105,6 +115,14 @@ pub(crate) mod tests {
         let sdk = packaged(dir.path());
         assert!(sdk.path("trireme-sdk").ends_with("trireme-sdk-0.10.0"), "{}", sdk.path("trireme-sdk"));
         assert_eq!(sdk.patch().matches("path = ").count(), CRATES.len());
+    }
+
+    #[test]
+    fn a_quote_in_a_path_does_not_end_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let sdk = packaged(&dir.path().join("a\"b"));
+        assert!(sdk.patch().contains("a\\\"b/trireme-abi-0.10.0\" }"), "{}", sdk.patch());
+        assert!(sdk.path("trireme-sdk").contains("a\\\"b"), "{}", sdk.path("trireme-sdk"));
     }
 
     #[test]

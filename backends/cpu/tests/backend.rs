@@ -6,7 +6,7 @@ mod support;
 use std::ffi::c_void;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
@@ -319,6 +319,38 @@ fn two_models_that_ask_for_nearly_all_memory() {
         ask(instance, vec![strings("text_input", &[QUESTION]), limit], Sink::default()).texts();
     }
     assert!(resident() < 1 << 30, "{} MiB are resident", resident() >> 20);
+}
+
+/// A server loads several models at a time.
+#[test]
+fn models_that_load_at_once_are_not_promised_the_same_memory() {
+    let kib = |file: &str, name: &str| {
+        let table = std::fs::read_to_string(file).unwrap();
+        let line = table.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap()
+    };
+    let address_space = || kib("/proc/self/status", "VmSize:");
+    let (free, before) = (kib("/proc/meminfo", "MemAvailable:"), address_space());
+    let dir = smollm2();
+    // Of the loads, and of this thread, which looks while all hold what they got.
+    let (start, loaded, seen) = (Barrier::new(4), Barrier::new(5), Barrier::new(5));
+    let load = || {
+        start.wait();
+        // The last ones may find nothing left.
+        let instance = try_load(dir.path(), true, 0, &[("kv_cache_free_gpu_mem_fraction", "0.9")]);
+        loaded.wait();
+        seen.wait();
+        instance.is_ok()
+    };
+    let (promised, some) = std::thread::scope(|scope| {
+        let threads = [(); 4].map(|()| scope.spawn(load));
+        loaded.wait();
+        let promised = address_space() - before;
+        seen.wait();
+        (promised, threads.map(|thread| thread.join().unwrap()).contains(&true))
+    });
+    assert!(some);
+    assert!(promised < free + (4 << 20), "{} MiB were free, {} are promised", free >> 10, promised >> 10);
 }
 
 #[test]

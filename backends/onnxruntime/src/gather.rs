@@ -130,5 +130,8 @@ fn halves<'a, T: PrimitiveTensorElementType + std::fmt::Debug>(
 
 fn texts<'a>(shape: Vec<i64>, inputs: &[Input<'a>]) -> Result<SessionInputValue<'a>> {
     let texts: Vec<String> = inputs.iter().map(Input::texts).collect::<Result<Vec<_>>>()?.concat();
+    if let (Some(input), true) = (inputs.first(), texts.iter().any(|text| text.contains('\0'))) {
+        return Err(Error::invalid(format!("input '{}' holds an element with a NUL byte", input.name())));
+    }
     Ok(Value::from_string_array((Shape::new(shape), texts.as_slice())).map_err(wrong)?.into())
 }

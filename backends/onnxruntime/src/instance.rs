@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
+use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue, SessionOutputs};
 use trireme_sdk::{Error, Instance, Request, Response, Result};
 
 use crate::gather;
 use crate::scatter::{self, Cut};
-use crate::signature::Layout;
+use crate::signature::{Joined, Layout};
 
 /// A session and how requests go into it.
 pub struct OnnxInstance {
@@ -21,39 +21,23 @@ impl OnnxInstance {
         Self { session, run, layout }
     }
 
-    /// The answers, in the order of the batch.
-    fn run(&mut self, batch: &[Request]) -> Result<Vec<Response>> {
+    /// Answers requests that run together. If the run fails, whose fault that is cannot be told: each then runs alone, so
+    /// that what is wrong with one does not reach its neighbours.
+    fn answer(&mut self, batch: Vec<Request>) {
         let layout = Arc::clone(&self.layout);
-        let mut inputs = Vec::with_capacity(layout.inputs.len());
-        for input in &layout.inputs {
-            let value: SessionInputValue<'_> = gather::input(input, batch, layout.batches)?;
-            inputs.push((input.tensor.name.as_str(), value));
-        }
-        let outputs = self.session.run_with_options(inputs, &self.run).map_err(|error| failed(&error))?;
-        let rows: Vec<usize> = batch.iter().map(|request| request.batch_size() as usize).collect();
-        let mut answers: Vec<Response> = batch.iter().map(|_| Response::new()).collect();
-        for output in &layout.outputs {
-            let tensor = &output.tensor;
-            let wanted: Vec<bool> = batch.iter().map(|request| output.is_wanted(request)).collect();
-            if !wanted.contains(&true) {
-                continue;
+        let run = compute(&mut self.session, &self.run, &layout, &batch);
+        match run.map(|outputs| answers(&layout, &outputs, &batch)) {
+            Ok(Ok(answers)) => {
+                for (mut request, answer) in batch.into_iter().zip(answers) {
+                    request.responder().computed();
+                    request.respond(answer);
+                }
             }
-            let value = outputs
-                .get(&tensor.name)
-                .ok_or_else(|| Error::internal(format!("ONNX Runtime gave no output '{}'", tensor.name)))?;
-            let cut = match &output.cut_like {
-                Some(input) => Cut::Elements(
-                    batch
-                        .iter()
-                        .map(|request| Ok(request.input(input)?.element_count()))
-                        .collect::<Result<_>>()?,
-                ),
-                None if layout.batches => Cut::Rows(&rows),
-                None => Cut::Whole,
-            };
-            answers = scatter::output(output, value, &cut, &wanted, answers)?;
+            Err(_) if batch.len() > 1 => batch.into_iter().for_each(|request| self.answer(vec![request])),
+            Ok(Err(error)) | Err(error) => {
+                batch.into_iter().for_each(|request| request.fail(error.clone()));
+            }
         }
-        Ok(answers)
     }
 }
 
@@ -66,17 +50,58 @@ impl Instance for OnnxInstance {
         let size = if self.layout.batches { batch.len().max(1) } else { 1 };
         while !batch.is_empty() {
             let part: Vec<Request> = batch.drain(..size.min(batch.len())).collect();
-            match self.run(&part) {
-                Ok(answers) => {
-                    for (mut request, answer) in part.into_iter().zip(answers) {
-                        request.responder().computed();
-                        request.respond(answer);
-                    }
-                }
-                Err(error) => part.into_iter().for_each(|request| request.fail(error.clone())),
-            }
+            self.answer(part);
         }
     }
+}
+
+fn compute<'s>(
+    session: &'s mut Session,
+    run: &'s RunOptions<NoSelectedOutputs>,
+    layout: &Layout,
+    batch: &[Request],
+) -> Result<SessionOutputs<'s>> {
+    let mut inputs = Vec::with_capacity(layout.inputs.len());
+    for input in &layout.inputs {
+        let value: SessionInputValue<'_> = gather::input(input, batch, layout.batches)?;
+        inputs.push((input.tensor.name.as_str(), value));
+    }
+    session.run_with_options(inputs, run).map_err(|error| failed(&error))
+}
+
+/// The answers, in the order of the batch.
+fn answers(layout: &Layout, outputs: &SessionOutputs<'_>, batch: &[Request]) -> Result<Vec<Response>> {
+    let rows: Vec<usize> = batch.iter().map(|request| rows(layout, request)).collect();
+    let mut answers: Vec<Response> = batch.iter().map(|_| Response::new()).collect();
+    for output in &layout.outputs {
+        let tensor = &output.tensor;
+        let wanted: Vec<bool> = batch.iter().map(|request| output.is_wanted(request)).collect();
+        if !wanted.contains(&true) {
+            continue;
+        }
+        let value = outputs
+            .get(&tensor.name)
+            .ok_or_else(|| Error::internal(format!("ONNX Runtime gave no output '{}'", tensor.name)))?;
+        let cut = match &output.cut_like {
+            Some(input) => Cut::Elements(
+                batch
+                    .iter()
+                    .map(|request| Ok(request.input(input)?.element_count()))
+                    .collect::<Result<_>>()?,
+            ),
+            None if layout.batches => Cut::Rows(&rows),
+            None => Cut::Whole,
+        };
+        answers = scatter::output(output, value, &cut, &wanted, answers)?;
+    }
+    Ok(answers)
+}
+
+/// How many rows a request brings. One without rows has a batch size of 1 for the server, so its tensors are asked.
+fn rows(layout: &Layout, request: &Request) -> usize {
+    let joined = layout.inputs.iter().find(|input| input.joined == Joined::Rows);
+    let first = joined.and_then(|input| request.input(&input.tensor.name).ok()?.shape().first().copied());
+    first.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(request.batch_size() as usize)
 }
 
 fn failed(error: &ort::Error) -> Error {

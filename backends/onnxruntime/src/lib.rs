@@ -69,6 +69,12 @@ impl Backend for OnnxRuntime {
         for warning in options.warnings() {
             context.host.warn(format!("model '{}': {warning}", context.name));
         }
+        if self.settings.global_pool && options.sizes_threads() {
+            context.host.warn(format!(
+                "model '{}': the thread counts of its parameters have no effect, enable-global-threadpool is on",
+                context.name
+            ));
+        }
         let session = open(&file, options.session(&self.environment))?;
         let layout = Arc::new(Signature::of(&session)?.layout(&context.config)?);
         let (environment, first) = (self.environment.clone(), Mutex::new(Some(session)));

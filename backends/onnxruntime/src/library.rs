@@ -8,6 +8,8 @@ use ort::logging::LogLevel;
 use serde_json::Value;
 use trireme_sdk::{Error, Host, Result};
 
+use crate::options::MOST_THREADS;
+
 /// The variable that names the library, as `ort` has it.
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 /// What the server gives to every backend and means nothing here.
@@ -21,7 +23,7 @@ pub(crate) struct Settings {
     /// The largest batch of a model that can batch and does not say how much; 0: none.
     pub(crate) default_max_batch_size: u32,
     /// One pool of threads for all sessions, in the place of one for each.
-    global_pool: bool,
+    pub(crate) global_pool: bool,
     /// Threads of that pool; 0: as many as the process may use.
     intra_op_threads: usize,
     inter_op_threads: usize,
@@ -42,8 +44,8 @@ impl Settings {
                 "backend-directory" => read.directory = PathBuf::from(value).join("onnxruntime"),
                 "default-max-batch-size" => read.default_max_batch_size = number()?,
                 "enable-global-threadpool" => read.global_pool = number()? != 0,
-                "intra_op_thread_count" => read.intra_op_threads = number()? as usize,
-                "inter_op_thread_count" => read.inter_op_threads = number()? as usize,
+                "intra_op_thread_count" => read.intra_op_threads = threads(name, number()?)?,
+                "inter_op_thread_count" => read.inter_op_threads = threads(name, number()?)?,
                 name if OF_THE_SERVER.contains(&name) => {}
                 name => {
                     return Err(Error::invalid(format!(
@@ -86,6 +88,13 @@ impl Settings {
             ))
         })
     }
+}
+
+fn threads(name: &str, given: u32) -> Result<usize> {
+    let wrong = || {
+        Error::invalid(format!("--backend-config=onnxruntime,{name}={given}: at most {MOST_THREADS} works"))
+    };
+    usize::try_from(given).ok().filter(|given| *given <= MOST_THREADS).ok_or_else(wrong)
 }
 
 /// `libonnxruntime.so`, or with a version behind it.
@@ -148,6 +157,8 @@ mod tests {
         assert_eq!((named.find(Some("/v".into())).unwrap(), named.default_max_batch_size), ("/l".into(), 7));
         assert!(settings(json!({ "libary": "/l" })).unwrap_err().message.contains("libary is unknown"));
         assert!(settings(json!({ "default-max-batch-size": "x" })).is_err());
+        let many = json!({ "intra_op_thread_count": "1025", "enable-global-threadpool": "1" });
+        assert!(settings(many).unwrap_err().message.contains("at most 1024"));
         let alone = settings(json!({ "intra_op_thread_count": "2" })).unwrap_err();
         assert!(alone.message.contains("enable-global-threadpool=1"));
         assert!(settings(json!({ "intra_op_thread_count": "2", "enable-global-threadpool": "1" })).is_ok());

@@ -14,6 +14,8 @@ use trireme_sdk::{Config, Error, Result};
 pub(crate) struct Options {
     intra_op_threads: usize,
     inter_op_threads: usize,
+    /// Whether one of these was written.
+    sizes_threads: bool,
     parallel: bool,
     memory_pattern: bool,
     memory_arena: bool,
@@ -22,7 +24,7 @@ pub(crate) struct Options {
     level: Level,
     /// Parameters that ONNX Runtime itself reads: `session.*`.
     entries: Vec<(String, String)>,
-    /// Parameters that have no meaning here.
+    /// What is to be said of parameters that have no meaning here.
     idle: Vec<String>,
 }
 
@@ -49,10 +51,26 @@ const IDLE: [&str; 9] = [
 /// The parameter that is a setting of each run.
 const SHRINK: &str = "memory.enable_memory_arena_shrinkage";
 
+/// The parameters that are read.
+const READ: [&str; 6] = [
+    "intra_op_thread_count",
+    "inter_op_thread_count",
+    "execution_mode",
+    "enable_mem_pattern",
+    "enable_mem_arena",
+    SHRINK,
+];
+/// More threads than a machine has processors; ONNX Runtime would start any number.
+pub(crate) const MOST_THREADS: usize = 1024;
+
 impl Options {
     pub(crate) fn read(config: &Config) -> Result<Self> {
-        let count =
-            |name: &str| -> Result<usize> { config.parameter::<usize>(name).map(|count| count.unwrap_or(0)) };
+        let count = |name: &str| match config.parameter::<usize>(name)?.unwrap_or(0) {
+            count @ ..=MOST_THREADS => Ok(count),
+            more => {
+                Err(Error::invalid(format!("parameter '{name}' is {more}, at most {MOST_THREADS} works")))
+            }
+        };
         let all = available_parallelism().map_or(1, usize::from);
         let entries = config.parameters().filter(|(name, _)| name.starts_with("session."));
         Ok(Self {
@@ -65,6 +83,7 @@ impl Options {
                 0 => all,
                 given => given,
             },
+            sizes_threads: config.parameters().any(|(name, _)| name.ends_with("_op_thread_count")),
             parallel: match config.parameter::<u8>("execution_mode")?.unwrap_or(0) {
                 mode @ (0 | 1) => mode == 1,
                 other => {
@@ -75,19 +94,27 @@ impl Options {
             },
             memory_pattern: flag(config, "enable_mem_pattern", true)?,
             memory_arena: flag(config, "enable_mem_arena", true)?,
-            shrink_arena: config.parameter(SHRINK)?,
+            shrink_arena: shrink(config)?,
             level: level(config.json())?,
             entries: entries.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            idle: IDLE
-                .into_iter()
-                .filter(|name| config.parameters().any(|(given, _)| given == *name))
-                .map(String::from)
+            idle: config
+                .parameters()
+                .filter(|(name, _)| !READ.contains(name) && !name.starts_with("session."))
+                .map(|(name, _)| match IDLE.contains(&name) {
+                    true => format!("parameter '{name}' has no effect"),
+                    false => format!("parameter '{name}' is unknown and has no effect"),
+                })
                 .collect(),
         })
     }
 
-    pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
-        self.idle.iter().map(|name| format!("parameter '{name}' has no effect"))
+    pub(crate) fn warnings(&self) -> impl Iterator<Item = &String> {
+        self.idle.iter()
+    }
+
+    /// Whether the model asks for a number of threads.
+    pub(crate) fn sizes_threads(&self) -> bool {
+        self.sizes_threads
     }
 
     /// A session to be given its model.
@@ -135,6 +162,15 @@ fn flag(config: &Config, name: &str, default: bool) -> Result<bool> {
         Some("1" | "true") => Ok(true),
         Some("0" | "false") => Ok(false),
         Some(other) => Err(Error::invalid(format!("parameter '{name}' is '{other}', it must be 0 or 1"))),
+    }
+}
+
+fn shrink(config: &Config) -> Result<Option<String>> {
+    match config.parameter::<String>(SHRINK)? {
+        Some(other) if other != "cpu:0" => Err(Error::invalid(format!(
+            "parameter '{SHRINK}' is '{other}', there is only the memory 'cpu:0'"
+        ))),
+        given => Ok(given),
     }
 }
 

@@ -131,6 +131,9 @@ impl Signature {
         for input in &config.inputs()? {
             let joined = if ragged(&input.name) { Joined::Flat } else { Joined::Rows };
             let tensor = chosen("input", input, &self.inputs, batches && joined == Joined::Rows)?;
+            if joined == Joined::Rows {
+                dims_agree("input", &input.name, json, &tensor, batches)?;
+            }
             inputs.push(LayoutInput { tensor, joined });
         }
         for name in &added.rows {
@@ -154,6 +157,9 @@ impl Signature {
             let cut_like =
                 added.cut.iter().find(|(name, _)| *name == output.name).map(|(_, input)| input.clone());
             let tensor = chosen("output", output, &self.outputs, batches && cut_like.is_none())?;
+            if cut_like.is_none() {
+                dims_agree("output", &output.name, json, &tensor, batches)?;
+            }
             let state = added.is_state_output(&tensor.name);
             outputs.push(LayoutOutput { tensor, number: Some(number), state, cut_like });
         }
@@ -237,6 +243,26 @@ fn chosen(what: &str, tensor: &TensorConfig, there: &[Tensor], batch: bool) -> R
         )));
     }
     Ok(found.clone())
+}
+
+/// Refuses dimensions of a configuration that can never be those of the model. What the model leaves open stays open.
+fn dims_agree(what: &str, name: &str, config: &Value, tensor: &Tensor, batches: bool) -> Result<()> {
+    let mut written = config[what].as_array().into_iter().flatten();
+    let Some(written) = written.find(|one| one["name"] == name) else { return Ok(()) };
+    let shape = Some(&written["reshape"]["shape"]).filter(|shape| shape.is_array());
+    let dims = shape.unwrap_or(&written["dims"]).as_array().into_iter().flatten().filter_map(Value::as_i64);
+    let shown: Vec<i64> = batches.then_some(-1).into_iter().chain(dims).collect();
+    let model = &tensor.dims;
+    // Of a tensor without dimensions the model does not say whether it has none or any number of them.
+    let added_one = shown.len() == model.len() + 1 && shown.last() == Some(&1);
+    let same = |(shown, model): (&i64, &i64)| *shown < 0 || *model <= 0 || shown == model;
+    if model.is_empty() || ((added_one || shown.len() == model.len()) && shown.iter().zip(model).all(same)) {
+        return Ok(());
+    }
+    let batch = if batches { ", the batch first," } else { "" };
+    Err(Error::invalid(format!(
+        "{what} '{name}' has the dimensions {shown:?}{batch} in the configuration, but {model:?} in the model"
+    )))
 }
 
 fn tensor(what: &str, outlet: &Outlet) -> Result<Tensor> {

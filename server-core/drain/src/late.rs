@@ -10,6 +10,8 @@
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length, type, flags and stream.
 const HEAD: usize = 9;
+/// Room for what is ever held back, and one byte more: the head of a PING and what it carries.
+pub(crate) const ENOUGH: usize = HEAD + 8;
 const HEADERS: u8 = 1;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
@@ -57,13 +59,6 @@ impl Late {
         &self.held
     }
 
-    /// Up to `most` bytes of what was held back, for a reader who takes too little at a time; nothing is looked at any more.
-    pub(crate) fn surrender(&mut self, most: usize) -> Vec<u8> {
-        self.place = Place::Elsewhere;
-        let most = most.min(self.held.len());
-        self.held.drain(..most).collect()
-    }
-
     /// The client has ended: what is held back is all there is.
     pub(crate) fn end(&mut self) {
         self.held.clear();
@@ -90,7 +85,9 @@ impl Late {
                     continue;
                 }
             };
-            if handed {
+            if handed && at == kept {
+                kept += length;
+            } else if handed {
                 bytes.copy_within(at..at + length, kept);
                 kept += length;
             }
@@ -143,7 +140,7 @@ impl Late {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -159,7 +156,7 @@ mod tests {
     }
 
     /// What a client sends, and what of it is handed on.
-    fn conversation() -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn conversation() -> (Vec<u8>, Vec<u8>) {
         let data = frame(0, 1, 1, &[7; 300]);
         let served = [
             PREFACE.to_vec(),

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::debts::{Debt, Debts};
-use crate::late::Late;
+use crate::late::{ENOUGH, Late};
 
 /// The stream of a connection. It owes what could not be written at once; and when the server ends it does not close
 /// before its client has: a socket that is closed on data it has not read resets the connection, and what was on its way
@@ -16,12 +16,14 @@ pub struct Wire<S> {
     debts: Debts,
     stuck: Option<Debt>,
     late: Late,
+    /// What [`Late`] has handed on and a small buffer had no room for.
+    over: Vec<u8>,
 }
 
 impl<S> Wire<S> {
     /// The same stream, with what it owes.
     pub fn new(stream: S, debts: &Debts) -> Self {
-        Self { stream, debts: debts.clone(), stuck: None, late: Late::new() }
+        Self { stream, debts: debts.clone(), stuck: None, late: Late::new(), over: Vec::new() }
     }
 
     fn note<T>(&mut self, outcome: &Poll<io::Result<T>>) {
@@ -33,25 +35,13 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+impl<S: AsyncRead + Unpin> Wire<S> {
+    /// Reads what [`Late`] hands on; the buffer has room for more than it holds back.
+    fn poll_late(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            let (before, held) = (buffer.filled().len(), this.late.held().len());
-            if this.late.is_idle() || buffer.remaining() == 0 {
-                return Pin::new(&mut this.stream).poll_read(context, buffer);
-            }
-            if buffer.remaining() <= held {
-                let handed = this.late.surrender(buffer.remaining());
-                buffer.put_slice(&handed);
-                return Poll::Ready(Ok(()));
-            }
-            buffer.put_slice(this.late.held());
-            match Pin::new(&mut this.stream).poll_read(context, buffer) {
+            let (before, held) = (buffer.filled().len(), self.late.held().len());
+            buffer.put_slice(self.late.held());
+            match Pin::new(&mut self.stream).poll_read(context, buffer) {
                 Poll::Ready(Ok(())) => {}
                 other => {
                     buffer.set_filled(before);
@@ -60,16 +50,43 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             }
             if buffer.filled().len() == before + held {
                 // The end, behind what was held back.
-                this.late.end();
+                self.late.end();
                 return Poll::Ready(Ok(()));
             }
-            let kept = this.late.keep(&mut buffer.filled_mut()[before..]);
+            let kept = self.late.keep(&mut buffer.filled_mut()[before..]);
             buffer.set_filled(before + kept);
             // Nothing would be taken for the end.
             if kept > 0 {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.over.is_empty() {
+            if this.late.is_idle() || buffer.remaining() == 0 {
+                return Pin::new(&mut this.stream).poll_read(context, buffer);
+            }
+            if buffer.remaining() >= ENOUGH {
+                return this.poll_late(context, buffer);
+            }
+            // The rest of a buffer that the last read has filled but for what was held back.
+            let mut few = [0; ENOUGH];
+            let mut few = ReadBuf::new(&mut few);
+            ready!(this.poll_late(context, &mut few))?;
+            this.over.extend_from_slice(few.filled());
+        }
+        let count = this.over.len().min(buffer.remaining());
+        buffer.put_slice(&this.over[..count]);
+        this.over.drain(..count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -150,23 +167,35 @@ mod tests {
         assert_eq!(debts.count(), 0);
     }
 
+    /// All that a server reads of what a client sent before it closed, so much at a time.
+    async fn read_in_buffers_of(size: usize, sent: &[u8]) -> Vec<u8> {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let mut server = Wire::new(server, &Debts::default());
+        client.write_all(sent).await.unwrap();
+        drop(client);
+        let (mut read, mut buffer) = (Vec::new(), vec![0; size]);
+        loop {
+            match timeout(LONG, server.read(&mut buffer)).await.unwrap().unwrap() {
+                0 => return read,
+                count => read.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_read_is_whole_in_buffers_of_any_size() {
         for size in 1..40 {
-            let (mut client, server) = tokio::io::duplex(1024);
-            let mut server = Wire::new(server, &Debts::default());
             // The preface of HTTP/2, settings without any, and the beginning of a frame that never ends.
             let sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x08\x06";
-            client.write_all(sent).await.unwrap();
-            drop(client);
-            let (mut read, mut buffer) = (Vec::new(), vec![0; size]);
-            loop {
-                match timeout(LONG, server.read(&mut buffer)).await.unwrap().unwrap() {
-                    0 => break,
-                    count => read.extend_from_slice(&buffer[..count]),
-                }
-            }
-            assert_eq!(read, sent, "{size} at a time");
+            assert_eq!(read_in_buffers_of(size, sent).await, sent, "{size} at a time");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn late_frames_are_left_out_of_buffers_of_any_size() {
+        let (sent, handed) = crate::late::tests::conversation();
+        for size in 1..sent.len() {
+            assert_eq!(read_in_buffers_of(size, &sent).await, handed, "{size} at a time");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Decoders as models: the executor that the engine of `trireme_llm::serve` drives.
 
+use std::sync::{Mutex, PoisonError};
+
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_llm::executor::Executor;
 use trireme_llm::params::Parameters;
@@ -13,6 +15,9 @@ use crate::executor::{CpuExecutor, ExecutorOptions, KvCapacity};
 use crate::kv::untouched;
 use crate::options::Options;
 
+/// Held from the look at the memory that is free until it is taken: models load in parallel.
+static PROMISING: Mutex<()> = Mutex::new(());
+
 pub(super) fn load(
     context: &ModelContext,
     checkpoint: &Checkpoint,
@@ -22,8 +27,11 @@ pub(super) fn load(
     let model = LlamaModel::load(checkpoint, options).map_err(unusable)?;
     let (name, host) = (context.name.clone(), context.host.clone());
     let make: MakeExecutor = Box::new(move |sizes| {
+        // Until the pool is there, nobody sees what was promised to it.
+        let one_at_a_time = PROMISING.lock().unwrap_or_else(PoisonError::into_inner);
         let (taken, options) = plan(&model, options, sizes)?;
         let executor = CpuExecutor::new(model.clone(), options).map_err(unusable)?;
+        drop(one_at_a_time);
         match taken.gave_way {
             true => host.warn(format!("model '{name}': {taken}")),
             false => host.info(format!("model '{name}': {taken}")),
