@@ -241,9 +241,8 @@ def copied(server):
     return int(re.search(r"^trireme_copied_bytes_total (\d+)$", text, re.MULTILINE).group(1))
 
 
-# With gRPC a window of 8 MiB and the frames that are being read come to the tensor.
-@pytest.mark.parametrize("module, most", [(httpclient, 1.3), (grpcclient, 1.5)])
-def test_sixty_four_mebibytes_through_five_steps_stay_where_they_are(tmp_path, module, most):
+@pytest.mark.parametrize("module", [httpclient, grpcclient])
+def test_sixty_four_mebibytes_through_five_steps_stay_where_they_are(tmp_path, module):
     member = identity("tell").replace('"identity"', '"hostile"', 1) + 'parameters { key: "fault" value { string_value: "tell_address" } }\n'
     write_model(tmp_path, "tell", member)
     write_model(tmp_path, "five", chain("five", "tell", 5))
@@ -262,7 +261,7 @@ def test_sixty_four_mebibytes_through_five_steps_stay_where_they_are(tmp_path, m
         assert copied(server) == 0
         peak = memory(server, "VmHWM") - idle
         print(f"\n{module.__name__}: at most {peak / value.nbytes:.2f} tensors above idle")
-        assert peak <= most * value.nbytes, peak
+        assert peak <= 1.3 * value.nbytes, peak
 
 
 @pytest.mark.parametrize("steps, says", [

@@ -247,6 +247,17 @@ def test_what_is_wrong_is_said(server, given, said):
             stream(server, model, **{**ask(), **given})
 
 
+def test_the_longest_text_is_a_parameter_of_the_model_that_says_so(tmp_path):
+    config = (ROOT / "tests" / "tensorrtllm" / "preprocessing" / "config.pbtxt").read_text()
+    config = config.replace('name: "preprocessing"', 'name: "short"').replace("../../tensorrt_llm/1", str(GGUF))
+    write_model(tmp_path, "short", config + 'parameters { key: "max_text_bytes" value { string_value: "5" } }\n')
+    with Server(tmp_path) as server:
+        length = np.array([[1]], np.int32)
+        infer(server, "short", QUERY=[["12345"]], REQUEST_OUTPUT_LEN=length)
+        with pytest.raises(InferenceServerException, match="'QUERY', row 0, has 6 bytes of text, the model 'short' takes 5 "):
+            infer(server, "short", QUERY=[["12\u00e945"]], REQUEST_OUTPUT_LEN=length)
+
+
 def test_configurations_that_cannot_serve_say_why(tmp_path, full_server):
     put(tmp_path, lambda name, config: {
         "preprocessing": config.replace('backend: "tokenizer"', 'backend: "python"'),

@@ -47,6 +47,7 @@ const CONTRACT: Contract = Contract {
 const TEXT_BYTES: usize = 1 << 20;
 
 pub(crate) struct Preprocessing {
+    model: String,
     vocabulary: Vocabulary,
     text_bytes: usize,
     outputs: Vec<String>,
@@ -59,6 +60,7 @@ impl Preprocessing {
         CONTRACT.check(&context.config)?;
         parameters::check(context, &["tokenizer_dir", "add_special_tokens", "max_text_bytes"])?;
         Ok(Self {
+            model: context.name.clone(),
             text_bytes: parameters::count(context, "max_text_bytes")?.unwrap_or(TEXT_BYTES),
             vocabulary: parameters::vocabulary(context)?,
             outputs: output_names(&context.config)?,
@@ -131,9 +133,9 @@ impl Preprocessing {
         match bytes.enumerate().find(|(_, bytes)| *bytes > self.text_bytes) {
             None => Ok(()),
             Some((row, bytes)) => Err(Error::invalid(format!(
-                "input '{name}', row {row}, has {bytes} bytes of text, the model 'preprocessing' takes {} \
+                "input '{name}', row {row}, has {bytes} bytes of text, the model '{}' takes {} \
                  (its parameter 'max_text_bytes')",
-                self.text_bytes
+                self.model, self.text_bytes
             ))),
         }
     }
