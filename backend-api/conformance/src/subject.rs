@@ -107,8 +107,12 @@ impl Subject {
         let backend = match backends.get(&key) {
             Some(backend) => Arc::clone(backend),
             None => {
-                let backend = Backend::create(Arc::clone(&library), &*SERVICES, &settings(&declared, directory_of_backends))
-                    .map_err(|status| Problem::Backend { call: "BackendVtable.create", status })?;
+                let backend = Backend::create(
+                    Arc::clone(&library),
+                    &*SERVICES,
+                    &settings(&declared, directory_of_backends),
+                )
+                .map_err(|status| Problem::Backend { call: "BackendVtable.create", status })?;
                 backends.insert(key, Arc::clone(&backend));
                 backend
             }

@@ -53,10 +53,16 @@ impl Settings {
             match name.as_str() {
                 "library" => read.library = Some(value.into()),
                 "backend-directory" => read.directory = PathBuf::from(value).join("onnxruntime"),
-                "default-max-batch-size" => read.default_max_batch_size = at_most(name, number()?, MOST_ROWS)?,
+                "default-max-batch-size" => {
+                    read.default_max_batch_size = at_most(name, number()?, MOST_ROWS)?
+                }
                 "enable-global-threadpool" => read.global_pool = at_most(name, number()?, 1)? == 1,
-                "intra_op_thread_count" => read.intra_op_threads = at_most(name, number()?, MOST_THREADS)? as usize,
-                "inter_op_thread_count" => read.inter_op_threads = at_most(name, number()?, MOST_THREADS)? as usize,
+                "intra_op_thread_count" => {
+                    read.intra_op_threads = at_most(name, number()?, MOST_THREADS)? as usize
+                }
+                "inter_op_thread_count" => {
+                    read.inter_op_threads = at_most(name, number()?, MOST_THREADS)? as usize
+                }
                 name if OF_THE_SERVER.contains(&name) => {}
                 name => {
                     return Err(Error::invalid(format!(
