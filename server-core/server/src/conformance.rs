@@ -20,7 +20,7 @@ pub fn conformance(flags: &Conformance) -> ExitCode {
     apart(flags)
 }
 
-/// Starts a process for each check and prints the table as it grows.
+/// Starts a process for each check; names what fails at once, prints the table when all have ended.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the report is the program's output")]
 fn apart(flags: &Conformance) -> ExitCode {
     let usage = |what: String| {
