@@ -12,7 +12,7 @@ mod load;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use trireme_host::check;
+use trireme_host::check::{self, Violation};
 
 use crate::outcome::{Outcome, Report, Row};
 use crate::running::{Bench, PATIENCE};
@@ -119,16 +119,29 @@ impl Check {
             },
         };
         let mut reasons: Vec<String> = verdict.as_ref().err().cloned().into_iter().collect();
-        let violations = check::take_violations();
-        reasons.extend(violations.first().map(|violation| {
-            let (rule, says, what) = (violation.rule.name(), violation.rule.says(), &violation.what);
-            format!("rule {rule} is broken {} times ({says}): {what}", violations.len())
-        }));
+        reasons.extend(broken_rules(&check::take_violations()));
         match (reasons.is_empty(), verdict) {
             (true, Ok(outcome)) => outcome,
             _ => Outcome::Fail(reasons.join("; ")),
         }
     }
+}
+
+/// One sentence for each broken rule, in the order in which they were broken first: a backend that breaks two is told of
+/// both, whichever thread came first.
+fn broken_rules(violations: &[Violation]) -> Vec<String> {
+    let mut first: Vec<(&Violation, usize)> = Vec::new();
+    for violation in violations {
+        match first.iter_mut().find(|(known, _)| known.rule == violation.rule) {
+            Some((_, times)) => *times += 1,
+            None => first.push((violation, 1)),
+        }
+    }
+    let sentence = |(violation, times): (&Violation, usize)| {
+        let (rule, says, what) = (violation.rule.name(), violation.rule.says(), &violation.what);
+        format!("rule {rule} is broken {times} times ({says}): {what}")
+    };
+    first.into_iter().map(sentence).collect()
 }
 
 impl Report {
