@@ -28,9 +28,10 @@ pub struct Buffer {
     /// In bytes.
     pub len: usize,
     pub kind: MemoryKind,
-    /// Device number for [`MemoryKind::GPU`], otherwise 0.
+    /// Device number for [`MemoryKind::GPU`]; for [`MemoryKind::CPU_PINNED`] that of its events; otherwise 0.
     pub device: i32,
-    /// 0, or a `CUevent` that the reader waits for.
+    /// 0, or an event of the device that the reader waits for (see [`DeviceVtable`](crate::DeviceVtable)). Valid until release.
+    /// Memory of other kinds has none.
     pub ready_event: u64,
     /// File descriptor for [`MemoryKind::SHARED`], otherwise -1. Borrowed: valid until release.
     pub fd: i32,
@@ -38,7 +39,7 @@ pub struct Buffer {
     pub fd_offset: u64,
     pub owner: *mut c_void,
     /// Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
-    /// so that it is not reused under a running stream. Called once, from any thread, also after the instance and the
+    /// so that it is not reused under a running stream. The event is lent until the call returns. Called once, from any thread, also after the instance and the
     /// model that made it are gone.
     pub release: Option<unsafe extern "C" fn(owner: *mut c_void, done_event: u64)>,
 }
@@ -52,6 +53,7 @@ pub struct BufferView {
     pub len: usize,
     pub kind: MemoryKind,
     pub device: i32,
+    /// As in [`Buffer`]; valid as long as the memory.
     pub ready_event: u64,
     pub fd: i32,
     pub reserved: u32,

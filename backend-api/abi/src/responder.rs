@@ -81,7 +81,8 @@ pub struct ResponderVtable {
     pub struct_size: usize,
     /// Memory for an output, made by the host where its consumer wants it (64-byte aligned host memory, the client's
     /// shared memory, or the next step's input). `kind` and `device` say what the backend can write to; the result
-    /// may be of kind CPU instead. Every byte is to be written before it is sent.
+    /// may be of kind CPU_PINNED or CPU instead, if its consumer does not read that device. Every byte is to be written
+    /// before it is sent, or before the `ready_event` that it is sent with.
     pub allocate: unsafe extern "C" fn(
         responder: *mut ResponderHandle,
         name: StrView,

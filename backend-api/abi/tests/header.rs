@@ -29,11 +29,12 @@ extern const TriremeProbe trireme_backend_probe;
 }
 #endif";
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "lib",
     "args",
     "bls",
     "buffer",
+    "device",
     "dtype",
     "fault",
     "host",
@@ -57,6 +58,7 @@ fn the_header_says_what_the_types_say() {
         include: [
             "Probe",
             "BlsVtable",
+            "DeviceVtable",
             "FaultVtable",
             "MetricsVtable",
             "OpenAiModel",
@@ -65,7 +67,7 @@ fn the_header_says_what_the_types_say() {
         ]
         .map(str::to_owned)
         .into(),
-        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "FAULT_1", "METRICS_1", "OPENAI_1"].map(upper).into(),
+        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "DEVICE_1", "FAULT_1", "METRICS_1", "OPENAI_1"].map(upper).into(),
         renaming_overrides_prefixing: true,
         ..ExportConfig::default()
     };

@@ -91,6 +91,7 @@ pub(crate) static REQUEST: RequestVtable = RequestVtable {
     correlation_text,
     trace_parent,
     release: request_release,
+    release_after: request_release_after,
 };
 
 unsafe extern "C" fn request_id(handle: *const RequestHandle) -> StrView {
@@ -262,6 +263,11 @@ unsafe extern "C" fn request_release(handle: *mut RequestHandle) {
         // SAFETY: the ABI demands a live handle, released once.
         drop(unsafe { Box::from_raw(handle.cast::<Request>()) });
     }
+}
+
+unsafe extern "C" fn request_release_after(handle: *mut RequestHandle, _done_event: u64) {
+    // SAFETY: the ABI demands a live handle, released once.
+    unsafe { request_release(handle) };
 }
 
 pub(crate) static RESPONDER: ResponderVtable = ResponderVtable {

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
-use trireme_abi::InstanceKind;
+use trireme_abi::{InstanceKind, MemoryKind};
 
 use crate::config::{Config, ConfigPatch};
 use crate::error::Result;
@@ -29,11 +29,21 @@ pub struct Info {
     /// How many requests an instance may hold unanswered after `execute` has returned. 0: an instance is busy until
     /// `execute` returns, and then free.
     pub max_in_flight: u32,
+    /// Whether an instance on a GPU takes inputs that are in that GPU's memory. Without it all inputs are in the memory of
+    /// the process when it gets them.
+    pub reads_gpu: bool,
+}
+
+impl Info {
+    pub(crate) fn input_kinds(self) -> u64 {
+        let gpu = if self.reads_gpu { 1 << MemoryKind::GPU.0 } else { 0 };
+        gpu | 1 << MemoryKind::CPU.0 | 1 << MemoryKind::CPU_PINNED.0
+    }
 }
 
 impl Default for Info {
     fn default() -> Self {
-        Self { devices: Devices::Cpu, kind_chooses_device: true, max_in_flight: 0 }
+        Self { devices: Devices::Cpu, kind_chooses_device: true, max_in_flight: 0, reads_gpu: false }
     }
 }
 

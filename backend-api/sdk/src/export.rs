@@ -91,7 +91,8 @@ unsafe extern "C" fn info<B: Backend>(out: BackendInfoPtr) {
     // SAFETY: the host hands in a struct and says in it how far it reaches.
     unsafe {
         let out = out.0;
-        if (*out).struct_size < size_of::<BackendInfo>() {
+        // Each field only where the host's struct reaches it: the host may be the older side.
+        if (*out).struct_size < std::mem::offset_of!(BackendInfo, input_kinds) {
             return;
         }
         (*out).devices = match info.devices {
@@ -101,6 +102,9 @@ unsafe extern "C" fn info<B: Backend>(out: BackendInfoPtr) {
         };
         (*out).kind_chooses_device = u32::from(info.kind_chooses_device);
         (*out).max_in_flight = info.max_in_flight;
+        if (*out).struct_size >= std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
+            (*out).input_kinds = info.input_kinds();
+        }
     }
 }
 

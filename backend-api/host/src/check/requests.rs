@@ -30,6 +30,7 @@ pub(crate) static REQUEST: RequestVtable = RequestVtable {
     correlation_text,
     trace_parent,
     release,
+    release_after,
 };
 
 /// The handle of an entry that was found as a request.
@@ -115,4 +116,8 @@ unsafe extern "C" fn gather(
 unsafe extern "C" fn release(request: *mut RequestHandle) {
     // The request goes when a call that is still under way lets go of the entry.
     drop(take(request, Kind::Request, "RequestVtable.release", Rule::ReleasedTwice));
+}
+
+unsafe extern "C" fn release_after(request: *mut RequestHandle, _done_event: u64) {
+    drop(take(request, Kind::Request, "RequestVtable.release_after", Rule::ReleasedTwice));
 }

@@ -47,26 +47,28 @@ fn a_backend_with_one_function_more_is_served() {
     doubles(&compat_library("more", &edits));
 }
 
-/// What docs/abi.md plans under 'Memory of devices', as a backend of a later minor version would have it.
+/// What came last before tensors on devices: no field for the kinds of inputs, no release behind an event.
 #[test]
-fn tensors_on_a_device_can_come_by_growth() {
-    let info = "    #[sabi(last_prefix_field)]\n    pub max_in_flight: u32,\n";
-    let kinds = format!(
-        "{info}    /// Bit set of the kinds of memory that inputs may be in.\n    pub input_kinds: u64,\n"
-    );
-    let release = "    pub release: unsafe extern \"C\" fn(request: *mut RequestHandle),\n";
-    let after = format!(
-        "{release}    pub release_after: unsafe extern \"C\" fn(request: *mut RequestHandle, done_event: u64),\n"
-    );
-    // The SDK of that version fills what the host's struct has room for, so it serves this host too.
-    let all = "(*out).struct_size < size_of::<BackendInfo>()";
-    let covered = "(*out).struct_size < std::mem::offset_of!(BackendInfo, input_kinds)";
-    let edits: [Edit<'_>; 3] = [
-        ("abi/src/args.rs", info, &kinds),
-        ("abi/src/request.rs", release, &after),
-        ("sdk/src/export.rs", all, covered),
+fn a_backend_from_before_devices_is_served() {
+    let text = include_str!("../../../abi/src/args.rs");
+    let (from, to) = (text.find("    /// Bit set of the kinds of memory").unwrap(), "    pub input_kinds: u64,\n");
+    let kinds = &text[from..text.find(to).unwrap() + to.len()];
+    let text = include_str!("../../../abi/src/request.rs");
+    let (from, to) = (text.find("    /// As `release`, for inputs").unwrap(), "done_event: u64);\n");
+    let release = &text[from..text.find(to).unwrap() + to.len()];
+    let fills = "        if (*out).struct_size >= std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
+            (*out).input_kinds = info.input_kinds();
+        }\n";
+    let edits: [Edit<'_>; 4] = [
+        ("abi/src/args.rs", kinds, ""),
+        ("abi/src/request.rs", release, ""),
+        ("sdk/src/export.rs", "std::mem::offset_of!(BackendInfo, input_kinds) {", "size_of::<BackendInfo>() {"),
+        ("sdk/src/export.rs", fills, ""),
     ];
-    doubles(&compat_library("devices", &edits));
+    let library = compat_library("before_devices", &edits);
+    doubles(&library);
+    let library = Library::open(&library, "compat", &LoadOptions::default()).unwrap();
+    assert!(!library.info().reads_gpu, "what is not covered is CPU only");
 }
 
 #[test]
