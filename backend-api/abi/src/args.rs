@@ -32,7 +32,7 @@ pub struct BackendInfo {
     /// `execute` returns, and then free, whatever it still holds.
     #[sabi(last_prefix_field)]
     pub max_in_flight: u32,
-    /// Bit set of the kinds of memory that inputs may be in: `1 << kind` of each [`MemoryKind`](crate::MemoryKind). CPU is
+    /// Bit set of the kinds of memory that inputs may be in: `1 << kind` of each `MemoryKind`. CPU is
     /// always among them, and alone where this field is not covered. With GPU, an instance of `KIND_GPU` may be given inputs
     /// in memory of its own device; what is elsewhere is copied before it gets the request. `RequestVtable::gather` brings
     /// any input where it is wanted.

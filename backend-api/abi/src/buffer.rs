@@ -30,7 +30,7 @@ pub struct Buffer {
     pub kind: MemoryKind,
     /// Device number for [`MemoryKind::GPU`]; for [`MemoryKind::CPU_PINNED`] that of its events; otherwise 0.
     pub device: i32,
-    /// 0, or an event of the device that the reader waits for (see [`DeviceVtable`](crate::DeviceVtable)). Valid until release.
+    /// 0, or an event of the device that the reader waits for (see `DeviceVtable`). Valid until release.
     /// Memory of other kinds has none.
     pub ready_event: u64,
     /// File descriptor for [`MemoryKind::SHARED`], otherwise -1. Borrowed: valid until release.
@@ -39,8 +39,8 @@ pub struct Buffer {
     pub fd_offset: u64,
     pub owner: *mut c_void,
     /// Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
-    /// so that it is not reused under a running stream. The event is lent until the call returns. Called once, from any thread, also after the instance and the
-    /// model that made it are gone.
+    /// so that it is not reused under a running stream. The event is lent until the call returns. Called once, from any
+    /// thread, also after the instance and the model that made it are gone.
     pub release: Option<unsafe extern "C" fn(owner: *mut c_void, done_event: u64)>,
 }
 

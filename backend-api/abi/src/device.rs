@@ -73,9 +73,9 @@ pub struct DeviceVtable {
     pub device_count: unsafe extern "C" fn(context: *mut c_void) -> usize,
     /// Fills `out` as far as its `struct_size` reaches. INVALID_ARG if `index` is out of range.
     pub device: unsafe extern "C" fn(context: *mut c_void, index: usize, out: *mut DeviceInfo) -> Status,
-    /// Memory of `device`, or ([`MemoryKind::CPU_PINNED`]) page-locked memory of the process for copies to and from it. Every
-    /// byte is zero, aligned to 256 bytes on a device and to 64 in the process. `byte_size` is at least 1. UNAVAILABLE if
-    /// there is not so much.
+    /// Memory of `device`, or ([`MemoryKind::CPU_PINNED`]) page-locked memory of the process for copies to and from it. It is
+    /// aligned to 256 bytes; what is in it is undefined in a provider's answer, and zero in the host's. `byte_size` is at least
+    /// 1. UNAVAILABLE if there is not so much.
     ///
     /// Its `release` may be called from any thread and does not give the memory to anybody else before `done_event`.
     pub allocate: unsafe extern "C" fn(
@@ -94,6 +94,14 @@ pub struct DeviceVtable {
         context: *mut c_void,
         to: *const MemoryRange,
         from: *const MemoryRange,
+        after: u64,
+        done: *mut u64,
+    ) -> Status,
+    /// Sets every byte of `to`, which is memory of a device, to `value`; `after` and `done` as in `copy`.
+    pub fill: unsafe extern "C" fn(
+        context: *mut c_void,
+        to: *const MemoryRange,
+        value: u8,
         after: u64,
         done: *mut u64,
     ) -> Status,

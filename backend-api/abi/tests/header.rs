@@ -67,7 +67,9 @@ fn the_header_says_what_the_types_say() {
         ]
         .map(str::to_owned)
         .into(),
-        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "DEVICE_1", "FAULT_1", "METRICS_1", "OPENAI_1"].map(upper).into(),
+        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "DEVICE_1", "FAULT_1", "METRICS_1", "OPENAI_1"]
+            .map(upper)
+            .into(),
         renaming_overrides_prefixing: true,
         ..ExportConfig::default()
     };

@@ -9,8 +9,8 @@ use std::mem::offset_of;
 use abi_stable::StableAbi;
 use abi_stable::type_layout::{TLData, TLField, TLFunction, TypeLayout};
 use trireme_abi::{
-    BackendVtable, BlsVtable, Buffer, DeviceInfo, DeviceVtable, FaultVtable, LayoutRootRef, MetricsVtable, OpenAiModel, OpenAiVtable,
-    OutputTensor, Probe, RequestVtable,
+    BackendVtable, BlsVtable, Buffer, DeviceInfo, DeviceVtable, FaultVtable, LayoutRootRef, MetricsVtable,
+    OpenAiModel, OpenAiVtable, OutputTensor, Probe, RequestVtable,
 };
 
 #[test]

@@ -7,8 +7,8 @@ use libloading::os::unix::{Library as Dl, RTLD_LOCAL, RTLD_NOW};
 use sha2::{Digest, Sha256};
 use trireme_abi::{
     ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr, InstanceVtable,
-    InstanceVtablePtr, LAYOUT_TAG, MemoryKind, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy,
-    Probe, StrView,
+    InstanceVtablePtr, LAYOUT_TAG, MemoryKind, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL,
+    PanicStrategy, Probe, StrView,
 };
 
 use crate::error::LoadError;

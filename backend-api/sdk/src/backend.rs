@@ -1,11 +1,13 @@
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use trireme_abi::{InstanceKind, MemoryKind};
 
 use crate::config::{Config, ConfigPatch};
 use crate::error::Result;
 use crate::host::Host;
+use crate::provider::DeviceProvider;
 use crate::request::Request;
 
 /// Where a backend can run.
@@ -101,6 +103,12 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// # Errors
     /// Whatever makes the backend unusable; shown to whoever loads a model with it.
     fn create(context: BackendContext) -> Result<Self>;
+
+    /// The devices whose memory it serves, if it does; asked once, after [`Self::create`]. Of several providers of a device
+    /// the first one serves it, until the process ends.
+    fn device_provider(&self) -> Option<Arc<dyn DeviceProvider>> {
+        None
+    }
 
     /// `[load-thread]` What the backend knows of a model that its configuration leaves open. May run concurrently.
     ///

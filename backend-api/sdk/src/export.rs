@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::fence::fence;
 use crate::host::Host;
 use crate::openai::OpenAiHalf;
+use crate::provider::Half;
 use crate::request::Request;
 use crate::wire::{owned_text, status, text};
 
@@ -25,6 +26,8 @@ use crate::wire::{owned_text, status, text};
 struct BackendBox<B> {
     backend: B,
     host: Host,
+    /// Its half of `device/1`, if it has one.
+    devices: Option<&'static abi::DeviceVtable>,
 }
 
 struct ModelBox<M> {
@@ -52,7 +55,7 @@ impl<B: Backend> Tables<B> {
         destroy: destroy::<BackendBox<B>>,
         complete_config: complete_config::<B>,
         load: load::<B>,
-        extension: no_extension,
+        extension: backend_extension::<B>,
     };
     const MODEL: ModelVtable = ModelVtable {
         struct_size: size_of::<ModelVtable>(),
@@ -125,7 +128,8 @@ unsafe extern "C" fn create<B: Backend>(args: BackendArgsPtr, out: *mut *mut c_v
     let make = || {
         let settings = serde_json::from_str(settings).unwrap_or(serde_json::Value::Null);
         let backend = B::create(BackendContext { host: host.clone(), settings })?;
-        Ok(BackendBox { backend, host })
+        let devices = backend.device_provider().map(Half::leak).transpose()?;
+        Ok(BackendBox { backend, host, devices })
     };
     // SAFETY: the host hands in a place for the result.
     unsafe { give(out, "create", make) }
@@ -251,8 +255,13 @@ unsafe extern "C" fn model_extension<M: Model>(model: *mut c_void, id: StrView) 
     }
 }
 
-unsafe extern "C" fn no_extension(_: *mut c_void, _: StrView) -> *const c_void {
-    std::ptr::null()
+unsafe extern "C" fn backend_extension<B: Backend>(backend: *mut c_void, id: StrView) -> *const c_void {
+    // SAFETY: the handle is a `BackendBox`, used through shared references; the text lives until this call returns.
+    let (this, id) = unsafe { (&*backend.cast::<BackendBox<B>>(), text(id)) };
+    match this.devices {
+        Some(table) if id == abi::DEVICE_1 => std::ptr::from_ref(table).cast(),
+        _ => std::ptr::null(),
+    }
 }
 
 /// Makes a type that implements [`Backend`](crate::Backend) the backend of this library.

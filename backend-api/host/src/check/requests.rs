@@ -10,7 +10,7 @@ use super::buffers;
 use super::registry::{Entry, Kind, Real, find, take};
 use super::report;
 use crate::status::Status;
-use crate::vtables::REQUEST as PLAIN;
+use crate::vtables::{REQUEST as PLAIN, note_done};
 use crate::wire::view;
 
 pub(crate) static REQUEST: RequestVtable = RequestVtable {
@@ -118,6 +118,10 @@ unsafe extern "C" fn release(request: *mut RequestHandle) {
     drop(take(request, Kind::Request, "RequestVtable.release", Rule::ReleasedTwice));
 }
 
-unsafe extern "C" fn release_after(request: *mut RequestHandle, _done_event: u64) {
-    drop(take(request, Kind::Request, "RequestVtable.release_after", Rule::ReleasedTwice));
+unsafe extern "C" fn release_after(request: *mut RequestHandle, done_event: u64) {
+    let call = "RequestVtable.release_after";
+    let Some(entry) = take(request, Kind::Request, call, Rule::ReleasedTwice) else { return };
+    // Now, while the event is there: the request itself goes when a call that is under way lets go of the entry.
+    // SAFETY: the entry keeps the handle alive; the ABI demands an event that lives until the call returns.
+    unsafe { note_done(handle(&entry), done_event) };
 }

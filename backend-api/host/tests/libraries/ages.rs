@@ -11,7 +11,7 @@ const LAST_FUNCTION: &str = r#"
     /// `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
     pub extension: unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void,
 "#;
-const EXPORTED: &str = "load: load::<B>,\n        extension: no_extension,";
+const EXPORTED: &str = "load: load::<B>,\n        extension: backend_extension::<B>,";
 
 fn doubles(library: &Path) {
     let mut instance = instance(library, "compat", "{}");
@@ -47,22 +47,24 @@ fn a_backend_with_one_function_more_is_served() {
     doubles(&compat_library("more", &edits));
 }
 
-/// What came last before tensors on devices: no field for the kinds of inputs, no release behind an event.
+/// Built before backends could say where they read inputs.
 #[test]
 fn a_backend_from_before_devices_is_served() {
     let text = include_str!("../../../abi/src/args.rs");
-    let (from, to) = (text.find("    /// Bit set of the kinds of memory").unwrap(), "    pub input_kinds: u64,\n");
+    let (from, to) =
+        (text.find("    /// Bit set of the kinds of memory").unwrap(), "    pub input_kinds: u64,\n");
     let kinds = &text[from..text.find(to).unwrap() + to.len()];
-    let text = include_str!("../../../abi/src/request.rs");
-    let (from, to) = (text.find("    /// As `release`, for inputs").unwrap(), "done_event: u64);\n");
-    let release = &text[from..text.find(to).unwrap() + to.len()];
-    let fills = "        if (*out).struct_size >= std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
+    let fills =
+        "        if (*out).struct_size >= std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
             (*out).input_kinds = info.input_kinds();
         }\n";
-    let edits: [Edit<'_>; 4] = [
+    let edits: [Edit<'_>; 3] = [
         ("abi/src/args.rs", kinds, ""),
-        ("abi/src/request.rs", release, ""),
-        ("sdk/src/export.rs", "std::mem::offset_of!(BackendInfo, input_kinds) {", "size_of::<BackendInfo>() {"),
+        (
+            "sdk/src/export.rs",
+            "std::mem::offset_of!(BackendInfo, input_kinds) {",
+            "size_of::<BackendInfo>() {",
+        ),
         ("sdk/src/export.rs", fills, ""),
     ];
     let library = compat_library("before_devices", &edits);
