@@ -55,13 +55,13 @@ impl<B: Backend> Tables<B> {
         destroy: destroy::<BackendBox<B>>,
         complete_config: complete_config::<B>,
         load: load::<B>,
-        extension: backend_extension::<B>,
+        extension: Some(backend_extension::<B>),
     };
     const MODEL: ModelVtable = ModelVtable {
         struct_size: size_of::<ModelVtable>(),
         create_instance: create_instance::<B::Model>,
         unload: destroy::<ModelBox<B::Model>>,
-        extension: model_extension::<B::Model>,
+        extension: Some(model_extension::<B::Model>),
     };
     const INSTANCE: InstanceVtable = InstanceVtable {
         struct_size: size_of::<InstanceVtable>(),
@@ -94,8 +94,8 @@ unsafe extern "C" fn info<B: Backend>(out: BackendInfoPtr) {
     // SAFETY: the host hands in a struct and says in it how far it reaches.
     unsafe {
         let out = out.0;
-        // Each field only where the host's struct reaches it: the host may be the older side.
-        if (*out).struct_size < std::mem::offset_of!(BackendInfo, input_kinds) {
+        // What is written, and no more: an older host's struct may end behind it.
+        if (*out).struct_size < std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
             return;
         }
         (*out).devices = match info.devices {
@@ -105,9 +105,7 @@ unsafe extern "C" fn info<B: Backend>(out: BackendInfoPtr) {
         };
         (*out).kind_chooses_device = u32::from(info.kind_chooses_device);
         (*out).max_in_flight = info.max_in_flight;
-        if (*out).struct_size >= std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
-            (*out).input_kinds = info.input_kinds();
-        }
+        (*out).input_kinds = info.input_kinds();
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::memory::{DeviceView, Memory};
 use crate::request::RequestGuard;
 use crate::response::OwnBuffer;
-use crate::wire::{check, text};
+use crate::wire::{check, readable, text};
 
 /// An input of a request. Its data is the server's and is read only; it lives as long as the request.
 #[derive(Clone, Copy)]
@@ -126,8 +126,9 @@ impl<'a> Input<'a> {
 
     fn piece(&self, number: usize) -> Result<&'a [u8]> {
         let view = self.view(number)?;
-        if view.kind == MemoryKind::GPU {
-            return Err(Error::unsupported(format!("input '{}' is in GPU memory", self.name())));
+        if !readable(view.kind) {
+            let what = format!("input '{}' is in memory of kind {}", self.name(), view.kind.0);
+            return Err(Error::unsupported(what));
         }
         if view.len == 0 {
             return Ok(&[]);

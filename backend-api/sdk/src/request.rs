@@ -35,10 +35,6 @@ impl RequestGuard {
 impl RequestGuard {
     fn release_after(self, done_event: u64) {
         let table = self.table();
-        // A host that does not know the call gives no inputs on devices.
-        if table.struct_size < std::mem::offset_of!(RequestVtable, release_after) + size_of::<usize>() {
-            return;
-        }
         let guard = std::mem::ManuallyDrop::new(self);
         // SAFETY: owned by the guard; the last call. The host lives until the process ends, so nothing else is left behind.
         unsafe { (table.release_after)(guard.handle, done_event) };
@@ -190,7 +186,12 @@ impl Request {
             ParameterKind::INT => Parameter::Int(wire.int_value),
             ParameterKind::DOUBLE => Parameter::Double(wire.double_value),
             // SAFETY: lives as long as the request.
-            _ => Parameter::String(unsafe { text(wire.string_value) }.to_owned()),
+            ParameterKind::STRING => Parameter::String(unsafe { text(wire.string_value) }.to_owned()),
+            other => {
+                let what =
+                    format!("parameter number {index} is of kind {}, newer than this backend", other.0);
+                return Err(Error::unsupported(what));
+            }
         };
         // SAFETY: lives as long as the request.
         Ok((unsafe { text(wire.name) }.to_owned(), value))

@@ -9,9 +9,9 @@ use crate::support::{Edit, compat_library, input, instance, request, run};
 
 const LAST_FUNCTION: &str = r#"
     /// `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
-    pub extension: unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void,
+    pub extension: Option<unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void>,
 "#;
-const EXPORTED: &str = "load: load::<B>,\n        extension: backend_extension::<B>,";
+const EXPORTED: &str = "load: load::<B>,\n        extension: Some(backend_extension::<B>),";
 
 fn doubles(library: &Path) {
     let mut instance = instance(library, "compat", "{}");
@@ -37,40 +37,25 @@ fn a_backend_with_one_function_fewer_is_served() {
 #[test]
 fn a_backend_with_one_function_more_is_served() {
     let grown = format!(
-        "{LAST_FUNCTION}    pub measure: unsafe extern \"C\" fn(backend: *mut c_void, what: StrView) -> u64,\n"
+        "{LAST_FUNCTION}    pub measure: Option<unsafe extern \"C\" fn(backend: *mut c_void, what: StrView) -> u64>,\n"
     );
     let exported = format!(
-        "{EXPORTED}\n        measure: {{\n            unsafe extern \"C\" fn measure(_: *mut c_void, _: StrView) -> u64 {{\n                7\n            }}\n            measure\n        }},"
+        "{EXPORTED}\n        measure: {{\n            unsafe extern \"C\" fn measure(_: *mut c_void, _: StrView) -> u64 {{\n                7\n            }}\n            Some(measure)\n        }},"
     );
     let edits: [Edit<'_>; 2] =
         [("abi/src/object.rs", LAST_FUNCTION, &grown), ("sdk/src/export.rs", EXPORTED, &exported)];
     doubles(&compat_library("more", &edits));
 }
 
-/// Built before backends could say where they read inputs.
 #[test]
-fn a_backend_from_before_devices_is_served() {
-    let text = include_str!("../../../abi/src/args.rs");
-    let (from, to) =
-        (text.find("    /// Bit set of the kinds of memory").unwrap(), "    pub input_kinds: u64,\n");
-    let kinds = &text[from..text.find(to).unwrap() + to.len()];
-    let fills =
-        "        if (*out).struct_size >= std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
-            (*out).input_kinds = info.input_kinds();
-        }\n";
-    let edits: [Edit<'_>; 3] = [
-        ("abi/src/args.rs", kinds, ""),
-        (
-            "sdk/src/export.rs",
-            "std::mem::offset_of!(BackendInfo, input_kinds) {",
-            "size_of::<BackendInfo>() {",
-        ),
-        ("sdk/src/export.rs", fills, ""),
-    ];
-    let library = compat_library("before_devices", &edits);
-    doubles(&library);
-    let library = Library::open(&library, "compat", &LoadOptions::default()).unwrap();
-    assert!(!library.info().reads_gpu, "what is not covered is CPU only");
+fn a_backend_with_a_function_in_the_middle_is_refused() {
+    let send = "    /// Sends a response. The buffers";
+    let planted =
+        format!("    pub planted: unsafe extern \"C\" fn(responder: *mut ResponderHandle),\n{send}");
+    let library = compat_library("middle", &[("abi/src/responder.rs", send, &planted)]);
+    let error = Library::open(&library, "compat", &LoadOptions::default()).err().unwrap().to_string();
+    assert!(error.contains(" was built against another ABI: ") && !error.contains('\n'), "{error}");
+    assert!(error.ends_with("responder.0: expected send, found planted"), "{error}");
 }
 
 #[test]
