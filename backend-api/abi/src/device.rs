@@ -9,7 +9,8 @@
 //! **Events** are numbers that the platform of the device gives a meaning, 0 is none: a `CUevent` on "cuda". Whoever
 //! records work on a device makes one. An event is *lent* wherever it crosses the boundary: one beside memory is valid as
 //! long as that memory, one in a call until the call returns. Only those that this table makes are the caller's, to be
-//! destroyed by [`DeviceVtable::event_destroy`].
+//! destroyed by [`DeviceVtable::event_destroy`]. Who sends memory of the host with an event of his own puts a `release` of
+//! his own around the host's, and so learns when nobody needs the event any more.
 //!
 //! On "cuda" all parties use the primary context of the device. No function needs a current context, or changes it.
 

@@ -48,26 +48,15 @@ impl Memory {
     /// # Safety
     /// `view` names memory that lives until `release` is called, and `release` may be called then.
     pub unsafe fn of_device(view: DeviceView, release: impl FnOnce(u64) + Send + 'static) -> Self {
-        type Release = Box<dyn FnOnce(u64) + Send>;
-        unsafe extern "C" fn call(owner: *mut std::ffi::c_void, done_event: u64) {
-            // SAFETY: the box made below, released once.
-            let release = unsafe { Box::from_raw(owner.cast::<Release>()) };
-            // A panic must not reach the host.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| release(done_event)));
-        }
-        let release: Box<Release> = Box::new(Box::new(release));
-        Self(OwnBuffer::new(Buffer {
+        let buffer = Buffer {
             data: std::ptr::with_exposed_provenance_mut(view.address as usize),
             len: view.byte_size,
             kind: MemoryKind::GPU,
             device: view.device,
             ready_event: view.ready_event,
-            fd: -1,
-            reserved: 0,
-            fd_offset: 0,
-            owner: Box::into_raw(release).cast(),
-            release: Some(call),
-        }))
+            ..OwnBuffer::empty()
+        };
+        Self(released_by(Box::new(release), buffer))
     }
 
     pub(crate) fn new(buffer: Buffer) -> Self {
@@ -107,20 +96,49 @@ impl Memory {
         Some(self.0.bytes_mut())
     }
 
-    /// Who reads it waits for this event of its GPU, which must live until the memory is given back. For memory of a GPU,
-    /// and for pinned memory that `device` writes.
-    #[must_use]
-    pub fn ready_after(mut self, device: i32, event: u64) -> Self {
-        if let Some(buffer) = self.0.wire_mut() {
-            (buffer.device, buffer.ready_event) = (device, event);
-        }
-        self
+    /// Who reads it waits for this event of GPU `device`. For memory of that GPU, and for pinned memory that its work writes.
+    /// `unused` is called once, from any thread, when nobody needs the event any more.
+    ///
+    /// # Errors
+    /// The memory is neither.
+    pub fn ready_after(
+        self,
+        device: i32,
+        event: u64,
+        unused: impl FnOnce() + Send + 'static,
+    ) -> Result<Self> {
+        let Some(whole) = self.0.wire().filter(|_| self.address().is_some()) else {
+            return Err(Error::internal("only memory that a GPU reaches is ready behind an event of it"));
+        };
+        let (data, len, kind) = (whole.data, whole.len, whole.kind);
+        let release: Release = Box::new(move |done_event| {
+            self.0.release(done_event);
+            unused();
+        });
+        Ok(Self(released_by(
+            release,
+            Buffer { data, len, kind, device, ready_event: event, ..OwnBuffer::empty() },
+        )))
     }
 
     /// Gives it back: the bytes are read until `event`, which is lent until this returns.
     pub fn release_after(self, event: u64) {
         self.0.release(event);
     }
+}
+
+type Release = Box<dyn FnOnce(u64) + Send>;
+
+/// A buffer that is given back by a call of `release`.
+fn released_by(release: Release, buffer: Buffer) -> OwnBuffer {
+    unsafe extern "C" fn call(owner: *mut std::ffi::c_void, done_event: u64) {
+        // SAFETY: the box made below, released once.
+        let release = unsafe { Box::from_raw(owner.cast::<Release>()) };
+        // A panic must not reach the host.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| release(done_event)));
+    }
+    let owner = Box::into_raw(Box::new(release)).cast();
+    OwnBuffer::new(Buffer { owner, release: Some(call), ..buffer })
 }
 
 /// The host's half of `device/1`.

@@ -54,10 +54,6 @@ impl OwnBuffer {
         self.0.as_ref()
     }
 
-    pub(crate) fn wire_mut(&mut self) -> Option<&mut Buffer> {
-        self.0.as_mut()
-    }
-
     /// As [`Self::bytes`], to be written: for memory that nobody else has.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let (data, len) = {
