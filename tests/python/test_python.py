@@ -480,8 +480,8 @@ def test_a_histogram_of_all_instances_goes_with_its_model(server):
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda value: count(server, "observes", value), [1, 2, 3, 4, 100])) == [11] * 5
     text = scraped(server)
-    for line in ("# TYPE py_took histogram", 'py_took_bucket{model="observes",le="1"} 1', 'py_took_bucket{model="observes",le="2.5"} 2',
-                 'py_took_bucket{model="observes",le="10"} 4', 'py_took_bucket{model="observes",le="+Inf"} 5',
+    for line in ("# TYPE py_took histogram", 'py_took_bucket{le="1",model="observes"} 1', 'py_took_bucket{le="2.5",model="observes"} 2',
+                 'py_took_bucket{le="10",model="observes"} 4', 'py_took_bucket{le="+Inf",model="observes"} 5',
                  'py_took_sum{model="observes"} 110', 'py_took_count{model="observes"} 5'):
         assert line in text, (line, [line for line in text.splitlines() if "py_" in line])
     assert server.raw("POST", "/v2/repository/models/observes/unload")[0] == 200
