@@ -45,7 +45,9 @@ impl Metrics {
         let mut cursor = Cursor::new(description);
         let (kind, count) = (cursor.u8()?, cursor.u32()?);
         if count > MOST_BOUNDS {
-            return Ok(Err(Error::invalid(format!("a histogram of {count} buckets; at most 64 are possible"))));
+            return Ok(Err(Error::invalid(format!(
+                "a histogram of {count} buckets; at most 64 are possible"
+            ))));
         }
         let bounds = (0..count).map(|_| cursor.f64()).collect::<std::result::Result<Vec<_>, _>>()?;
         let mut texts = Vec::new();
@@ -71,7 +73,13 @@ impl Metrics {
         Ok(made)
     }
 
-    fn histogram(&self, name: &str, help: &str, labels: &[(&str, &str)], bounds: &[f64]) -> Result<Histogram> {
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        bounds: &[f64],
+    ) -> Result<Histogram> {
         let set = match self.ending.get() {
             Some(set) => set,
             None => {
@@ -121,7 +129,12 @@ impl Numbered {
     ///
     /// # Errors
     /// There is no such metric, or it cannot be counted so.
-    pub(crate) fn measure(&self, number: u32, operation: u8, value: f64) -> std::result::Result<(), Malformed> {
+    pub(crate) fn measure(
+        &self,
+        number: u32,
+        operation: u8,
+        value: f64,
+    ) -> std::result::Result<(), Malformed> {
         match (self.all.get(number as usize).ok_or(Malformed)?, operation) {
             (Metric::Counter(counter), ADD) if value >= 0.0 => counter.add(value),
             (Metric::Gauge(gauge), ADD) => gauge.add(value),

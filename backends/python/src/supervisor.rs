@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use trireme_sdk::{Error, Host, Result};
 
 use crate::incoming::{Event, Incoming};
-use crate::outgoing::{Sender, lock};
 use crate::metrics::Numbered;
+use crate::outgoing::{Sender, lock};
 use crate::plan::Plan;
 use crate::process::{self, Process};
 use crate::requests::Requests;

@@ -219,7 +219,10 @@ mod tests {
                 return;
             }
             let read = client.read_buf(&mut answer);
-            if tokio::time::timeout(Duration::from_secs(10), read).await.is_ok_and(|read| read.map_or(0, |n| n) == 0) {
+            if tokio::time::timeout(Duration::from_secs(10), read)
+                .await
+                .is_ok_and(|read| read.map_or(0, |n| n) == 0)
+            {
                 return;
             }
         }

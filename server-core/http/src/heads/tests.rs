@@ -121,9 +121,14 @@ async fn each_request_of_a_connection_has_its_own() {
     let given = serve(async |client| {
         ask(client, "GET / HTTP/1.1\r\nA: one \r\n\r\n").await;
         let body = "a: body ".repeat(20_000);
-        ask(client, &format!("POST / HTTP/1.1\r\na: two\t\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+        ask(client, &format!("POST / HTTP/1.1\r\na: two\t\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+            .await;
         let long = "x".repeat(3000);
-        ask(client, &format!("GET /?{long} HTTP/1.1\r\nb: {long}\r\na:three  \r\na: four\r\na:five \r\n\r\n")).await;
+        ask(
+            client,
+            &format!("GET /?{long} HTTP/1.1\r\nb: {long}\r\na:three  \r\na: four\r\na:five \r\n\r\n"),
+        )
+        .await;
         ask(client, "POST / HTTP/1.1\r\na: six \r\ncontent-length: 1\r\nexpect: 100-continue\r\n\r\n").await;
         ask(client, "b").await;
         ask(client, "GET / HTTP/1.1\r\na: seven  \r\n\r\n").await;
