@@ -72,10 +72,9 @@ const REPEAT: Subject = Subject {
     },
     declared: || {
         let of = |numbers: &[i64]| json!({ "shape": [numbers.len()], "data": numbers });
-        let request = |name: &str, numbers: &[i64], delays: &[i64]| {
-            json!({ "name": name, "inputs": { "IN": of(numbers), "DELAY": of(delays), "WAIT": of(&[0]) } })
-        };
-        let (mut three, mut wrong) = (request("three", &[4, 2, 0], &[1, 0, 1]), request("wrong", &[1], &[0, 0]));
+        let request = |name: &str, numbers: &[i64], delays: &[i64]| json!({ "name": name, "inputs": { "IN": of(numbers), "DELAY": of(delays), "WAIT": of(&[0]) } });
+        let (mut three, mut wrong) =
+            (request("three", &[4, 2, 0], &[1, 0, 1]), request("wrong", &[1], &[0, 0]));
         three["answers"] = 3.into();
         wrong["error"] = "INVALID_ARG".into();
         json!({ "requests": [three, wrong] })
@@ -95,7 +94,10 @@ fn copy() -> PathBuf {
 fn built() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("abi-compat/target");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(copy()).args(["build", "--release", "--workspace", "--locked", "--quiet", "--target-dir"]).arg(&target);
+    cargo
+        .current_dir(copy())
+        .args(["build", "--release", "--workspace", "--locked", "--quiet", "--target-dir"])
+        .arg(&target);
     for variable in ["CARGO_MANIFEST_DIR", "RUSTFLAGS", "CARGO_RESOLVER_FEATURE_UNIFICATION"] {
         cargo.env_remove(variable);
     }
@@ -177,7 +179,12 @@ fn backends_of_today_pass_the_kit_of_1_0() {
 #[test]
 fn the_example_in_c_passes_both_kits() {
     let scratch = tempfile::tempdir().unwrap();
-    let old = c_library(&copy().join("c_backend/identity.c"), &copy().join("abi/include"), scratch.path(), "c_identity");
+    let old = c_library(
+        &copy().join("c_backend/identity.c"),
+        &copy().join("abi/include"),
+        scratch.path(),
+        "c_identity",
+    );
     in_todays_host(&old, &C);
     in_the_frozen_host(&old, &C);
     let today = places::workspace();
@@ -225,13 +232,22 @@ fn a_host_of_today_has_all_that_one_of_1_0_had() {
     assert_eq!(answer["parameters"]["by"], "witness");
     let report = answer["outputs"][0]["data"][0].as_str().unwrap();
     let told = |key: &str| -> Vec<&str> {
-        report.lines().filter_map(|line| line.split_once('=')).filter(|(name, _)| *name == key).map(|(_, is)| is).collect()
+        report
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .filter(|(name, _)| *name == key)
+            .map(|(_, is)| is)
+            .collect()
     };
     for (key, values) in EXPECTED {
         assert_eq!(told(key), values, "{key}\n{report}");
     }
     let model = models.canonicalize().unwrap_or(models.clone()).join("witness");
-    assert!(told("model")[0].starts_with("witness 1 ") && told("model")[0].contains(&format!("{}/1 1", model.display())), "{report}");
+    assert!(
+        told("model")[0].starts_with("witness 1 ")
+            && told("model")[0].contains(&format!("{}/1 1", model.display())),
+        "{report}"
+    );
     assert!(told("settings")[0].starts_with(r#"{"cmdline":{"#), "{report}");
     assert!(told("answer")[0].contains(r#""model":"echo""#), "{report}");
 

@@ -90,10 +90,22 @@ fn what_is_no_growth_is_seen() {
         ),
         ("   20 buffer_count: u32\n", "   20 buffer_count: i32\n", "where '20 buffer_count: u32' was"),
         ("   24 destroy: fn(instance: *mut c_void)\n", "", "InstanceVtable has no field '24 destroy: fn("),
-        ("drain: fn(instance: *mut c_void)", "drain: fn(instance: *const c_void)", "InstanceVtable has '16 drain"),
-        ("Response: 56 bytes, aligned to 8", "Response: 56 bytes, aligned to 16", "Response: 56 bytes, aligned to 16 was"),
+        (
+            "drain: fn(instance: *mut c_void)",
+            "drain: fn(instance: *const c_void)",
+            "InstanceVtable has '16 drain",
+        ),
+        (
+            "Response: 56 bytes, aligned to 8",
+            "Response: 56 bytes, aligned to 16",
+            "Response: 56 bytes, aligned to 16 was",
+        ),
         ("all up to 'destroy' was", "all up to 'drain' was", "'drain' was there from the start was: "),
-        ("   40 message: StrView\n", "   40 message: StrView\n   56 more: u64\n", "Response never grows, and has '56 more"),
+        (
+            "   40 message: StrView\n",
+            "   40 message: StrView\n   56 more: u64\n",
+            "Response never grows, and has '56 more",
+        ),
         (
             "   24 destroy: fn(instance: *mut c_void)\n",
             "   24 destroy: fn(instance: *mut c_void)\n   32 more: fn(instance: *mut c_void)\n",
@@ -112,7 +124,10 @@ fn what_is_no_growth_is_seen() {
             "   24 destroy: fn(instance: *mut c_void)\n",
             "   24 destroy: fn(instance: *mut c_void)\n   32 more: optional fn(instance: *mut c_void)\n",
         ),
-        ("InstanceKind: 4 bytes", "Newcomer: 4 bytes, aligned to 4\n    0 field_0: u32\n\nInstanceKind: 4 bytes"),
+        (
+            "InstanceKind: 4 bytes",
+            "Newcomer: 4 bytes, aligned to 4\n    0 field_0: u32\n\nInstanceKind: 4 bytes",
+        ),
     ];
     for (from, to) in grown {
         assert_eq!(changed(from, to), None, "{to}");
