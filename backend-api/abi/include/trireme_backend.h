@@ -19,6 +19,7 @@
 
 /* The ids of extensions, see `extension` of the tables. */
 #define TRIREME_BLS_1 "bls/1"
+#define TRIREME_DEVICE_1 "device/1"
 #define TRIREME_FAULT_1 "fault/1"
 #define TRIREME_METRICS_1 "metrics/1"
 #define TRIREME_OPENAI_1 "openai/1"
