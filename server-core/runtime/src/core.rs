@@ -75,6 +75,7 @@ impl Core {
         log_level: LogLevel,
     ) -> Result<Arc<Self>, ServeError> {
         let services = Services::leak(registry, log_level);
+        trireme_host::set_pool_sizes(options.device_pools.clone());
         let backends = Backends::new(&options, services);
         let core = Arc::new(Self {
             backends,
