@@ -17,13 +17,19 @@
 /* What begins every TriremeProbe. */
 #define TRIREME_PROBE_MAGIC { 'T', 'R', 'I', 'R', 'E', 'M', 'E', '\0' }
 
+/* The ids of extensions, see `extension` of the tables. */
+#define TRIREME_BLS_1 "bls/1"
+#define TRIREME_FAULT_1 "fault/1"
+#define TRIREME_METRICS_1 "metrics/1"
+#define TRIREME_OPENAI_1 "openai/1"
+
 // Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
 #define TRIREME_ABI_MAJOR 0
 
 // Minor version; grows with each field, function or constant that is added.
-#define TRIREME_ABI_MINOR 4
+#define TRIREME_ABI_MINOR 5
 
-// How a panic of the library behaves.
+// An open enum: how a panic of the library behaves. One that the host does not know is taken as NONE.
 typedef uint32_t TriremePanicStrategy;
 // The language has none (C).
 #define TriremePanicStrategy_NONE 0
@@ -42,13 +48,15 @@ typedef uint32_t TriremeStatusCode;
 #define TriremeStatusCode_INVALID_ARG 4
 // Not now: try again later or elsewhere.
 #define TriremeStatusCode_UNAVAILABLE 5
+// Whoever was asked cannot do this, now or later.
 #define TriremeStatusCode_UNSUPPORTED 6
 #define TriremeStatusCode_ALREADY_EXISTS 7
+// Nobody waits for it any more.
 #define TriremeStatusCode_CANCELLED 8
 
 // An owned text, UTF-8. The receiver calls `release(owner)` exactly once when `release` is not null.
 //
-// Whoever made the memory frees it: the two sides may have different allocators.
+// Whoever made the memory frees it: the two sides may have different allocators. `release`: `[any-thread]`.
 typedef struct TriremeOwnedText {
   const uint8_t *data;
   // In bytes.
@@ -57,22 +65,25 @@ typedef struct TriremeOwnedText {
   void (*release)(void *owner);
 } TriremeOwnedText;
 
-// The result of a call that can fail. `message` is empty when `code` is `StatusCode::OK`.
+// The result of a call that can fail. `message` is the receiver's to release; it is empty when `code` is
+// `StatusCode::OK`.
 typedef struct TriremeStatus {
   TriremeStatusCode code;
+  // 0.
+  uint32_t reserved;
   struct TriremeOwnedText message;
 } TriremeStatus;
 
 // A borrowed text: UTF-8, not terminated, valid for the call that it is handed to unless stated otherwise.
 //
-// `data` may be null when `len` is 0.
+// `data` may be null when `len` is 0. Paths are texts too: what is not UTF-8 cannot be named.
 typedef struct TriremeStrView {
   const uint8_t *data;
   // In bytes.
   size_t len;
 } TriremeStrView;
 
-// An open enum: where an instance runs.
+// An open enum: where an instance runs. A backend that does not know the kind refuses the instance (UNSUPPORTED).
 typedef uint32_t TriremeInstanceKind;
 #define TriremeInstanceKind_CPU 1
 #define TriremeInstanceKind_GPU 2
@@ -87,7 +98,10 @@ typedef struct TriremeInstanceArgs {
   // Number of the instance within its model version, from 0.
   uint32_t index;
   TriremeInstanceKind kind;
+  // Number of the GPU for `InstanceKind::GPU`, otherwise 0.
   int32_t device;
+  // 0.
+  uint32_t reserved;
 } TriremeInstanceArgs;
 
 // A pointer to `InstanceArgs`, valid for the call.
@@ -117,7 +131,8 @@ typedef struct TriremeResponderHandle TriremeResponderHandle;
 
 // One entry of a batch. The backend owns both halves and releases both, in any order and from any thread.
 //
-// The inputs live until `request` is released; the right to answer lives as long as `responder`.
+// The inputs live until `request` is released; the right to answer lives as long as `responder`. It lies in arrays, so it
+// never grows: what is new is asked of the handles.
 typedef struct TriremeRequestItem {
   struct TriremeRequestHandle *request;
   struct TriremeResponderHandle *responder;
@@ -126,11 +141,11 @@ typedef struct TriremeRequestItem {
 // The functions of an instance. Never called concurrently for one instance.
 typedef struct TriremeInstanceVtable {
   size_t struct_size;
-  // `[instance-thread]` Runs a batch of `count` requests. Takes all of them, also when something goes wrong: each
-  // is answered through its responder. May return before the answers are sent. `items` itself is the host's.
-  // The result says whether the instance can go on: anything but OK makes the host replace it.
+  // `[instance-thread]` Runs a batch of `count` requests, 1 or more. Takes all of them, also when something goes wrong:
+  // each is answered through its responder. May return before the answers are sent. `items` itself is the host's.
+  // The result says whether the instance can go on: anything but OK makes the host destroy and replace it.
   struct TriremeStatus (*execute)(void *instance, const struct TriremeRequestItem *items, size_t count);
-  // `[instance-thread]` Returns when the instance holds no request any more.
+  // `[instance-thread]` Returns when the instance holds no request any more. Batches may follow.
   void (*drain)(void *instance);
   // `[instance-thread]` The last call. After `drain`, unless `execute` failed or the load was given up; requests that
   // it still holds are to be released.
@@ -140,25 +155,29 @@ typedef struct TriremeInstanceVtable {
 // A pointer to an `InstanceVtable`, valid until the process ends.
 typedef const struct TriremeInstanceVtable *TriremeInstanceVtablePtr;
 
-// What a backend says of itself; filled by `BackendVtable::info`. The texts live until the process ends.
+// What a backend says of itself; filled by `BackendVtable::info`. Its name and version are in the
+// `Probe`(crate::Probe). The host has put the defaults there before the call; a field that is not written keeps them.
 typedef struct TriremeBackendInfo {
   // Set by the host before the call: what it can read.
   size_t struct_size;
-  struct TriremeStrView name;
-  struct TriremeStrView version;
-  // Bit set: 1 = runs on a CPU, 2 = runs on a GPU. `KIND_GPU` is refused without the second.
+  // Bit set: 1 = runs on a CPU (default), 2 = runs on a GPU. `KIND_GPU` is refused without the second. Other bits mean
+  // nothing to a host that does not know them.
   uint32_t devices;
-  // Whether `instance_group.kind` chooses the device (1) or the backend decides by itself (0).
+  // Whether `instance_group.kind` chooses the device (not 0, default) or the backend decides by itself (0).
   uint32_t kind_chooses_device;
   // How many requests an instance may hold unanswered after `execute` has returned. 0: the instance is busy until
-  // `execute` returns, and then free, whatever it still holds.
+  // `execute` returns, and then free, whatever it still holds (default).
   uint32_t max_in_flight;
+  // 0.
+  uint32_t reserved;
 } TriremeBackendInfo;
 
 // A pointer to `BackendInfo`, valid for the call.
 typedef struct TriremeBackendInfo *TriremeBackendInfoPtr;
 
-// An open enum of element types; the numbers are those of `inference.DataType`.
+// An open enum of element types; the numbers are those of `inference.DataType`. Elements are in the byte order of the
+// machine, without gaps. A host answers INTERNAL in the place of an output of a type that it does not know, a backend
+// UNSUPPORTED to an input.
 typedef uint32_t TriremeDType;
 // One byte, 0 or 1.
 #define TriremeDType_BOOL 1
@@ -181,15 +200,18 @@ typedef uint32_t TriremeDType;
 typedef struct TriremeInputInfo {
   struct TriremeStrView name;
   TriremeDType dtype;
-  // Number of buffers that hold the data, one after the other; at least 1 unless `byte_size` is 0.
+  // Number of buffers that hold the data, one after the other; at least 1 unless `byte_size` is 0. Each may begin and end
+  // at any byte, also within an element.
   uint32_t buffer_count;
-  // Batch dimension first if the model batches. The product times the element size equals `byte_size`.
+  // `rank` dimensions, none negative; batch dimension first if the model batches. The product times the element size
+  // equals `byte_size`; for BYTES it is the number of elements that `byte_size` bytes hold.
   const int64_t *shape;
   size_t rank;
   size_t byte_size;
 } TriremeInputInfo;
 
-// An open enum: what kind of memory a pointer names.
+// An open enum: what kind of memory a pointer names. Memory of a kind that one does not know is not touched: a host
+// answers INTERNAL in its place, a backend fails the request (UNSUPPORTED); its `release` is called all the same.
 typedef uint32_t TriremeMemoryKind;
 // Ordinary memory of the process.
 #define TriremeMemoryKind_CPU 0
@@ -200,7 +222,8 @@ typedef uint32_t TriremeMemoryKind;
 // Shared memory: `fd` and `fd_offset` are valid too; `data` is its mapping in this process.
 #define TriremeMemoryKind_SHARED 3
 
-// Memory lent to the reader: valid until the object that it came from is released.
+// Memory lent to the reader, not to be written: valid until the object that it came from is released. The fields are those
+// of `Buffer`.
 typedef struct TriremeBufferView {
   const void *data;
   // In bytes.
@@ -214,9 +237,12 @@ typedef struct TriremeBufferView {
 } TriremeBufferView;
 
 // Owned memory. Holding one tells you: `data .. data + len` stays readable until `release` is called, after
-// `ready_event` (if not 0) has passed on a device. Nothing is said of its alignment.
+// `ready_event` (if not 0) has passed on a device. Nothing is said of its alignment. Only memory that an `allocate` gave may
+// be written to, and only until it is handed over: others may read the same bytes.
 //
-// Moving a `Buffer` across the boundary moves the duty to release it. `release` may be null: nothing to do.
+// Moving a `Buffer` across the boundary moves the duty to release it. Who hands a buffer on may hand on a part of it: `data`
+// and `len` within what was given, all else as it was. `release` may be null: nothing to do. `data` may be null when `len`
+// is 0.
 typedef struct TriremeBuffer {
   void *data;
   // In bytes.
@@ -226,18 +252,23 @@ typedef struct TriremeBuffer {
   int32_t device;
   // 0, or a `CUevent` that the reader waits for.
   uint64_t ready_event;
-  // File descriptor for `MemoryKind::SHARED`, otherwise -1. Borrowed: valid until release.
+  // File descriptor for `MemoryKind::SHARED`, of no meaning (-1) for others. Borrowed: valid until release.
   int32_t fd;
+  // 0.
   uint32_t reserved;
+  // Where in the file `data` begins, in bytes.
   uint64_t fd_offset;
+  // For `release` only.
   void *owner;
   // Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
-  // so that it is not reused under a running stream. Called once, from any thread, also after the instance and the
-  // model that made it are gone.
+  // so that it is not reused under a running stream. `[any-thread]` Called once; maybe from within the call that handed
+  // the buffer over, so no lock may be held there that it needs; also after the instance and the model that made it
+  // are gone.
   void (*release)(void *owner, uint64_t done_event);
 } TriremeBuffer;
 
-// An open enum: which member of `Parameter` holds the value.
+// An open enum: which member of `Parameter` holds the value; the others are 0 or empty. A backend skips a parameter of a
+// kind that it does not know; a host answers INTERNAL in the place of a response with one.
 typedef uint32_t TriremeParameterKind;
 #define TriremeParameterKind_STRING 0
 #define TriremeParameterKind_INT 1
@@ -249,13 +280,15 @@ typedef uint32_t TriremeParameterKind;
 typedef struct TriremeParameter {
   struct TriremeStrView name;
   TriremeParameterKind kind;
+  // 0.
   uint32_t reserved;
   int64_t int_value;
   double double_value;
   struct TriremeStrView string_value;
 } TriremeParameter;
 
-// How a backend reads a request. All functions: `[any-thread & request not released]`.
+// How a backend reads a request. All functions: `[any-thread & request not released]`; views that they give live until
+// `release`. On an error `out` is not written.
 typedef struct TriremeRequestVtable {
   size_t struct_size;
   // The id that the client gave, or empty.
@@ -266,42 +299,48 @@ typedef struct TriremeRequestVtable {
   struct TriremeStatus (*input)(const struct TriremeRequestHandle *request,
                                 size_t index,
                                 struct TriremeInputInfo *out);
-  // Piece `buffer` of input `index`.
+  // Piece `buffer` of input `index`. INVALID_ARG if either is out of range.
   struct TriremeStatus (*input_buffer)(const struct TriremeRequestHandle *request,
                                        size_t index,
                                        size_t buffer,
                                        struct TriremeBufferView *out);
-  // The whole input in one buffer of the given kind, 64-byte aligned; copies only if it must.
+  // The whole input in one buffer of the given kind, 64-byte aligned, not to be written to; copies only if it must. The
+  // caller releases it, maybe after the request. INVALID_ARG if `index` is out of range; UNSUPPORTED for kinds without a
+  // provider.
   struct TriremeStatus (*gather)(const struct TriremeRequestHandle *request,
                                  size_t index,
                                  TriremeMemoryKind kind,
                                  int32_t device,
                                  struct TriremeBuffer *out);
   size_t (*parameter_count)(const struct TriremeRequestHandle *request);
+  // INVALID_ARG if `index` is out of range.
   struct TriremeStatus (*parameter)(const struct TriremeRequestHandle *request,
                                     size_t index,
                                     struct TriremeParameter *out);
-  // Whether the client wants output number `output` (as in the configuration). Unknown numbers are not wanted.
+  // Whether the client wants output number `output` (as in the configuration). Unknown numbers are not wanted. An output
+  // that is not wanted may be left out of a response.
   bool (*output_wanted)(const struct TriremeRequestHandle *request, size_t output);
   // Elements in the batch dimension; 1 if the model does not batch.
   uint32_t (*batch_size)(const struct TriremeRequestHandle *request);
   // 0 if none was given; smaller is more urgent.
   uint64_t (*priority)(const struct TriremeRequestHandle *request);
-  // Nanoseconds of `CLOCK_MONOTONIC`, or 0: none.
+  // When the time of the request is over, by `HostVtable::now_ns`; 0: never. It is then not cancelled by itself: a backend
+  // that looks may give it up (UNAVAILABLE).
   uint64_t (*deadline_ns)(const struct TriremeRequestHandle *request);
   // 0 if none; see `correlation_text` for textual ids.
   uint64_t (*correlation_id)(const struct TriremeRequestHandle *request);
+  // Empty if the id of the sequence is a number, or there is none.
   struct TriremeStrView (*correlation_text)(const struct TriremeRequestHandle *request);
   // W3C `traceparent`, or empty.
   struct TriremeStrView (*trace_parent)(const struct TriremeRequestHandle *request);
-  // Gives the request back; its views and input memory are gone with it.
+  // Once: gives the request back; its views and input memory are gone with it.
   void (*release)(struct TriremeRequestHandle *request);
 } TriremeRequestVtable;
 
 // A pointer to the host's `RequestVtable`, valid until the process ends.
 typedef const struct TriremeRequestVtable *TriremeRequestVtablePtr;
 
-// An open enum: what the host says to a response.
+// An open enum: what the host says to a response. One that the backend does not know is taken as CONTINUE.
 typedef uint32_t TriremeSendVerdict;
 // Accepted.
 #define TriremeSendVerdict_CONTINUE 0
@@ -312,40 +351,55 @@ typedef uint32_t TriremeSendVerdict;
 // Dropped: FINAL has been sent already, or the response was malformed.
 #define TriremeSendVerdict_CLOSED 3
 
-// An output of a response. `buffer` moves to the host with the call, whatever its result.
+// An output of a response. `buffer` moves to the host with the call, whatever its result; its length is exactly that of
+// shape × type, for BYTES that of the elements. One that is not in the configuration makes the response INTERNAL; one that
+// the client does not want is left out.
 typedef struct TriremeOutputTensor {
+  // At most 4096 bytes.
   struct TriremeStrView name;
   TriremeDType dtype;
+  // 0.
   uint32_t reserved;
+  // `rank` dimensions, none negative; batch dimension first if the model batches. Copied.
   const int64_t *shape;
+  // At most 64.
   size_t rank;
   struct TriremeBuffer buffer;
 } TriremeOutputTensor;
 
-// One answer: outputs, or an error if `code` is not `StatusCode::OK`.
+// One answer: outputs, or an error if `code` is not `StatusCode::OK`; then it has no outputs that anybody sees, and is
+// the last one. It grows only by a bit of `ResponseFlags` that says what follows it.
 typedef struct TriremeResponse {
+  // May be null when `output_count` is 0.
   struct TriremeOutputTensor *outputs;
+  // At most 4096.
   size_t output_count;
+  // Copied. May be null when `parameter_count` is 0.
   const struct TriremeParameter *parameters;
+  // At most 4096.
   size_t parameter_count;
   TriremeStatusCode code;
+  // 0.
   uint32_t reserved;
+  // What the client is told of an error; copied.
   struct TriremeStrView message;
 } TriremeResponse;
 
-// A bit set.
+// A bit set. Bits that the host does not know mean nothing to it.
 typedef uint32_t TriremeResponseFlags;
 #define TriremeResponseFlags_NONE 0
-// The last response of this request.
+// The last response of this request. Of a model that is not decoupled only one response may have outputs.
 #define TriremeResponseFlags_FINAL 1
 
-// Called by the host, once, from any thread, when a paused responder may send again or its request is cancelled.
+// A callback of a backend. It is called exactly once: when a paused responder may send again, when its request is cancelled
+// or, at the latest, when the host forgets the request.
 typedef struct TriremeWritable {
+  // `[any-thread]` Maybe from within `on_writable`. It may call the host, for this responder too.
   void (*call)(void *user);
   void *user;
 } TriremeWritable;
 
-// An open enum: points in the life of an execution, for the statistics.
+// An open enum: points in the life of an execution, for the statistics. One that the host does not know is not counted.
 typedef uint32_t TriremeStage;
 // The inputs are gathered, computing starts.
 #define TriremeStage_COMPUTE_START 1
@@ -353,19 +407,21 @@ typedef uint32_t TriremeStage;
 #define TriremeStage_COMPUTE_END 2
 
 // How a backend answers. All functions: `[any-thread & responder not released]`; calls for one responder are not
-// made concurrently, except `is_cancelled`.
+// made concurrently, except `cancelled`.
 typedef struct TriremeResponderVtable {
   size_t struct_size;
   // Memory for an output, made by the host where its consumer wants it (64-byte aligned host memory, the client's
   // shared memory, or the next step's input). `kind` and `device` say what the backend can write to; the result
-  // may be of kind CPU instead. Every byte is to be written before it is sent.
+  // may be of kind CPU instead: look at the buffer. Every byte is to be written before it is sent. A buffer that is not
+  // sent is released by the caller.
   struct TriremeStatus (*allocate)(struct TriremeResponderHandle *responder,
                                    struct TriremeStrView name,
                                    size_t byte_size,
                                    TriremeMemoryKind kind,
                                    int32_t device,
                                    struct TriremeBuffer *out);
-  // Sends a response. The buffers of its outputs move to the host; texts and shapes are copied.
+  // Sends a response. The buffers of its outputs move to the host; texts and shapes are copied. A null pointer is a
+  // response without outputs, as for a FINAL that ends a stream.
   TriremeSendVerdict (*send)(struct TriremeResponderHandle *responder,
                              struct TriremeResponse *response,
                              TriremeResponseFlags flags);
@@ -376,41 +432,46 @@ typedef struct TriremeResponderVtable {
   const uint32_t *(*cancelled)(const struct TriremeResponderHandle *responder);
   // Notes the time of a stage for the statistics, in nanoseconds of `CLOCK_MONOTONIC`; 0 means now.
   void (*mark)(struct TriremeResponderHandle *responder, TriremeStage stage, uint64_t time_ns);
+  // Once, the last use: `cancelled`'s address is gone too. Without FINAL or an error before it, the host answers INTERNAL.
   void (*release)(struct TriremeResponderHandle *responder);
 } TriremeResponderVtable;
 
 // A pointer to the host's `ResponderVtable`, valid until the process ends.
 typedef const struct TriremeResponderVtable *TriremeResponderVtablePtr;
 
-// An open enum of log levels, most severe first.
+// An open enum of log levels, most severe first. A level that the host does not know is taken as VERBOSE.
 typedef uint32_t TriremeLogLevel;
 #define TriremeLogLevel_ERROR 1
 #define TriremeLogLevel_WARN 2
 #define TriremeLogLevel_INFO 3
 #define TriremeLogLevel_VERBOSE 4
 
-// An open enum of metric kinds.
+// An open enum of metric kinds. One that the host does not know is refused.
 typedef uint32_t TriremeMetricKind;
 #define TriremeMetricKind_COUNTER 0
 #define TriremeMetricKind_GAUGE 1
 // Only in sets of the extension `metrics/1`.
 #define TriremeMetricKind_HISTOGRAM 2
 
-// A metric that a backend wants to show. `labels` is a list of `label_count` pairs: name, value, name, value …
+// A metric that a backend wants to show; lent. `labels` is a list of `label_count` pairs: name, value, name, value …
+// It never grows: what more can be said of a metric is in `metrics/1`.
 typedef struct TriremeMetricDesc {
   // A Prometheus name.
   struct TriremeStrView name;
   struct TriremeStrView help;
   TriremeMetricKind kind;
+  // 0.
   uint32_t reserved;
   const struct TriremeStrView *labels;
+  // Pairs, at most 4096.
   size_t label_count;
 } TriremeMetricDesc;
 
 // Where the value of a metric is kept: the bits of an `f64`, read and written atomically. Lives until the process ends.
 typedef uint64_t *TriremeMetricCell;
 
-// What the host offers to a backend. All functions: `[any-thread]`, valid until the process ends.
+// What the host offers to a backend. All functions: `[any-thread]`, also from within a call of the backend and from within
+// its callbacks, until the process ends. `context` is always `HostRef::context`.
 typedef struct TriremeHostVtable {
   size_t struct_size;
   TriremeRequestVtablePtr request;
@@ -426,15 +487,15 @@ typedef struct TriremeHostVtable {
   struct TriremeStatus (*metric)(const void *context,
                                  const struct TriremeMetricDesc *desc,
                                  TriremeMetricCell *out);
-  // 64-byte aligned memory. UNSUPPORTED for kinds without a provider.
+  // 64-byte aligned memory that the caller may write to, and releases. UNSUPPORTED for kinds without a provider.
   struct TriremeStatus (*allocate)(const void *context,
                                    TriremeMemoryKind kind,
                                    int32_t device,
                                    size_t byte_size,
                                    struct TriremeBuffer *out);
-  // Nanoseconds of the clock that deadlines and marks are given in.
+  // Nanoseconds of the clock that deadlines and marks are given in, `CLOCK_MONOTONIC`.
   uint64_t (*now_ns)(const void *context);
-  // The host's half of the extension `id` ("name/REV"), or null.
+  // The host's half of the extension `id` ("name/REV"), or null: it has none.
   const void *(*extension)(const void *context, struct TriremeStrView id);
 } TriremeHostVtable;
 
@@ -451,7 +512,9 @@ typedef struct TriremeHostRef {
 typedef struct TriremeBackendArgs {
   size_t struct_size;
   struct TriremeHostRef host;
-  // The settings given on the command line for this backend, a JSON object of strings.
+  // The settings of this backend, a JSON object `{"cmdline": {"name": "value", …}}`: those of the command line, those for
+  // all backends among them, and what the server adds (`backend-directory`, …). All values are strings. Lives until
+  // `create` returns; `host` lives until the process ends.
   struct TriremeStrView config_json;
 } TriremeBackendArgs;
 
@@ -462,6 +525,7 @@ typedef const struct TriremeBackendArgs *TriremeBackendArgsPtr;
 typedef struct TriremeModelArgs {
   size_t struct_size;
   struct TriremeStrView name;
+  // Above 0.
   int64_t version;
   // The model's directory (that of `config.pbtxt`).
   struct TriremeStrView model_dir;
@@ -477,7 +541,8 @@ typedef const struct TriremeModelArgs *TriremeModelArgsPtr;
 // The functions of a backend library.
 //
 // In this and all other tables `last_prefix_field` marks the last function that every version of a major has; it never
-// moves. What stands behind it was added later and is looked at only where `struct_size` covers it.
+// moves and is not null. What stands behind it may be left out: it is looked at only where `struct_size` covers it and it
+// is not null.
 //
 // `backend`, `model` and `instance` are pointers that only the backend understands. An object outlives those made
 // from it: instances are destroyed before their model, models before their backend.
@@ -485,15 +550,17 @@ typedef struct TriremeBackendVtable {
   size_t struct_size;
   TriremeModelVtablePtr model;
   TriremeInstanceVtablePtr instance;
-  // `[any-thread]` Fills `info`, as far as `info.struct_size` reaches. Allowed before `create`.
+  // `[any-thread]` Fills `info`, as far as `info.struct_size` reaches. Allowed before `create`, and more than once.
   void (*info)(TriremeBackendInfoPtr info);
-  // `[load-thread]` Once after the library is loaded. On an error `out` is not read.
+  // `[load-thread]` Once after the library is loaded. On an error `out` is not written; so for all calls that make
+  // something.
   struct TriremeStatus (*create)(TriremeBackendArgsPtr args, void **out);
-  // `[load-thread]` Once, when the server ends and all models are gone. The library itself is never unloaded.
+  // `[any-thread]` Once, when the server ends and all models are gone. The library itself is never unloaded. A server
+  // that has to end at once does not call it.
   void (*destroy)(void *backend);
   // `[load-thread]` Proposes what the configuration leaves open: `out` is a JSON object that may hold
-  // `max_batch_size`, `input`, `output`, `dynamic_batching`, `model_transaction_policy` and `extends` (true: the tensors
-  // are added to those of the configuration), or an empty text.
+  // `max_batch_size`, `input`, `output`, `dynamic_batching`, `model_transaction_policy`, `instance_group` and `extends`
+  // (true: the tensors are added to those of the configuration), or an empty text. Anything else in it fails the load.
   // May run concurrently for different models.
   struct TriremeStatus (*complete_config)(void *backend,
                                           TriremeModelArgsPtr args,
@@ -520,14 +587,16 @@ typedef struct TriremeProbe {
   uint16_t abi_major;
   uint16_t abi_minor;
   TriremePanicStrategy panic;
+  // 0.
   uint32_t reserved;
-  // Name of the backend, `[A-Za-z0-9_-]+`, terminated. Equals the one in `libtrireme_<name>.so`.
+  // Name of the backend, `[A-Za-z0-9_-]+`, at most 256 characters, terminated. Equals the one in `libtrireme_<name>.so`.
   const char *name;
-  // Version of the backend, terminated.
+  // Version of the backend, for people, at most 256 characters, terminated.
   const char *version;
   // What it was built with, terminated: `"trireme-sdk 0.1.0"`, `"C"`.
   const char *sdk;
-  // All zero for a library without a layout record (C): then only sizes are compared.
+  // All zero for a library without a layout record (C): then only sizes are compared. A record of a kind that the host
+  // cannot read is refused, so who is to be loaded by older hosts has this one or none.
   uint8_t layout_tag[16];
   // A `LayoutFn`.
   const void *(*layout)(void);
@@ -540,8 +609,9 @@ typedef struct TriremeCallerHandle TriremeCallerHandle;
 // Where the answers to a call go.
 typedef struct TriremeCallReply {
   void *user;
-  // `[any-thread]` Takes an answer; the buffers move to the backend, the text lives until the function returns. Never
-  // called concurrently for one call. After the one with `is_final` not 0 the host does not use `user` any more.
+  // `[any-thread]` Takes an answer; the buffers move to the backend, the text and the array live until the function
+  // returns. Maybe from within `call`; never concurrently for one call; it may call the host. After the one with
+  // `is_final` not 0 the host does not use `user` any more.
   void (*answer)(void *user,
                  struct TriremeStrView message,
                  struct TriremeBuffer *buffers,
@@ -553,10 +623,11 @@ typedef struct TriremeCallReply {
 typedef struct TriremeBlsVtable {
   size_t struct_size;
   // The right to call on behalf of the request that `responder` answers: deadline, cancellation and trace are
-  // inherited. It may be used after the responder is released; a request that is answered can still ask.
+  // inherited. Never null. It may be used after the responder is released; a request that is answered can still ask.
   struct TriremeCallerHandle *(*open)(const struct TriremeResponderHandle *responder);
-  // Asks a model. The buffers move to the host, whatever the result. If it is OK, `reply` is called at least once, and
-  // exactly once as final; it may be before this function returns. Otherwise it is never called.
+  // Asks a model: a text of at most 1 MiB, at most 4096 buffers. They move to the host, whatever the result. If it is
+  // OK, `reply` is called at least once, and exactly once as final; it may be before this function returns. Otherwise it
+  // is never called.
   struct TriremeStatus (*call)(const struct TriremeCallerHandle *caller,
                                struct TriremeStrView message,
                                struct TriremeBuffer *buffers,
@@ -569,8 +640,8 @@ typedef struct TriremeBlsVtable {
 // The host's half of `fault/1`.
 typedef struct TriremeFaultVtable {
   size_t struct_size;
-  // A device is lost. `context` is the host's; `message` is lent and says which device and what it said. Returns at
-  // once; the first message of a process counts. `[any-thread]`
+  // `[any-thread]` A device is lost. `context` is `HostRef::context`; `message` is lent and says which device and what it
+  // said; 4096 characters of it are kept. Returns at once; the first message of a process counts.
   void (*device_lost)(const void *context, struct TriremeStrView message);
 } TriremeFaultVtable;
 
@@ -579,16 +650,18 @@ typedef struct TriremeMetricSetHandle TriremeMetricSetHandle;
 
 // A series that a backend wants to show.
 typedef struct TriremeSeriesDesc {
+  // Set by the backend: what it has filled.
   size_t struct_size;
   // A Prometheus name. A family has one kind; the help text is that of the first series.
   struct TriremeStrView name;
   struct TriremeStrView help;
   TriremeMetricKind kind;
+  // 0.
   uint32_t reserved;
-  // `label_count` pairs: name, value, name, value …
+  // `label_count` pairs: name, value, name, value … At most 64.
   const struct TriremeStrView *labels;
   size_t label_count;
-  // Of a histogram: `bound_count` upper bounds, finite and ascending; at least one.
+  // Of a histogram: `bound_count` upper bounds, finite and ascending; 1 to 64.
   const double *bounds;
   size_t bound_count;
 } TriremeSeriesDesc;
@@ -596,10 +669,11 @@ typedef struct TriremeSeriesDesc {
 // The host's half of `metrics/1`. All functions: `[any-thread]`.
 typedef struct TriremeMetricsVtable {
   size_t struct_size;
-  // An empty set. `context` is the host's.
+  // An empty set, never null. `context` is `HostRef::context`. A set has at most 65536 series.
   struct TriremeMetricSetHandle *(*open)(const void *context);
   // Adds a series, which begins at zero. The description is lent. `out` becomes the first of its cells, which live until
-  // the set is closed. The same name and labels within a set give the same cells.
+  // the set is closed. The same name and labels within a set give the same cells. INVALID_ARG for a name that is not
+  // Prometheus's, a second kind for one name, bounds that do not ascend or more than is allowed of anything.
   struct TriremeStatus (*add)(struct TriremeMetricSetHandle *set,
                               const struct TriremeSeriesDesc *desc,
                               TriremeMetricCell *out);
@@ -611,7 +685,7 @@ typedef struct TriremeMetricsVtable {
 typedef struct TriremeOpenAiModel {
   size_t struct_size;
   // The endpoints that it answers, without the path before them: `chat/completions`, `completions`, `embeddings`.
-  // Calls of others never come.
+  // Calls of others never come. At most 64 of 256 bytes each.
   const struct TriremeStrView *endpoints;
   size_t endpoint_count;
 } TriremeOpenAiModel;
@@ -628,9 +702,11 @@ typedef struct TriremeOpenAiCall {
 typedef struct TriremeOpenAiAnswer {
   // As in HTTP. From 400 on it is an error, and the last answer. A client that reads a stream sees the status of the
   // first answer only.
+  // 200 to 599.
   uint32_t status;
+  // 0.
   uint32_t reserved;
-  // A JSON object; copied.
+  // A JSON object of at most 256 MiB; copied.
   struct TriremeStrView body;
 } TriremeOpenAiAnswer;
 

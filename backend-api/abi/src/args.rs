@@ -9,12 +9,15 @@ use abi_stable::StableAbi;
 pub struct BackendArgs {
     pub struct_size: usize,
     pub host: HostRef,
-    /// The settings given on the command line for this backend, a JSON object of strings.
+    /// The settings of this backend, a JSON object `{"cmdline": {"name": "value", …}}`: those of the command line, those for
+    /// all backends among them, and what the server adds (`backend-directory`, …). All values are strings. Lives until
+    /// `create` returns; `host` lives until the process ends.
     #[sabi(last_prefix_field)]
     pub config_json: StrView,
 }
 
-/// What a backend says of itself; filled by `BackendVtable::info`. The texts live until the process ends.
+/// What a backend says of itself; filled by `BackendVtable::info`. Its name and version are in the
+/// [`Probe`](crate::Probe). The host has put the defaults there before the call; a field that is not written keeps them.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = BackendInfoRef, prefix_fields = BackendInfoPrefix)))]
@@ -22,16 +25,17 @@ pub struct BackendArgs {
 pub struct BackendInfo {
     /// Set by the host before the call: what it can read.
     pub struct_size: usize,
-    pub name: StrView,
-    pub version: StrView,
-    /// Bit set: 1 = runs on a CPU, 2 = runs on a GPU. `KIND_GPU` is refused without the second.
+    /// Bit set: 1 = runs on a CPU (default), 2 = runs on a GPU. `KIND_GPU` is refused without the second. Other bits mean
+    /// nothing to a host that does not know them.
     pub devices: u32,
-    /// Whether `instance_group.kind` chooses the device (1) or the backend decides by itself (0).
+    /// Whether `instance_group.kind` chooses the device (not 0, default) or the backend decides by itself (0).
     pub kind_chooses_device: u32,
     /// How many requests an instance may hold unanswered after `execute` has returned. 0: the instance is busy until
-    /// `execute` returns, and then free, whatever it still holds.
-    #[sabi(last_prefix_field)]
+    /// `execute` returns, and then free, whatever it still holds (default).
     pub max_in_flight: u32,
+    /// 0.
+    #[sabi(last_prefix_field)]
+    pub reserved: u32,
 }
 
 /// What a model is loaded with. The texts live until the call returns.
@@ -42,6 +46,7 @@ pub struct BackendInfo {
 pub struct ModelArgs {
     pub struct_size: usize,
     pub name: StrView,
+    /// Above 0.
     pub version: i64,
     /// The model's directory (that of `config.pbtxt`).
     pub model_dir: StrView,
@@ -52,7 +57,7 @@ pub struct ModelArgs {
     pub config_json: StrView,
 }
 
-/// An open enum: where an instance runs.
+/// An open enum: where an instance runs. A backend that does not know the kind refuses the instance (UNSUPPORTED).
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InstanceKind(pub u32);
@@ -76,8 +81,11 @@ pub struct InstanceArgs {
     /// Number of the instance within its model version, from 0.
     pub index: u32,
     pub kind: InstanceKind,
-    #[sabi(last_prefix_field)]
+    /// Number of the GPU for [`InstanceKind::GPU`], otherwise 0.
     pub device: i32,
+    /// 0.
+    #[sabi(last_prefix_field)]
+    pub reserved: u32,
 }
 
 /// A pointer to [`BackendArgs`], valid for the call.

@@ -34,8 +34,9 @@ pub struct CallerHandle {
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct CallReply {
     pub user: *mut c_void,
-    /// `[any-thread]` Takes an answer; the buffers move to the backend, the text lives until the function returns. Never
-    /// called concurrently for one call. After the one with `is_final` not 0 the host does not use `user` any more.
+    /// `[any-thread]` Takes an answer; the buffers move to the backend, the text and the array live until the function
+    /// returns. Maybe from within `call`; never concurrently for one call; it may call the host. After the one with
+    /// `is_final` not 0 the host does not use `user` any more.
     pub answer: unsafe extern "C" fn(
         user: *mut c_void,
         message: StrView,
@@ -51,10 +52,11 @@ pub struct CallReply {
 pub struct BlsVtable {
     pub struct_size: usize,
     /// The right to call on behalf of the request that `responder` answers: deadline, cancellation and trace are
-    /// inherited. It may be used after the responder is released; a request that is answered can still ask.
+    /// inherited. Never null. It may be used after the responder is released; a request that is answered can still ask.
     pub open: unsafe extern "C" fn(responder: *const ResponderHandle) -> *mut CallerHandle,
-    /// Asks a model. The buffers move to the host, whatever the result. If it is OK, `reply` is called at least once, and
-    /// exactly once as final; it may be before this function returns. Otherwise it is never called.
+    /// Asks a model: a text of at most 1 MiB, at most 4096 buffers. They move to the host, whatever the result. If it is
+    /// OK, `reply` is called at least once, and exactly once as final; it may be before this function returns. Otherwise it
+    /// is never called.
     pub call: unsafe extern "C" fn(
         caller: *const CallerHandle,
         message: StrView,

@@ -1,6 +1,8 @@
 use abi_stable::StableAbi;
 
-/// An open enum of element types; the numbers are those of `inference.DataType`.
+/// An open enum of element types; the numbers are those of `inference.DataType`. Elements are in the byte order of the
+/// machine, without gaps. A host answers INTERNAL in the place of an output of a type that it does not know, a backend
+/// UNSUPPORTED to an input.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct DType(pub u32);

@@ -17,7 +17,7 @@ pub const FAULT_1: &str = "fault/1";
 #[derive(StableAbi, Debug)]
 pub struct FaultVtable {
     pub struct_size: usize,
-    /// A device is lost. `context` is the host's; `message` is lent and says which device and what it said. Returns at
-    /// once; the first message of a process counts. `[any-thread]`
+    /// `[any-thread]` A device is lost. `context` is `HostRef::context`; `message` is lent and says which device and what it
+    /// said; 4096 characters of it are kept. Returns at once; the first message of a process counts.
     pub device_lost: unsafe extern "C" fn(context: *const c_void, message: StrView),
 }

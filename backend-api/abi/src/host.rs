@@ -2,7 +2,7 @@ use crate::{Buffer, MemoryKind, RequestVtablePtr, ResponderVtablePtr, Status, St
 use abi_stable::StableAbi;
 use core::ffi::c_void;
 
-/// An open enum of log levels, most severe first.
+/// An open enum of log levels, most severe first. A level that the host does not know is taken as VERBOSE.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 pub struct LogLevel(pub u32);
@@ -14,7 +14,7 @@ impl LogLevel {
     pub const VERBOSE: Self = Self(4);
 }
 
-/// An open enum of metric kinds.
+/// An open enum of metric kinds. One that the host does not know is refused.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MetricKind(pub u32);
@@ -26,7 +26,8 @@ impl MetricKind {
     pub const HISTOGRAM: Self = Self(2);
 }
 
-/// A metric that a backend wants to show. `labels` is a list of `label_count` pairs: name, value, name, value …
+/// A metric that a backend wants to show; lent. `labels` is a list of `label_count` pairs: name, value, name, value …
+/// It never grows: what more can be said of a metric is in `metrics/1`.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct MetricDesc {
@@ -34,8 +35,10 @@ pub struct MetricDesc {
     pub name: StrView,
     pub help: StrView,
     pub kind: MetricKind,
+    /// 0.
     pub reserved: u32,
     pub labels: *const StrView,
+    /// Pairs, at most 4096.
     pub label_count: usize,
 }
 
@@ -44,7 +47,8 @@ pub struct MetricDesc {
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct MetricCell(pub *mut u64);
 
-/// What the host offers to a backend. All functions: `[any-thread]`, valid until the process ends.
+/// What the host offers to a backend. All functions: `[any-thread]`, also from within a call of the backend and from within
+/// its callbacks, until the process ends. `context` is always `HostRef::context`.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = HostVtableRef, prefix_fields = HostVtablePrefix)))]
@@ -60,7 +64,7 @@ pub struct HostVtable {
     /// Registers a metric or finds it again (same name and labels: same cell).
     pub metric:
         unsafe extern "C" fn(context: *const c_void, desc: *const MetricDesc, out: *mut MetricCell) -> Status,
-    /// 64-byte aligned memory. UNSUPPORTED for kinds without a provider.
+    /// 64-byte aligned memory that the caller may write to, and releases. UNSUPPORTED for kinds without a provider.
     pub allocate: unsafe extern "C" fn(
         context: *const c_void,
         kind: MemoryKind,
@@ -68,9 +72,9 @@ pub struct HostVtable {
         byte_size: usize,
         out: *mut Buffer,
     ) -> Status,
-    /// Nanoseconds of the clock that deadlines and marks are given in.
+    /// Nanoseconds of the clock that deadlines and marks are given in, `CLOCK_MONOTONIC`.
     pub now_ns: unsafe extern "C" fn(context: *const c_void) -> u64,
-    /// The host's half of the extension `id` ("name/REV"), or null.
+    /// The host's half of the extension `id` ("name/REV"), or null: it has none.
     #[sabi(last_prefix_field)]
     pub extension: unsafe extern "C" fn(context: *const c_void, id: StrView) -> *const c_void,
 }

@@ -63,4 +63,4 @@ pub use text::{OwnedText, StrView};
 /// Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
 pub const ABI_MAJOR: u16 = 0;
 /// Minor version; grows with each field, function or constant that is added.
-pub const ABI_MINOR: u16 = 4;
+pub const ABI_MINOR: u16 = 5;

@@ -30,16 +30,18 @@ pub struct MetricSetHandle {
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct SeriesDesc {
+    /// Set by the backend: what it has filled.
     pub struct_size: usize,
     /// A Prometheus name. A family has one kind; the help text is that of the first series.
     pub name: StrView,
     pub help: StrView,
     pub kind: MetricKind,
+    /// 0.
     pub reserved: u32,
-    /// `label_count` pairs: name, value, name, value …
+    /// `label_count` pairs: name, value, name, value … At most 64.
     pub labels: *const StrView,
     pub label_count: usize,
-    /// Of a histogram: `bound_count` upper bounds, finite and ascending; at least one.
+    /// Of a histogram: `bound_count` upper bounds, finite and ascending; 1 to 64.
     pub bounds: *const f64,
     pub bound_count: usize,
 }
@@ -49,10 +51,11 @@ pub struct SeriesDesc {
 #[derive(StableAbi, Debug)]
 pub struct MetricsVtable {
     pub struct_size: usize,
-    /// An empty set. `context` is the host's.
+    /// An empty set, never null. `context` is `HostRef::context`. A set has at most 65536 series.
     pub open: unsafe extern "C" fn(context: *const c_void) -> *mut MetricSetHandle,
     /// Adds a series, which begins at zero. The description is lent. `out` becomes the first of its cells, which live until
-    /// the set is closed. The same name and labels within a set give the same cells.
+    /// the set is closed. The same name and labels within a set give the same cells. INVALID_ARG for a name that is not
+    /// Prometheus's, a second kind for one name, bounds that do not ascend or more than is allowed of anything.
     pub add: unsafe extern "C" fn(
         set: *mut MetricSetHandle,
         desc: *const SeriesDesc,

@@ -25,7 +25,7 @@ pub const OPENAI_1: &str = "openai/1";
 pub struct OpenAiModel {
     pub struct_size: usize,
     /// The endpoints that it answers, without the path before them: `chat/completions`, `completions`, `embeddings`.
-    /// Calls of others never come.
+    /// Calls of others never come. At most 64 of 256 bytes each.
     pub endpoints: *const StrView,
     pub endpoint_count: usize,
 }
@@ -46,9 +46,11 @@ pub struct OpenAiCall {
 pub struct OpenAiAnswer {
     /// As in HTTP. From 400 on it is an error, and the last answer. A client that reads a stream sees the status of the
     /// first answer only.
+    /// 200 to 599.
     pub status: u32,
+    /// 0.
     pub reserved: u32,
-    /// A JSON object; copied.
+    /// A JSON object of at most 256 MiB; copied.
     pub body: StrView,
 }
 

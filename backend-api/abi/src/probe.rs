@@ -14,7 +14,7 @@ pub const PROBE_MAGIC: [u8; 8] = *b"TRIREME\0";
 /// What [`Probe::layout_tag`] must be for [`Probe::layout`] to be asked.
 pub const LAYOUT_TAG: [u8; 16] = *b"abi_stable 0.11\0";
 
-/// How a panic of the library behaves.
+/// An open enum: how a panic of the library behaves. One that the host does not know is taken as NONE.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PanicStrategy(pub u32);
@@ -45,14 +45,16 @@ pub struct Probe {
     pub abi_major: u16,
     pub abi_minor: u16,
     pub panic: PanicStrategy,
+    /// 0.
     pub reserved: u32,
-    /// Name of the backend, `[A-Za-z0-9_-]+`, terminated. Equals the one in `libtrireme_<name>.so`.
+    /// Name of the backend, `[A-Za-z0-9_-]+`, at most 256 characters, terminated. Equals the one in `libtrireme_<name>.so`.
     pub name: *const c_char,
-    /// Version of the backend, terminated.
+    /// Version of the backend, for people, at most 256 characters, terminated.
     pub version: *const c_char,
     /// What it was built with, terminated: `"trireme-sdk 0.1.0"`, `"C"`.
     pub sdk: *const c_char,
-    /// All zero for a library without a layout record (C): then only sizes are compared.
+    /// All zero for a library without a layout record (C): then only sizes are compared. A record of a kind that the host
+    /// cannot read is refused, so who is to be loaded by older hosts has this one or none.
     pub layout_tag: [u8; 16],
     /// A [`LayoutFn`].
     pub layout: Option<unsafe extern "C" fn() -> *const c_void>,

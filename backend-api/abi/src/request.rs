@@ -10,7 +10,8 @@ pub struct RequestHandle {
 
 /// One entry of a batch. The backend owns both halves and releases both, in any order and from any thread.
 ///
-/// The inputs live until `request` is released; the right to answer lives as long as `responder`.
+/// The inputs live until `request` is released; the right to answer lives as long as `responder`. It lies in arrays, so it
+/// never grows: what is new is asked of the handles.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RequestItem {
@@ -24,15 +25,18 @@ pub struct RequestItem {
 pub struct InputInfo {
     pub name: StrView,
     pub dtype: DType,
-    /// Number of buffers that hold the data, one after the other; at least 1 unless `byte_size` is 0.
+    /// Number of buffers that hold the data, one after the other; at least 1 unless `byte_size` is 0. Each may begin and end
+    /// at any byte, also within an element.
     pub buffer_count: u32,
-    /// Batch dimension first if the model batches. The product times the element size equals `byte_size`.
+    /// `rank` dimensions, none negative; batch dimension first if the model batches. The product times the element size
+    /// equals `byte_size`; for BYTES it is the number of elements that `byte_size` bytes hold.
     pub shape: *const i64,
     pub rank: usize,
     pub byte_size: usize,
 }
 
-/// An open enum: which member of [`Parameter`] holds the value.
+/// An open enum: which member of [`Parameter`] holds the value; the others are 0 or empty. A backend skips a parameter of a
+/// kind that it does not know; a host answers INTERNAL in the place of a response with one.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParameterKind(pub u32);
@@ -51,13 +55,14 @@ impl ParameterKind {
 pub struct Parameter {
     pub name: StrView,
     pub kind: ParameterKind,
+    /// 0.
     pub reserved: u32,
     pub int_value: i64,
     pub double_value: f64,
     pub string_value: StrView,
 }
 
-/// An open enum: points in the life of an execution, for the statistics.
+/// An open enum: points in the life of an execution, for the statistics. One that the host does not know is not counted.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stage(pub u32);
@@ -69,7 +74,8 @@ impl Stage {
     pub const COMPUTE_END: Self = Self(2);
 }
 
-/// How a backend reads a request. All functions: `[any-thread & request not released]`.
+/// How a backend reads a request. All functions: `[any-thread & request not released]`; views that they give live until
+/// `release`. On an error `out` is not written.
 #[repr(C)]
 #[derive(StableAbi)]
 #[sabi(kind(Prefix(prefix_ref = RequestVtableRef, prefix_fields = RequestVtablePrefix)))]
@@ -83,14 +89,16 @@ pub struct RequestVtable {
     /// INVALID_ARG if `index` is out of range.
     pub input:
         unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut InputInfo) -> Status,
-    /// Piece `buffer` of input `index`.
+    /// Piece `buffer` of input `index`. INVALID_ARG if either is out of range.
     pub input_buffer: unsafe extern "C" fn(
         request: *const RequestHandle,
         index: usize,
         buffer: usize,
         out: *mut BufferView,
     ) -> Status,
-    /// The whole input in one buffer of the given kind, 64-byte aligned; copies only if it must.
+    /// The whole input in one buffer of the given kind, 64-byte aligned, not to be written to; copies only if it must. The
+    /// caller releases it, maybe after the request. INVALID_ARG if `index` is out of range; UNSUPPORTED for kinds without a
+    /// provider.
     pub gather: unsafe extern "C" fn(
         request: *const RequestHandle,
         index: usize,
@@ -99,22 +107,26 @@ pub struct RequestVtable {
         out: *mut Buffer,
     ) -> Status,
     pub parameter_count: unsafe extern "C" fn(request: *const RequestHandle) -> usize,
+    /// INVALID_ARG if `index` is out of range.
     pub parameter:
         unsafe extern "C" fn(request: *const RequestHandle, index: usize, out: *mut Parameter) -> Status,
-    /// Whether the client wants output number `output` (as in the configuration). Unknown numbers are not wanted.
+    /// Whether the client wants output number `output` (as in the configuration). Unknown numbers are not wanted. An output
+    /// that is not wanted may be left out of a response.
     pub output_wanted: unsafe extern "C" fn(request: *const RequestHandle, output: usize) -> bool,
     /// Elements in the batch dimension; 1 if the model does not batch.
     pub batch_size: unsafe extern "C" fn(request: *const RequestHandle) -> u32,
     /// 0 if none was given; smaller is more urgent.
     pub priority: unsafe extern "C" fn(request: *const RequestHandle) -> u64,
-    /// Nanoseconds of `CLOCK_MONOTONIC`, or 0: none.
+    /// When the time of the request is over, by `HostVtable::now_ns`; 0: never. It is then not cancelled by itself: a backend
+    /// that looks may give it up (UNAVAILABLE).
     pub deadline_ns: unsafe extern "C" fn(request: *const RequestHandle) -> u64,
     /// 0 if none; see `correlation_text` for textual ids.
     pub correlation_id: unsafe extern "C" fn(request: *const RequestHandle) -> u64,
+    /// Empty if the id of the sequence is a number, or there is none.
     pub correlation_text: unsafe extern "C" fn(request: *const RequestHandle) -> StrView,
     /// W3C `traceparent`, or empty.
     pub trace_parent: unsafe extern "C" fn(request: *const RequestHandle) -> StrView,
-    /// Gives the request back; its views and input memory are gone with it.
+    /// Once: gives the request back; its views and input memory are gone with it.
     #[sabi(last_prefix_field)]
     pub release: unsafe extern "C" fn(request: *mut RequestHandle),
 }

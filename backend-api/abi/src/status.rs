@@ -16,15 +16,20 @@ impl StatusCode {
     pub const INVALID_ARG: Self = Self(4);
     /// Not now: try again later or elsewhere.
     pub const UNAVAILABLE: Self = Self(5);
+    /// Whoever was asked cannot do this, now or later.
     pub const UNSUPPORTED: Self = Self(6);
     pub const ALREADY_EXISTS: Self = Self(7);
+    /// Nobody waits for it any more.
     pub const CANCELLED: Self = Self(8);
 }
 
-/// The result of a call that can fail. `message` is empty when `code` is [`StatusCode::OK`].
+/// The result of a call that can fail. `message` is the receiver's to release; it is empty when `code` is
+/// [`StatusCode::OK`].
 #[repr(C)]
 #[derive(StableAbi, Debug)]
 pub struct Status {
     pub code: StatusCode,
+    /// 0.
+    pub reserved: u32,
     pub message: OwnedText,
 }

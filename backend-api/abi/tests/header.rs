@@ -65,7 +65,7 @@ fn the_header_says_what_the_types_say() {
         ]
         .map(str::to_owned)
         .into(),
-        rename: ["ABI_MAJOR", "ABI_MINOR", "BLS_1", "FAULT_1", "METRICS_1", "OPENAI_1"].map(upper).into(),
+        rename: ["ABI_MAJOR", "ABI_MINOR"].map(upper).into(),
         renaming_overrides_prefixing: true,
         ..ExportConfig::default()
     };
@@ -74,7 +74,7 @@ fn the_header_says_what_the_types_say() {
         style: Style::Both,
         header: Some(ABOUT.to_owned()),
         include_guard: Some("TRIREME_BACKEND_H".to_owned()),
-        after_includes: Some(MAGIC.to_owned()),
+        after_includes: Some(format!("{MAGIC}{}", extensions())),
         trailer: Some(EXPORT.to_owned()),
         no_includes: true,
         sys_includes: ["stdbool.h", "stddef.h", "stdint.h"].map(str::to_owned).into(),
@@ -93,6 +93,17 @@ fn the_header_says_what_the_types_say() {
     builder.generate().unwrap().write(&mut text);
     let text = in_c(&String::from_utf8(text).unwrap());
     expect_test::expect_file!["../include/trireme_backend.h"].assert_eq(&text);
+}
+
+/// The ids of the extensions, which are texts and so nothing that cbindgen writes.
+fn extensions() -> String {
+    let ids = [trireme_abi::BLS_1, trireme_abi::FAULT_1, trireme_abi::METRICS_1, trireme_abi::OPENAI_1];
+    let define = |id: &str| {
+        let name = id.to_uppercase().replace('/', "_");
+        format!("#define TRIREME_{name} \"{id}\"\n")
+    };
+    let defines = ids.map(define).concat();
+    format!("\n\n/* The ids of extensions, see `extension` of the tables. */\n{}", defines.trim_end())
 }
 
 /// What only Rust says: an array without elements for an opaque type, links in comments.

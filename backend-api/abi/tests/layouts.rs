@@ -83,6 +83,8 @@ fn describe(name: &str, layout: &'static TypeLayout, fields: &[TLField], note: &
     let (mut lines, mut end) = (String::new(), 0usize);
     for field in fields {
         let offset = end.next_multiple_of(field.layout().alignment());
+        // `struct_size` cannot tell padding from a field, and nobody says what is in it.
+        assert_eq!(offset, end, "{name}: padding before {}; give it a name", field.name());
         end = offset + field.layout().size();
         let functions: Vec<String> = field.function_range().iter().map(|f| signature(&f).0).collect();
         let optional = if self::name(field.layout()).starts_with("Option<") { "optional " } else { "" };
@@ -94,6 +96,7 @@ fn describe(name: &str, layout: &'static TypeLayout, fields: &[TLField], note: &
         writeln!(lines, "{offset:>5} {}: {ty}", field.name()).unwrap();
     }
     let size = end.next_multiple_of(layout.alignment());
+    assert_eq!(size, end, "{name}: padding at its end; give it a name");
     format!("{name}: {size} bytes, aligned to {}{note}\n{lines}\n", layout.alignment())
 }
 

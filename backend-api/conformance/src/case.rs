@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 use trireme_host::abi::DType;
 use trireme_host::{Correlation, Input, OutputSet, Request, Value};
 
+use crate::client::{Counted, Live};
 use crate::config::Config;
 use crate::declared::{DeclaredRequest, DeclaredTensor, Expectation, code_of};
 use crate::element::put_value;
-use crate::sink::{Counted, Live};
 
 /// A request that can be sent any number of times.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl<'a> Ask<'a> {
 }
 
 fn wire(input: &CaseInput, pieces: Pieces, live: &Live) -> Input {
-    let keep = |piece: &[u8]| Bytes::from_owner(Counted::new(piece, live));
+    let keep = |piece: &[u8]| Bytes::from_owner(Counted::unaligned(piece, live));
     let buffers = match pieces {
         _ if input.data.is_empty() => SmallVec::new(),
         Pieces::Whole => smallvec::smallvec![keep(&input.data)],

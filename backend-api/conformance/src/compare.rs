@@ -1,7 +1,7 @@
 //! Whether two answers are the same.
 
 use crate::element::{floats, is_float, name_of};
-use crate::sink::{Answer, Output};
+use crate::replies::{Answer, Output};
 
 /// How far floats may part when a request is computed in other company or in other pieces, relative to the larger one.
 const TOLERANCE: f64 = 1e-2;

@@ -11,6 +11,8 @@
 
 mod case;
 mod checks;
+#[doc(hidden)]
+pub mod client;
 mod compare;
 mod config;
 mod declared;
@@ -19,9 +21,8 @@ mod generate;
 mod isolate;
 mod memory;
 mod outcome;
+mod replies;
 mod running;
-mod services;
-mod sink;
 mod subject;
 
 pub use checks::{CHECKS, Check};

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checks::CHECKS;
+
 /// What came of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome", content = "reason")]
@@ -39,28 +41,39 @@ impl Report {
             && self.count(|outcome| matches!(outcome, Outcome::Pass(_))) > 0
     }
 
-    fn count(&self, of: impl Fn(&Outcome) -> bool) -> usize {
-        self.rows.iter().filter(|row| of(&row.outcome)).count()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = self.rows.iter().map(|row| row.check.len()).max().unwrap_or(0);
-        for row in &self.rows {
-            let (word, reason) = match &row.outcome {
-                Outcome::Pass(note) => ("pass", note),
-                Outcome::Fail(reason) => ("FAIL", reason),
-                Outcome::Excluded(reason) => ("excluded", reason),
-            };
-            let line = format!("{:width$}  {word:8}  {reason}", row.check);
-            writeln!(f, "{}", line.trim_end())?;
-        }
+    /// The last line of the table: how many passed, failed and are excluded.
+    pub fn total(&self) -> String {
         let [passed, failed, excluded] = [
             self.count(|outcome| matches!(outcome, Outcome::Pass(_))),
             self.count(|outcome| matches!(outcome, Outcome::Fail(_))),
             self.count(|outcome| matches!(outcome, Outcome::Excluded(_))),
         ];
-        write!(f, "{passed} passed, {failed} failed, {excluded} excluded")
+        format!("{passed} passed, {failed} failed, {excluded} excluded")
+    }
+
+    fn count(&self, of: impl Fn(&Outcome) -> bool) -> usize {
+        self.rows.iter().filter(|row| of(&row.outcome)).count()
+    }
+}
+
+/// One line of the table; the columns are those of all checks, so that it can be shown before the others are there.
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = CHECKS.iter().map(|check| check.name.len()).max().unwrap_or(0);
+        let (word, reason) = match &self.outcome {
+            Outcome::Pass(note) => ("pass", note),
+            Outcome::Fail(reason) => ("FAIL", reason),
+            Outcome::Excluded(reason) => ("excluded", reason),
+        };
+        let line = format!("{:width$}  {word:8}  {reason}", self.check);
+        f.write_str(line.trim_end())
+    }
+}
+
+/// The whole table.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))?;
+        f.write_str(&self.total())
     }
 }

@@ -9,9 +9,10 @@ use trireme_host::abi::InstanceKind;
 use trireme_host::{InstanceArgs, Item, Model, ModelArgs, Responder};
 
 use crate::case::{Ask, Case};
+use crate::client::Live;
 use crate::config::Config;
 use crate::generate;
-use crate::sink::{Live, Pending, Replies, client};
+use crate::replies::{Pending, Replies, client};
 use crate::subject::Subject;
 
 /// How long a backend may take after `drain` until its last thread has let go.

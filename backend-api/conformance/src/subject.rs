@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use trireme_host::abi::LogLevel;
 use trireme_host::{Backend, Library, LoadError, LoadOptions, ModelArgs, Status, check};
 
+use crate::client::Services;
 use crate::config::Config;
 use crate::declared::Declared;
-use crate::services::SERVICES;
 
 /// Why nothing can be tested.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,17 @@ pub struct Subject {
     pub(crate) config: Option<Config>,
     pub(crate) directory: PathBuf,
     pub(crate) version: i64,
+}
+
+/// A backend's log goes to standard error.
+static SERVICES: LazyLock<Services> = LazyLock::new(|| Services::new(LogLevel::WARN, log));
+
+#[expect(clippy::print_stderr, reason = "shown with a check that fails")]
+fn log(level: LogLevel, source: &str, message: &str) {
+    // The layer's findings become the outcome of the check.
+    if level <= LogLevel::WARN && source != "abi-check" {
+        eprintln!("log level {}, {source}: {message}", level.0);
+    }
 }
 
 /// A backend is created once in a process.

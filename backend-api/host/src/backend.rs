@@ -1,6 +1,7 @@
 //! The three objects of a backend as handles that keep each other alive in the right order.
 
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -149,12 +150,16 @@ impl Backend {
         let table = self.library.backend.0;
         // SAFETY: the table lives until the process ends, and `extension` is read only if the table reaches it.
         unsafe {
-            if (*table).struct_size < size_of::<abi::BackendVtable>() {
-                return std::ptr::null();
-            }
-            ((*table).extension)(self.handle.0, view(id))
+            let reaches = end_of_pointer(offset_of!(abi::BackendVtable, extension));
+            let extension = if (*table).struct_size >= reaches { (*table).extension } else { None };
+            extension.map_or(std::ptr::null(), |extension| extension(self.handle.0, view(id)))
         }
     }
+}
+
+/// How large a table is that reaches the function at an offset. Not its size here: later versions have more behind it.
+const fn end_of_pointer(offset: usize) -> usize {
+    offset + size_of::<*const c_void>()
 }
 
 /// A call that fails has written no result.
@@ -190,6 +195,7 @@ impl Model {
             index: args.index,
             kind: args.kind,
             device: args.device,
+            reserved: 0,
         };
         let mut handle = std::ptr::null_mut();
         let table = self.backend.library.model.0;
@@ -220,10 +226,9 @@ impl Model {
         let table = self.backend.library.model.0;
         // SAFETY: the table lives until the process ends, and `extension` is read only if the table reaches it.
         unsafe {
-            if (*table).struct_size < size_of::<abi::ModelVtable>() {
-                return std::ptr::null();
-            }
-            ((*table).extension)(self.handle.0, view(id))
+            let reaches = end_of_pointer(offset_of!(abi::ModelVtable, extension));
+            let extension = if (*table).struct_size >= reaches { (*table).extension } else { None };
+            extension.map_or(std::ptr::null(), |extension| extension(self.handle.0, view(id)))
         }
     }
 }

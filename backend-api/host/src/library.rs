@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use trireme_abi::{
     ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr, InstanceVtable,
     InstanceVtablePtr, LAYOUT_TAG, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy,
-    Probe, StrView,
+    Probe,
 };
 
 use crate::error::LoadError;
@@ -167,7 +167,7 @@ impl Library {
             let instance = vtable::<InstanceVtable>((*backend).instance.0, "instance").map_err(refuse)?;
             (BackendVtablePtr(backend), ModelVtablePtr(model), InstanceVtablePtr(instance))
         };
-        let mut info = empty_info();
+        let mut info = default_info();
         // SAFETY: `info` is allowed before `create`; the struct says how far it reaches.
         unsafe { ((*backend.0).info)(BackendInfoPtr(&mut info)) };
         // SAFETY: terminated statics of the library.
@@ -216,26 +216,28 @@ impl Library {
     }
 }
 
-fn empty_info() -> BackendInfo {
-    let none = StrView { data: std::ptr::null(), len: 0 };
+/// What a backend is that says nothing.
+fn default_info() -> BackendInfo {
     BackendInfo {
         struct_size: size_of::<BackendInfo>(),
-        name: none,
-        version: none,
         devices: 1,
         kind_chooses_device: 1,
         max_in_flight: 0,
+        reserved: 0,
     }
 }
 
 /// The functions that every backend of this major version has: a table that is smaller was cut before they began.
 trait Vtable {
     const MIN_SIZE: usize;
+    /// Which word of it is the first function.
+    const FIRST: usize;
 }
 
 macro_rules! vtables {
-    ($($ty:ident to $last:ident;)*) => {$(
+    ($($ty:ident from $first:ident to $last:ident;)*) => {$(
         impl Vtable for $ty {
+            const FIRST: usize = std::mem::offset_of!($ty, $first) / size_of::<usize>();
             const MIN_SIZE: usize = {
                 assert!(std::mem::offset_of!($ty, struct_size) == 0);
                 std::mem::offset_of!($ty, $last) + size_of::<usize>()
@@ -245,9 +247,9 @@ macro_rules! vtables {
 }
 
 vtables! {
-    BackendVtable to load;
-    ModelVtable to unload;
-    InstanceVtable to destroy;
+    BackendVtable from info to load;
+    ModelVtable from create_instance to unload;
+    InstanceVtable from execute to destroy;
 }
 
 /// # Safety
@@ -263,6 +265,15 @@ unsafe fn vtable<T: Vtable>(table: *const T, what: &str) -> Result<*const T, Str
             "its {what} functions take {size} bytes, at least {} are needed: it was built for an older ABI",
             T::MIN_SIZE
         ));
+    }
+    // What a C compiler puts where an author gave nothing. Every field behind the size is an address; the tables among
+    // them are looked at by themselves.
+    for field in T::FIRST..T::MIN_SIZE / size_of::<usize>() {
+        // SAFETY: the table reaches that far.
+        if unsafe { table.cast::<usize>().add(field).read() } == 0 {
+            let offset = field * size_of::<usize>();
+            return Err(format!("its {what} functions have none at offset {offset}, where one is needed"));
+        }
     }
     Ok(table)
 }

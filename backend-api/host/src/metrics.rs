@@ -13,6 +13,8 @@ use crate::wire::read;
 
 /// Labels of a series, bounds of a histogram; more is a mistake.
 const MAX_LIST: usize = 64;
+/// Bytes of a description: what the first version of it has.
+const SERIES_DESC: usize = std::mem::offset_of!(SeriesDesc, bound_count) + size_of::<usize>();
 /// Series of a set.
 const MAX_SERIES: usize = 65_536;
 
@@ -72,7 +74,7 @@ impl Open {
     unsafe fn add(&self, desc: *const SeriesDesc) -> Result<MetricCell, Status> {
         // SAFETY: the size is the first field; the rest is read only if it reaches all of them.
         let desc = unsafe {
-            if desc.is_null() || (*desc).struct_size < size_of::<SeriesDesc>() {
+            if desc.is_null() || (*desc).struct_size < SERIES_DESC {
                 return Err(Status::invalid("the description of a metric is null or too short"));
             }
             *desc

@@ -13,6 +13,8 @@ use crate::wire::{read as read_text, view};
 
 /// Endpoints that a model may name; more is a mistake.
 const MAX_ENDPOINTS: usize = 64;
+/// Bytes of a model's half: what the first version of it has.
+const OPENAI_MODEL: usize = std::mem::offset_of!(OpenAiModel, endpoint_count) + size_of::<usize>();
 /// Bytes of an answer.
 const MAX_BODY: usize = 256 << 20;
 
@@ -108,7 +110,7 @@ pub(crate) unsafe fn endpoints(half: *const OpenAiModel) -> Result<Vec<String>, 
     // SAFETY: by this function's contract; the fields are read only if the struct reaches them.
     unsafe {
         let wrong = |what: &str| Status::internal(format!("the model's half of 'openai/1' {what}"));
-        if (*half).struct_size < size_of::<OpenAiModel>() {
+        if (*half).struct_size < OPENAI_MODEL {
             return Err(wrong("is too short"));
         }
         let (list, count) = ((*half).endpoints, (*half).endpoint_count);

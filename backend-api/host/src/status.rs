@@ -24,13 +24,13 @@ impl Status {
     }
 
     pub(crate) fn into_wire(self) -> trireme_abi::Status {
-        trireme_abi::Status { code: self.code, message: owned_text(self.message) }
+        trireme_abi::Status { code: self.code, reserved: 0, message: owned_text(self.message) }
     }
 
     pub(crate) fn ok() -> trireme_abi::Status {
         let message =
             OwnedText { data: std::ptr::null(), len: 0, owner: std::ptr::null_mut(), release: None };
-        trireme_abi::Status { code: StatusCode::OK, message }
+        trireme_abi::Status { code: StatusCode::OK, reserved: 0, message }
     }
 
     /// # Safety

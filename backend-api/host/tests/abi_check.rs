@@ -99,7 +99,9 @@ fn each_rule_is_named_and_the_host_goes_on() {
     let cases = [
         "response-after-final",
         "output-size",
-        "output-size: a longer view of the host's memory",
+        "outside-buffer",
+        "outside-buffer: before its start",
+        "outside-buffer: a shifted start",
         "write-past-buffer",
         "write-past-buffer: the host's own call",
         "use-after-release",

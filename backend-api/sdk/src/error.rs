@@ -74,7 +74,7 @@ impl Error {
 }
 
 impl ErrorCode {
-    /// What the host calls it; what is unknown is the host's fault.
+    /// What the host calls it.
     pub(crate) fn from_wire(code: StatusCode) -> Self {
         match code {
             StatusCode::NOT_FOUND => Self::NotFound,
@@ -83,8 +83,8 @@ impl ErrorCode {
             StatusCode::UNSUPPORTED => Self::Unsupported,
             StatusCode::CANCELLED => Self::Cancelled,
             StatusCode::ALREADY_EXISTS => Self::AlreadyExists,
-            StatusCode::UNKNOWN => Self::Unknown,
-            _ => Self::Internal,
+            StatusCode::INTERNAL => Self::Internal,
+            _ => Self::Unknown,
         }
     }
 }

@@ -52,13 +52,13 @@ impl<B: Backend> Tables<B> {
         destroy: destroy::<BackendBox<B>>,
         complete_config: complete_config::<B>,
         load: load::<B>,
-        extension: no_extension,
+        extension: None,
     };
     const MODEL: ModelVtable = ModelVtable {
         struct_size: size_of::<ModelVtable>(),
         create_instance: create_instance::<B::Model>,
         unload: destroy::<ModelBox<B::Model>>,
-        extension: model_extension::<B::Model>,
+        extension: Some(model_extension::<B::Model>),
     };
     const INSTANCE: InstanceVtable = InstanceVtable {
         struct_size: size_of::<InstanceVtable>(),
@@ -91,7 +91,8 @@ unsafe extern "C" fn info<B: Backend>(out: BackendInfoPtr) {
     // SAFETY: the host hands in a struct and says in it how far it reaches.
     unsafe {
         let out = out.0;
-        if (*out).struct_size < size_of::<BackendInfo>() {
+        // What is written, and no more: an older host's struct may end behind it.
+        if (*out).struct_size < std::mem::offset_of!(BackendInfo, max_in_flight) + size_of::<u32>() {
             return;
         }
         (*out).devices = match info.devices {
@@ -245,10 +246,6 @@ unsafe extern "C" fn model_extension<M: Model>(model: *mut c_void, id: StrView) 
         Some(half) if id == abi::OPENAI_1 => half.table(),
         _ => std::ptr::null(),
     }
-}
-
-unsafe extern "C" fn no_extension(_: *mut c_void, _: StrView) -> *const c_void {
-    std::ptr::null()
 }
 
 /// Makes a type that implements [`Backend`](crate::Backend) the backend of this library.

@@ -6,7 +6,7 @@ use crate::bytes::bytes_elements;
 use crate::element::{DataType, Element};
 use crate::error::{Error, Result};
 use crate::request::RequestGuard;
-use crate::wire::{check, text};
+use crate::wire::{check, readable, text};
 
 /// An input of a request. Its data is the server's and is read only; it lives as long as the request.
 #[derive(Clone, Copy)]
@@ -90,8 +90,9 @@ impl<'a> Input<'a> {
         unsafe {
             check((self.guard.table().input_buffer)(self.guard.handle(), self.index, number, &mut view))?
         };
-        if view.kind == MemoryKind::GPU {
-            return Err(Error::unsupported(format!("input '{}' is in GPU memory", self.name())));
+        if !readable(view.kind) {
+            let what = format!("input '{}' is in memory of kind {}", self.name(), view.kind.0);
+            return Err(Error::unsupported(what));
         }
         if view.len == 0 {
             return Ok(&[]);

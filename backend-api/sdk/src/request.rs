@@ -170,7 +170,12 @@ impl Request {
             ParameterKind::INT => Parameter::Int(wire.int_value),
             ParameterKind::DOUBLE => Parameter::Double(wire.double_value),
             // SAFETY: lives as long as the request.
-            _ => Parameter::String(unsafe { text(wire.string_value) }.to_owned()),
+            ParameterKind::STRING => Parameter::String(unsafe { text(wire.string_value) }.to_owned()),
+            other => {
+                let what =
+                    format!("parameter number {index} is of kind {}, newer than this backend", other.0);
+                return Err(Error::unsupported(what));
+            }
         };
         // SAFETY: lives as long as the request.
         Ok((unsafe { text(wire.name) }.to_owned(), value))

@@ -8,7 +8,7 @@ use crate::element::{DataType, Element};
 use crate::error::{Error, Result};
 use crate::input::Input;
 use crate::request::{Parameter, Request, RequestGuard};
-use crate::wire::view;
+use crate::wire::{readable, view};
 
 /// One answer: tensors and parameters.
 #[derive(Default)]
@@ -40,11 +40,8 @@ impl OwnBuffer {
 
     /// What is in it; nothing if it is not in the memory of this process.
     pub(crate) fn bytes(&self) -> &[u8] {
-        let readable = |buffer: &&Buffer| {
-            let kinds = [MemoryKind::CPU, MemoryKind::CPU_PINNED, MemoryKind::SHARED];
-            kinds.contains(&buffer.kind) && !buffer.data.is_null() && buffer.len > 0
-        };
-        match self.0.as_ref().filter(readable) {
+        let there = |buffer: &&Buffer| readable(buffer.kind) && !buffer.data.is_null() && buffer.len > 0;
+        match self.0.as_ref().filter(there) {
             // SAFETY: `len` bytes are readable until the buffer is released, which takes `self`.
             Some(buffer) => unsafe { std::slice::from_raw_parts(buffer.data.cast::<u8>(), buffer.len) },
             None => &[],

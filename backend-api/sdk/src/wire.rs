@@ -2,12 +2,17 @@
 
 use std::ffi::c_void;
 
-use trireme_abi::{OwnedText, Status, StatusCode, StrView};
+use trireme_abi::{MemoryKind, OwnedText, Status, StatusCode, StrView};
 
 use crate::error::{Error, ErrorCode, Result};
 
 pub(crate) fn view(text: &str) -> StrView {
     StrView { data: text.as_ptr(), len: text.len() }
+}
+
+/// Whether memory of this kind is a process's own to read. A kind that is not known is not touched.
+pub(crate) fn readable(kind: MemoryKind) -> bool {
+    [MemoryKind::CPU, MemoryKind::CPU_PINNED, MemoryKind::SHARED].contains(&kind)
 }
 
 /// # Safety
@@ -38,8 +43,8 @@ pub(crate) fn owned_text(text: String) -> OwnedText {
 
 pub(crate) fn status(result: Result<()>) -> Status {
     match result {
-        Ok(()) => Status { code: StatusCode::OK, message: owned_text(String::new()) },
-        Err(error) => Status { code: error.wire_code(), message: owned_text(error.message) },
+        Ok(()) => Status { code: StatusCode::OK, reserved: 0, message: owned_text(String::new()) },
+        Err(error) => Status { code: error.wire_code(), reserved: 0, message: owned_text(error.message) },
     }
 }
 

@@ -17,10 +17,8 @@
 mod answer;
 mod config;
 mod instances;
-mod live;
 mod model;
 mod request;
-mod services;
 mod sink;
 mod suite;
 

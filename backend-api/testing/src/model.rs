@@ -1,15 +1,22 @@
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use trireme_host::abi::Probe;
+use trireme_conformance::client::{Live, Services};
+use trireme_host::abi::{LogLevel, Probe};
 use trireme_host::{Backend, Library, LoadOptions, ModelArgs, Status};
 
 use crate::config::Config;
 use crate::instances::{Instances, Span};
-use crate::live::Live;
 use crate::request::{Pending, Request};
-use crate::services::SERVICES;
+
+/// A backend's log goes to the test's output.
+static SERVICES: LazyLock<Services> = LazyLock::new(|| Services::new(LogLevel::VERBOSE, log));
+
+#[expect(clippy::print_stdout, reason = "the test runner shows it with a test that fails")]
+fn log(level: LogLevel, source: &str, message: &str) {
+    println!("log level {}, {source}: {message}", level.0);
+}
 
 /// How long a backend may take after `drain` until the last thread has let go.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,7 +52,7 @@ impl Model {
 
     fn start(library: Arc<Library>, config_json: &str, directory: &Path) -> Result<Self, Status> {
         let config = Arc::new(Config::parse(config_json));
-        let backend = Backend::create(library, &*SERVICES, "{}")?;
+        let backend = Backend::create(library, &*SERVICES, r#"{"cmdline": {}}"#)?;
         let version_dir = directory.join("1");
         let args = ModelArgs {
             name: "test",

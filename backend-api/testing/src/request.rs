@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use trireme_conformance::client::Counted;
 use trireme_host::abi::{DType, StatusCode};
 use trireme_host::{Correlation, Item, OutputSet, Responder, Value};
 use trireme_sdk::{DataType, encode_bytes};
 
 use crate::answer::Answer;
-use crate::live::Counted;
 use crate::model::Model;
-use crate::sink::{Entrance, Sink};
+use crate::sink::Sink;
 
 /// Longer than any test should take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -108,9 +108,7 @@ impl<'a> Request<'a> {
         if config.batches {
             self.request.batch_size = u32::try_from(shape[0]).expect("a batch size");
         }
-        let keep = |piece: &Vec<u8>| {
-            Bytes::from_owner(Counted { data: piece.clone(), _token: self.model.live.token() })
-        };
+        let keep = |piece: &Vec<u8>| Bytes::from_owner(Counted::new(piece, &self.model.live));
         let input = trireme_host::Input {
             index: index as u16,
             dtype: DType(data_type as u32),
@@ -164,14 +162,7 @@ impl<'a> Request<'a> {
         if let Some(outputs) = self.outputs {
             self.request.wanted = outputs;
         }
-        let sink = Arc::new(Sink {
-            config: Arc::clone(&self.model.config),
-            capacity: self.capacity,
-            state: Default::default(),
-            changed: Default::default(),
-            cancelled: Default::default(),
-        });
-        let entrance = Entrance { sink: Arc::clone(&sink), _token: self.model.live.token() };
+        let (sink, entrance) = Sink::new(Arc::clone(&self.model.config), self.capacity, &self.model.live);
         let item = Item { request: self.request, responder: Responder::new(Arc::new(entrance)) };
         (self.model, item, Pending { sink })
     }
@@ -179,7 +170,7 @@ impl<'a> Request<'a> {
 
 /// The client's end of a request that was sent.
 pub struct Pending {
-    sink: Arc<Sink>,
+    sink: Sink,
 }
 
 impl Pending {

@@ -7,6 +7,13 @@ pub enum CudaError {
     NoDriver,
     #[error("there is an NVIDIA driver on this machine, but no GPU that it can use")]
     NoGpu,
+    /// `found` as the driver has it: 12040 for 12.4.
+    #[error(
+        "the NVIDIA driver of this machine is for CUDA {}.{}, CUDA 13.0 is needed: install driver 580 or later",
+        found / 1000,
+        found % 1000 / 10
+    )]
+    OldDriver { found: i32 },
     #[error("this machine has {count} GPUs, GPU {ordinal} is not one of them")]
     NoDevice { ordinal: usize, count: usize },
     #[error("{name} has compute capability {major}.{minor}, the kernels need 8.0 or later")]
@@ -48,10 +55,17 @@ const LOST: [u32; 15] = [
     911, // CUDA_ERROR_EXTERNAL_DEVICE
 ];
 
+/// CUDA_ERROR_OUT_OF_MEMORY.
+const OUT_OF_MEMORY: u32 = 2;
+
 impl CudaError {
     /// What a call of the driver has said, by the number of its code.
     pub(crate) fn driver(call: &'static str, code: u32, error: String) -> Self {
-        if LOST.contains(&code) { Self::Lost { call, error } } else { Self::Driver { call, error } }
+        match code {
+            OUT_OF_MEMORY => Self::Memory(format!("{call}: {error}")),
+            code if LOST.contains(&code) => Self::Lost { call, error },
+            _ => Self::Driver { call, error },
+        }
     }
 }
 
@@ -79,12 +93,13 @@ mod tests {
             assert!(lost(code), "{code:?}");
         }
         for code in [
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY,
             CUresult::CUDA_ERROR_INVALID_VALUE,
             CUresult::CUDA_ERROR_NOT_READY,
             CUresult::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES,
         ] {
             assert!(!lost(code), "{code:?}");
         }
+        let memory = CudaError::driver("c", CUresult::CUDA_ERROR_OUT_OF_MEMORY as u32, "e".into());
+        assert_eq!(memory.to_string(), "not enough memory on the GPU: c: e");
     }
 }

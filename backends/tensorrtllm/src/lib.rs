@@ -7,6 +7,7 @@
 //! * [`model`]: weights on the GPU
 //! * [`state`]: what the GPU keeps of each sequence between steps
 //! * [`executor`]: the waist's `Executor`
+//! * [`tuning`]: what the clock has chosen, and where it is kept
 //!
 //! CUDA's libraries are opened when they are first called: nothing of them is needed to build or to start.
 
@@ -18,6 +19,7 @@ pub mod gemm;
 pub mod kernels;
 pub mod model;
 pub mod state;
+pub mod tuning;
 
 pub use backend::{CudaBackend, OfflineModel, PARAMETERS};
 pub use error::CudaError;

@@ -20,7 +20,7 @@ pub fn conformance(flags: &Conformance) -> ExitCode {
     apart(flags)
 }
 
-/// Starts a process for each check; names what fails at once, prints the table when all have ended.
+/// Starts a process for each check, and prints each row when its check has ended.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the report is the program's output")]
 fn apart(flags: &Conformance) -> ExitCode {
     let usage = |what: String| {
@@ -48,12 +48,13 @@ fn apart(flags: &Conformance) -> ExitCode {
     let limit = Duration::from_secs(flags.limit_seconds);
     println!("{}", flags.library.display());
     let report = run_apart(&Isolation { command: &command, limit }, |row| {
+        println!("{row}");
         if let Outcome::Fail(_) = row.outcome {
             let says = Check::named(row.check).map_or("", |check| check.says);
             eprintln!("{} fails; it holds if {says}", row.check);
         }
     });
-    println!("{report}");
+    println!("{}", report.total());
     ExitCode::from(u8::from(!report.conforms()))
 }
 

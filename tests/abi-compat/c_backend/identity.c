@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { MAX_INPUTS = 16 };
-static const TriremeStatus OK = { TriremeStatusCode_OK, { NULL, 0, NULL, NULL } };
+static const TriremeStatus OK = { .code = TriremeStatusCode_OK };
 
 /* Copies input `i` into memory of the host. On an error `out` holds no buffer that is not the host's. */
 static TriremeStatus forward(const TriremeHostVtable *host, TriremeRequestItem item, size_t i, TriremeOutputTensor *out) {

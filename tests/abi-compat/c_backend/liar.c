@@ -2,7 +2,7 @@
 #include "trireme_backend.h"
 #include <string.h>
 
-static const TriremeStatus OK = { TriremeStatusCode_OK, { NULL, 0, NULL, NULL } };
+static const TriremeStatus OK = { .code = TriremeStatusCode_OK };
 
 static TriremeStrView text(const char *text) { return (TriremeStrView){ (const uint8_t *)text, strlen(text) }; }
 static bool is(TriremeStrView id, const char *lie) { return id.len == strlen(lie) && memcmp(id.data, lie, id.len) == 0; }

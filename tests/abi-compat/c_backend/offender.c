@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const TriremeStatus OK = { TriremeStatusCode_OK, { NULL, 0, NULL, NULL } };
+static const TriremeStatus OK = { .code = TriremeStatusCode_OK };
 static const TriremeHostVtable *host;
 static const void *context;
 static TriremeRequestItem kept[64];
@@ -62,9 +62,17 @@ static void offend(TriremeStrView id, TriremeRequestItem item) {
         answer(item), answer(item), give_back(item);
     } else if (is(id, "output-size")) {
         send_in(item, memory(item, 8), text("Y"), TriremeResponseFlags_FINAL), give_back(item);
-    } else if (is(id, "output-size: a longer view of the host's memory")) {
+    } else if (is(id, "outside-buffer")) {
         TriremeBuffer buffer = memory(item, 4);
         buffer.len = 4096;
+        send_in(item, buffer, text("Y"), TriremeResponseFlags_FINAL), give_back(item);
+    } else if (is(id, "outside-buffer: before its start")) {
+        TriremeBuffer buffer = memory(item, 4);
+        buffer.data = (char *)buffer.data - 4;
+        send_in(item, buffer, text("Y"), TriremeResponseFlags_FINAL), give_back(item);
+    } else if (is(id, "outside-buffer: a shifted start")) {
+        TriremeBuffer buffer = memory(item, 4);
+        buffer.data = (char *)buffer.data + 2;
         send_in(item, buffer, text("Y"), TriremeResponseFlags_FINAL), give_back(item);
     } else if (is(id, "write-past-buffer")) {
         TriremeBuffer buffer = memory(item, 4);
@@ -118,11 +126,14 @@ static void offend(TriremeStrView id, TriremeRequestItem item) {
     } else if (is(id, "keep")) {
         kept[kept_count++] = item;
     } else {
-        /* Nothing is wrong here: every call that a well-behaved backend makes. */
+        /* Nothing is wrong here: every call that a well-behaved backend makes, and a part of the host's memory sent. */
         TriremeBuffer whole = { 0 };
         forget(host->request->input(item.request, 0, &info));
         forget(host->request->gather(item.request, 0, TriremeMemoryKind_CPU, 0, &whole));
-        release(whole), answer(item), give_back(item);
+        release(whole);
+        whole = memory(item, 12);
+        whole.data = (char *)whole.data + 4, whole.len = 4;
+        send_in(item, whole, text("Y"), TriremeResponseFlags_FINAL), give_back(item);
     }
 }
 
@@ -141,7 +152,7 @@ static TriremeStatus create(TriremeBackendArgsPtr args, void **out) {
 static TriremeStatus load(void *backend, TriremeModelArgsPtr args, void **out) {
     *out = backend;
     bool fails = is(args->config_json, "written-on-error");
-    return (TriremeStatus){ fails ? TriremeStatusCode_INTERNAL : TriremeStatusCode_OK, { NULL, 0, NULL, NULL } };
+    return (TriremeStatus){ .code = fails ? TriremeStatusCode_INTERNAL : TriremeStatusCode_OK };
 }
 
 static TriremeStatus new_instance(void *model, TriremeInstanceArgsPtr args, void **out) { (void)args; *out = model; return OK; }

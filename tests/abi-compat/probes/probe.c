@@ -31,6 +31,12 @@
 #ifndef MODEL
 #define MODEL &model
 #endif
+#ifndef EXECUTE
+#define EXECUTE execute
+#endif
+#ifndef LOAD
+#define LOAD make
+#endif
 #ifndef INSTANCE_SIZE
 #define INSTANCE_SIZE sizeof(TriremeInstanceVtable)
 #endif
@@ -41,10 +47,24 @@ static void info(TriremeBackendInfo *out) {
     out->max_in_flight = 7;
 }
 
-static const TriremeInstanceVtable instance = {.struct_size = INSTANCE_SIZE};
-static const TriremeModelVtable model = {.struct_size = sizeof(TriremeModelVtable)};
+/* Never called: a probe is all that these libraries are asked for. */
+static TriremeStatus execute(void *i, const TriremeRequestItem *items, size_t n) { (void)i, (void)items, (void)n; return (TriremeStatus){ 0 }; }
+static TriremeStatus create(TriremeBackendArgsPtr args, void **out) { (void)args, (void)out; return (TriremeStatus){ 0 }; }
+static TriremeStatus make(void *of, TriremeModelArgsPtr args, void **out) { (void)of, (void)args, (void)out; return (TriremeStatus){ 0 }; }
+static TriremeStatus new_instance(void *of, TriremeInstanceArgsPtr args, void **out) { (void)of, (void)args, (void)out; return (TriremeStatus){ 0 }; }
+static TriremeStatus propose(void *b, TriremeModelArgsPtr args, TriremeOwnedText *out) { (void)b, (void)args, (void)out; return (TriremeStatus){ 0 }; }
+static void nothing(void *object) { (void)object; }
+
+static const TriremeInstanceVtable instance = {
+    .struct_size = INSTANCE_SIZE, .execute = EXECUTE, .drain = nothing, .destroy = nothing};
+static const TriremeModelVtable model = {
+    .struct_size = sizeof(TriremeModelVtable), .create_instance = new_instance, .unload = nothing};
 static const TriremeBackendVtable backend = {
-    .struct_size = BACKEND_SIZE, .model = MODEL, .instance = &instance, .info = info};
+    .struct_size = BACKEND_SIZE, .model = MODEL, .instance = &instance, .info = info, .create = create,
+    .destroy = nothing, .complete_config = propose, .load = LOAD};
+/* Some of them stay out when a test says so. */
+void trireme_used(void);
+void trireme_used(void) { (void)execute, (void)make; }
 /* Each of the tables is used unless a test leaves it out. */
 const void *const trireme_tables[] = {&backend, &model, &instance};
 

@@ -62,8 +62,8 @@ impl Tier {
     /// together, from nothing, are meant to take less than 35 minutes.
     fn cap(self, full: bool) -> u64 {
         let seconds = match self {
-            Self::Build => 960,
-            Self::Unit => 300,
+            Self::Build => 1560,
+            Self::Unit => 400,
             Self::E2e => 840,
             Self::Deploy => 420,
             Self::Rest => 540,

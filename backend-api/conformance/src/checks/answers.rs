@@ -33,7 +33,8 @@ pub(super) fn error_mapping(bench: &Bench<'_>) -> Verdict {
     let case = bench.case()?;
     let plain = bench.ask(&worker, &Ask::new(&case))?;
     let odd = bench.ask(&worker, &Ask { parameter: Some("conformance_unknown"), ..Ask::new(&case) })?;
-    let failed = |replies: &crate::sink::Replies| replies.answers.iter().any(|answer| answer.error.is_some());
+    let failed =
+        |replies: &crate::replies::Replies| replies.answers.iter().any(|answer| answer.error.is_some());
     if failed(&odd) && !failed(&plain) {
         return Err("a request with a parameter that the model does not know is refused".to_owned());
     }

@@ -7,8 +7,8 @@ use super::{Verdict, does_not_apply, pass};
 use crate::case::{Ask, Case};
 use crate::compare::difference;
 use crate::generate;
+use crate::replies::Replies;
 use crate::running::Bench;
-use crate::sink::Replies;
 
 /// Requests of a batch, and of each of two instances.
 const MOST: usize = 8;

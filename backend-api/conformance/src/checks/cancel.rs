@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Verdict, pass};
 use crate::case::Ask;
+use crate::client::now_ns;
+use crate::replies::Pending;
 use crate::running::Bench;
-use crate::services::now_ns;
-use crate::sink::Pending;
 
 /// Within how long a cancelled request ends, unless `conformance.json` says otherwise.
 const LATENCY: u64 = 1000;

@@ -7,8 +7,8 @@ use crate::case::{Ask, Case, Pieces};
 use crate::compare::difference;
 use crate::element::{put_text, width};
 use crate::generate;
+use crate::replies::Replies;
 use crate::running::{Bench, Worker};
-use crate::sink::Replies;
 
 /// Sizes of free dimensions.
 const SIZES: [i64; 5] = [2, 1, 5, 17, 0];

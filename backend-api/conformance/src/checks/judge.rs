@@ -3,8 +3,8 @@
 use crate::case::Ask;
 use crate::compare::of_outputs;
 use crate::declared::code_name;
+use crate::replies::{Answer, Output, Replies};
 use crate::running::Bench;
-use crate::sink::{Answer, Output, Replies};
 
 impl Bench<'_> {
     /// What is wrong with the answers to a request.

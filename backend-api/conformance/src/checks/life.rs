@@ -32,6 +32,9 @@ pub(super) fn life_cycle_order(bench: &Bench<'_>) -> Verdict {
     let model = bench.load()?;
     let first = bench.worker(&model, 0)?;
     let reply = bench.ask(&first, &Ask::new(&case)).map_err(told("the first request"))?;
+    // To drain is not to end.
+    first.drain()?;
+    bench.ask(&first, &Ask::new(&case)).map_err(told("a request after drain"))?;
     // An instance is replaced while the model stays.
     first.end()?;
     let second = bench.worker(&model, 0).map_err(told("an instance after another"))?;

@@ -53,11 +53,16 @@ pub(super) fn hand_over(buffer: &mut Buffer, party: &'static Party, call: &str) 
         return;
     };
     if let Real::Buffer(real, guarded) = &entry.real {
-        if buffer.len > real.len {
-            let (larger, len) = (buffer.len, real.len);
-            let what = format!("{call} was given a buffer of the host as {larger} bytes, which has {len}");
-            report(Rule::OutputSize, party, what);
-            buffer.len = real.len;
+        // Before it as well as behind it: an offset below the start is a large number.
+        let offset = buffer.data.addr().wrapping_sub(real.data.addr());
+        if offset.checked_add(buffer.len).is_none_or(|end| end > real.len) {
+            let signed = offset.cast_signed();
+            let what = format!(
+                "{call} was given {} bytes from byte {signed} of a buffer of the host, which has {}",
+                buffer.len, real.len
+            );
+            report(Rule::OutsideBuffer, party, what);
+            (buffer.data, buffer.len) = (real.data, buffer.len.min(real.len));
         }
         // SAFETY: the entry owns the memory.
         if *guarded && !unsafe { memory::guard_is_whole(real) } {

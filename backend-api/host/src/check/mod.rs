@@ -55,6 +55,7 @@ macro_rules! rules {
 rules! {
     ResponseAfterFinal = "response-after-final", "nothing is sent after the response that carries FINAL or an error";
     OutputSize = "output-size", "the bytes of an output are exactly those of its shape and type";
+    OutsideBuffer = "outside-buffer", "memory of the host is handed over as it was given, or a part of it";
     WritePastBuffer = "write-past-buffer", "nothing is written behind the end of memory that the host gave";
     UsedAfterRelease = "use-after-release", "a handle or buffer is not used after it was released or handed over";
     ReleasedTwice = "released-twice", "a handle or buffer is released once";

@@ -9,9 +9,9 @@ use crate::support::{Edit, compat_library, input, instance, request, run};
 
 const LAST_FUNCTION: &str = r#"
     /// `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
-    pub extension: unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void,
+    pub extension: Option<unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void>,
 "#;
-const EXPORTED: &str = "load: load::<B>,\n        extension: no_extension,";
+const EXPORTED: &str = "load: load::<B>,\n        extension: None,";
 
 fn doubles(library: &Path) {
     let mut instance = instance(library, "compat", "{}");
@@ -37,10 +37,10 @@ fn a_backend_with_one_function_fewer_is_served() {
 #[test]
 fn a_backend_with_one_function_more_is_served() {
     let grown = format!(
-        "{LAST_FUNCTION}    pub measure: unsafe extern \"C\" fn(backend: *mut c_void, what: StrView) -> u64,\n"
+        "{LAST_FUNCTION}    pub measure: Option<unsafe extern \"C\" fn(backend: *mut c_void, what: StrView) -> u64>,\n"
     );
     let exported = format!(
-        "{EXPORTED}\n        measure: {{\n            unsafe extern \"C\" fn measure(_: *mut c_void, _: StrView) -> u64 {{\n                7\n            }}\n            measure\n        }},"
+        "{EXPORTED}\n        measure: {{\n            unsafe extern \"C\" fn measure(_: *mut c_void, _: StrView) -> u64 {{\n                7\n            }}\n            Some(measure)\n        }},"
     );
     let edits: [Edit<'_>; 2] =
         [("abi/src/object.rs", LAST_FUNCTION, &grown), ("sdk/src/export.rs", EXPORTED, &exported)];
@@ -50,23 +50,25 @@ fn a_backend_with_one_function_more_is_served() {
 /// What docs/abi.md plans under 'Memory of devices', as a backend of a later minor version would have it.
 #[test]
 fn tensors_on_a_device_can_come_by_growth() {
-    let info = "    #[sabi(last_prefix_field)]\n    pub max_in_flight: u32,\n";
-    let kinds = format!(
-        "{info}    /// Bit set of the kinds of memory that inputs may be in.\n    pub input_kinds: u64,\n"
-    );
+    let info = "    pub reserved: u32,\n}\n\n/// What a model is loaded with.";
+    let kinds = "    pub reserved: u32,\n    /// Bit set of the kinds of memory that inputs may be in.\n    pub input_kinds: u64,\n}\n\n/// What a model is loaded with.";
     let release = "    pub release: unsafe extern \"C\" fn(request: *mut RequestHandle),\n";
     let after = format!(
         "{release}    pub release_after: unsafe extern \"C\" fn(request: *mut RequestHandle, done_event: u64),\n"
     );
-    // The SDK of that version fills what the host's struct has room for, so it serves this host too.
-    let all = "(*out).struct_size < size_of::<BackendInfo>()";
-    let covered = "(*out).struct_size < std::mem::offset_of!(BackendInfo, input_kinds)";
-    let edits: [Edit<'_>; 3] = [
-        ("abi/src/args.rs", info, &kinds),
-        ("abi/src/request.rs", release, &after),
-        ("sdk/src/export.rs", all, covered),
-    ];
+    let edits: [Edit<'_>; 2] = [("abi/src/args.rs", info, kinds), ("abi/src/request.rs", release, &after)];
     doubles(&compat_library("devices", &edits));
+}
+
+#[test]
+fn a_backend_with_a_function_in_the_middle_is_refused() {
+    let send = "    /// Sends a response. The buffers";
+    let planted =
+        format!("    pub planted: unsafe extern \"C\" fn(responder: *mut ResponderHandle),\n{send}");
+    let library = compat_library("middle", &[("abi/src/responder.rs", send, &planted)]);
+    let error = Library::open(&library, "compat", &LoadOptions::default()).err().unwrap().to_string();
+    assert!(error.contains(" was built against another ABI: ") && !error.contains('\n'), "{error}");
+    assert!(error.ends_with("responder.0: expected send, found planted"), "{error}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn a_right_probe_is_taken() {
 #[test]
 fn wrong_probes_are_refused() {
     type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 13] = [
+    let cases: [Case; 15] = [
         ("no_probe", &[("NO_PROBE", "1")], "it has no symbol 'trireme_backend_probe'"),
         ("magic", &[("MAGIC", "{'T','R','I','T','O','N','!',0}")], "not the magic of a Trireme backend"),
         ("size", &[("SIZE", "16")], "its probe has 16 bytes, at least 80 are needed"),
@@ -49,6 +49,16 @@ fn wrong_probes_are_refused() {
             "instance_size",
             &[("INSTANCE_SIZE", "0")],
             "its instance functions take 0 bytes, at least 32 are needed",
+        ),
+        (
+            "no_load",
+            &[("LOAD", "((void *)0)")],
+            "its backend functions have none at offset 56, where one is needed",
+        ),
+        (
+            "no_execute",
+            &[("EXECUTE", "((void *)0)")],
+            "its instance functions have none at offset 8, where one is needed",
         ),
         ("short", &[("BACKEND_SIZE", "sizeof(TriremeBackendVtable) - 9")], "built for an older ABI"),
     ];

@@ -2,15 +2,16 @@
 #![allow(clippy::print_stderr)]
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use trireme_llm::plan::{PlanOptions, write};
+use trireme_llm::plan::{PlanOptions, tuning_device, write};
 
-const USAGE: &str = "usage: trireme-plan CHECKPOINT -o FILE.plan [--by-reference] [--profile BATCH,TOKENS]...
+const USAGE: &str = "usage: trireme-plan CHECKPOINT -o FILE.plan [--by-reference] [--profile BATCH,TOKENS]... [--tuning FILE]...
 
 CHECKPOINT is a Hugging Face folder or a .gguf file. The plan holds its weights, or with --by-reference their paths from the
-plan's folder. A profile is MIN:OPT:MAX,MIN:OPT:MAX, of the batch and of the tokens.";
+plan's folder. A profile is MIN:OPT:MAX,MIN:OPT:MAX, of the batch and of the tokens. A tuning
+file is what the backend 'tensorrtllm' has timed on a GPU (`tuning_cache` of docs/cuda.md), one of each kind of GPU.";
 
 fn main() -> ExitCode {
     let (checkpoint, to, options) = match arguments(std::env::args().skip(1)) {
@@ -53,6 +54,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Option<Parsed>, 
             "-o" | "--output" => to = Some(PathBuf::from(value()?)),
             "--by-reference" => options.by_reference = true,
             "--inline" => options.by_reference = false,
+            "--tuning" => options.tuning.push(tuning(Path::new(&value()?))?),
             "--profile" => options.profiles.push(value()?.parse()?),
             other if other.starts_with('-') => return Err(format!("unknown argument '{other}'")),
             path if checkpoint.is_none() => checkpoint = Some(PathBuf::from(path)),
@@ -61,4 +63,11 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Option<Parsed>, 
     }
     let checkpoint = checkpoint.ok_or("no checkpoint is given")?;
     Ok(Some((checkpoint, to.ok_or("no output is given")?, options)))
+}
+
+/// A table and its device.
+fn tuning(path: &Path) -> Result<(String, Vec<u8>), String> {
+    let table = std::fs::read(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+    let device = tuning_device(&table).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok((device, table))
 }

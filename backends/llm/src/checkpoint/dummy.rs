@@ -81,6 +81,7 @@ impl Checkpoint {
             source: files.root().to_path_buf(),
             weights,
             text: TextFiles::default(),
+            tuning: Vec::new(),
         })
     }
 }

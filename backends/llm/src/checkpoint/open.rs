@@ -44,6 +44,8 @@ pub struct Checkpoint {
     pub source: PathBuf,
     pub(super) weights: WeightIndex,
     pub(super) text: TextFiles,
+    /// Of a plan: tables of engines, by device.
+    pub(super) tuning: Vec<(String, Vec<u8>)>,
 }
 
 impl Checkpoint {
@@ -93,17 +95,18 @@ impl Checkpoint {
 
     fn open_plan(path: &Path) -> Result<Self, CheckpointError> {
         let plan = Plan::open(path).map_err(|e| Kind::Plan(e).at(path))?;
-        if let Some(map) = plan.gguf() {
-            return Gguf::read(map).and_then(|file| Self::from_gguf(path, file)).map_err(|k| k.at(path));
-        }
-        let files = Files::Plan(Arc::new(plan));
-        match HfFolder::open(files.clone())? {
-            Some(folder) => Self::open_folder(files, &folder),
-            None => {
-                Err(Kind::NotACheckpoint("the plan holds neither a config.json nor a .gguf file".into())
-                    .at(path))
-            }
-        }
+        let tuning = plan.tunings().map(|(device, table)| (device.to_owned(), table.to_vec())).collect();
+        let opened = if let Some(map) = plan.gguf() {
+            Gguf::read(map).and_then(|file| Self::from_gguf(path, file)).map_err(|k| k.at(path))?
+        } else {
+            let files = Files::Plan(Arc::new(plan));
+            let folder = HfFolder::open(files.clone())?.ok_or_else(|| {
+                let text = "the plan holds neither a config.json nor a .gguf file";
+                Kind::NotACheckpoint(text.into()).at(path)
+            })?;
+            Self::open_folder(files, &folder)?
+        };
+        Ok(Self { tuning, ..opened })
     }
 
     /// The files that a plan of this checkpoint takes: texts with their bytes, and the weights' paths.
@@ -138,7 +141,7 @@ impl Checkpoint {
         check_weights(entry, &architecture, &weights).map_err(|k| k.at(path))?;
         let text = TextFiles::of_folder(&files)?;
         let (source, rope_layout) = (path.to_path_buf(), RopeLayout::Half);
-        Ok(Self { architecture, rope_layout, source, weights, text })
+        Ok(Self { architecture, rope_layout, source, weights, text, tuning: Vec::new() })
     }
 
     fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
@@ -161,7 +164,7 @@ impl Checkpoint {
         check_weights(entry, &architecture, &weights)?;
         let text = TextFiles::of_gguf(file.metadata)?;
         let (source, rope_layout) = (path.to_path_buf(), gguf.rope_layout);
-        Ok(Self { architecture, rope_layout, source, weights, text })
+        Ok(Self { architecture, rope_layout, source, weights, text, tuning: Vec::new() })
     }
 
     /// The weight of this Hugging Face name (`model.layers.0.self_attn.q_proj.weight`,
@@ -173,6 +176,11 @@ impl Checkpoint {
     /// As [`Self::weight`], for weights that a model may do without.
     pub fn try_weight(&self, hf_name: &str) -> Option<&Weight> {
         self.weights.get(hf_name)
+    }
+
+    /// The table that an engine has left in the plan for this device.
+    pub fn tuning(&self, device: &str) -> Option<&[u8]> {
+        self.tuning.iter().find(|(name, _)| name == device).map(|(_, table)| table.as_slice())
     }
 
     /// All weights, in no particular order.

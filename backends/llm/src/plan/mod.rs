@@ -12,11 +12,13 @@
 mod error;
 mod read;
 mod table;
+mod tuning;
 mod write;
 
 pub use error::PlanError;
 pub use read::Plan;
 pub use table::{Profile, Range};
+pub use tuning::{MAX_TUNING_BYTES, TuningError, open_tuning, seal_tuning, tuning_device};
 pub(crate) use write::texts;
 pub use write::{PlanOptions, write};
 

@@ -39,6 +39,12 @@ impl Plan {
         self.find(|s| s.kind == Kind::Tuning && s.name == device).map(Mapping::bytes)
     }
 
+    /// All tuning tables, by device.
+    pub(crate) fn tunings(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let pairs = self.table.sections.iter().zip(&self.contents);
+        pairs.filter(|(s, _)| s.kind == Kind::Tuning).map(|(s, c)| (s.name.as_str(), c.bytes()))
+    }
+
     /// A small file of the checkpoint.
     pub fn text(&self, name: &str) -> Option<&[u8]> {
         self.find(|s| s.kind == Kind::Text && s.name == name).map(Mapping::bytes)

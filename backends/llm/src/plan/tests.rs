@@ -63,7 +63,17 @@ fn what_is_written_is_read() {
     let plan = Plan::open(&dir.path().join("model.plan")).unwrap();
     assert_eq!(plan.tuning("H100"), Some(&[1, 2, 3][..]));
     assert_eq!(plan.tuning("A100"), None);
+    assert_eq!((checkpoint.tuning("H100"), checkpoint.tuning("A100")), (Some(&[1, 2, 3][..]), None));
     assert_eq!(plan.profiles()[0].tokens, Range { min: 1, opt: 128, max: 2048 });
+}
+
+#[test]
+fn a_device_has_one_tuning_table() {
+    let dir = folder();
+    let tuning = vec![("H100".to_owned(), vec![1]), ("H100".to_owned(), vec![2])];
+    let options = PlanOptions { tuning, ..PlanOptions::default() };
+    let error = write(dir.path(), &dir.path().join("model.plan"), &options).unwrap_err().to_string();
+    assert_eq!(error, "there are two tuning tables of the device 'H100'");
 }
 
 #[test]

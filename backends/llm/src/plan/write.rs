@@ -28,7 +28,7 @@ pub struct PlanOptions {
     /// The paths of weight files from the plan's folder, instead of their bytes.
     pub by_reference: bool,
     pub profiles: Vec<Profile>,
-    /// Tables of engines, by device.
+    /// Tables of engines, by device; one of each.
     pub tuning: Vec<(String, Vec<u8>)>,
 }
 
@@ -51,7 +51,10 @@ pub fn write(checkpoint: &Path, to: &Path, options: &PlanOptions) -> Result<(), 
     for (name, bytes) in texts {
         add(Kind::Text, name, Place::Inline(0), Mapping::of(bytes));
     }
-    for (device, table) in &options.tuning {
+    for (i, (device, table)) in options.tuning.iter().enumerate() {
+        if options.tuning[..i].iter().any(|(other, _)| other == device) {
+            return Err(PlanError::Source(format!("there are two tuning tables of the device '{device}'")));
+        }
         add(Kind::Tuning, device.clone(), Place::Inline(0), Mapping::of(table.clone()));
     }
     for path in weights {

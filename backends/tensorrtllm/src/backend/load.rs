@@ -10,7 +10,8 @@ use trireme_llm::serve::{Decoder, MakeExecutor, Sizes};
 use trireme_sdk::{Error, ModelContext, Result};
 
 use super::PARAMETERS;
-use super::graphs::{self, GraphSetting, Graphs};
+use super::graphs::{self, Graphs};
+use super::{Settings, tuning};
 use crate::error::CudaError;
 use crate::executor::{CudaExecutor, Options};
 use crate::model::Source;
@@ -43,18 +44,18 @@ pub(super) fn decoder(checkpoint: &Checkpoint) -> Result<&DecoderConfig> {
 pub(super) fn model(
     context: &ModelContext,
     gpus: &BTreeSet<i32>,
-    server: Option<GraphSetting>,
+    settings: &Settings,
 ) -> Result<BTreeMap<i32, Decoder>> {
     let (params, checkpoint) = open(context)?;
     for (name, why) in params.idle() {
         context.host.warn(format!("model '{}': parameter '{name}' has no effect: {why}", context.name));
     }
     decoder(&checkpoint)?;
-    let graphs = graphs::of_model(context.config.json(), &params, server)?;
+    let graphs = graphs::of_model(context.config.json(), &params, settings.graphs)?;
     let checkpoint = Arc::new(checkpoint);
     let mut engines = BTreeMap::new();
     for &gpu in gpus {
-        let make = maker(context, &checkpoint, &params, &graphs, gpu);
+        let make = maker(context, &checkpoint, &params, &graphs, settings, gpu);
         engines.insert(gpu, Decoder::load(context, &checkpoint, &params, make)?);
     }
     Ok(engines)
@@ -65,15 +66,17 @@ fn maker(
     checkpoint: &Arc<Checkpoint>,
     params: &Parameters,
     graphs: &Graphs,
+    settings: &Settings,
     gpu: i32,
 ) -> MakeExecutor {
     let (checkpoint, params, graphs) = (Arc::clone(checkpoint), params.clone(), graphs.clone());
-    let (host, name) = (context.host.clone(), context.name.clone());
+    let (host, name, folder) = (context.host.clone(), context.name.clone(), settings.tuning.clone());
     Box::new(move |sizes| {
         let config = decoder(&checkpoint)?;
         let options = options(sizes, &params, &graphs, gpu)?;
         let source = source(&checkpoint, &params);
-        let executor = CudaExecutor::load(config, &source, &options)
+        let executor = tuning::store(&checkpoint, folder.as_ref(), options.device)
+            .and_then(|tuning| CudaExecutor::load(config, &source, &Options { tuning, ..options }))
             .inspect_err(|error| {
                 if let CudaError::Lost { .. } = error {
                     host.device_lost(format!("model '{name}', GPU {gpu}: {error}"));
@@ -85,6 +88,10 @@ fn maker(
             executor.device_name(),
             executor.memory_plan()
         ));
+        for note in &executor.tuning().notes {
+            host.warn(format!("model '{name}' on GPU {gpu}: {note}"));
+        }
+        host.info(format!("model '{name}' on GPU {gpu}: {}", tuning::said(executor.tuning())));
         Ok(Box::new(executor) as Box<dyn Executor>)
     })
 }
@@ -135,6 +142,7 @@ pub(super) fn error(error: CudaError) -> Error {
         }
         CudaError::NoDriver
         | CudaError::NoGpu
+        | CudaError::OldDriver { .. }
         | CudaError::NoLibrary { .. }
         | CudaError::Memory(_)
         | CudaError::Lost { .. } => Error::unavailable(text),

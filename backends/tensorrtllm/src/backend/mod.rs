@@ -9,8 +9,10 @@ mod graphs;
 mod load;
 mod params;
 mod tool;
+mod tuning;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use trireme_llm::serve::{Decoder, DecoderInstance, text_config};
 use trireme_llm::tensors::TokenDoor;
@@ -29,7 +31,15 @@ pub use tool::OfflineModel;
 pub struct CudaBackend {
     /// GPUs of this machine.
     gpus: usize,
+    settings: Settings,
+}
+
+/// What the command line says for all models.
+#[derive(Clone)]
+struct Settings {
     graphs: Option<GraphSetting>,
+    /// The folder of tuning tables.
+    tuning: Option<PathBuf>,
 }
 
 /// A loaded decoder, by GPU.
@@ -48,12 +58,15 @@ impl Backend for CudaBackend {
     }
 
     fn create(context: BackendContext) -> Result<Self> {
-        let graphs = graphs::of_settings(&context.settings)?;
+        let settings = Settings {
+            graphs: graphs::of_settings(&context.settings)?,
+            tuning: tuning::of_settings(&context.settings)?,
+        };
         let gpus = device::count().map_err(|error| Error::unavailable(error.to_string()))?;
         if context.settings["cmdline"]["gpu_metrics"] != "false" {
             gauges::start(&context.host);
         }
-        Ok(Self { gpus, graphs })
+        Ok(Self { gpus, settings })
     }
 
     fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {
@@ -65,7 +78,7 @@ impl Backend for CudaBackend {
 
     fn load(&self, context: ModelContext) -> Result<CudaModel> {
         let gpus = devices::of_groups(context.config.json(), self.gpus)?;
-        load::model(&context, &gpus, self.graphs).map(CudaModel)
+        load::model(&context, &gpus, &self.settings).map(CudaModel)
     }
 }
 

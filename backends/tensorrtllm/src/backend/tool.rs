@@ -9,14 +9,15 @@ use trireme_llm::serve::Sizes;
 use trireme_sdk::{Error, Result};
 
 use super::PARAMETERS;
-use super::{graphs, load};
-use crate::executor::{CudaExecutor, Options};
+use super::{graphs, load, tuning};
+use crate::executor::{CudaExecutor, Options, Outline};
 
 /// A checkpoint with what its configuration says of its executor.
 pub struct OfflineModel {
     checkpoint: Checkpoint,
     params: Parameters,
     options: Options,
+    tuning: Option<PathBuf>,
 }
 
 impl OfflineModel {
@@ -44,7 +45,17 @@ impl OfflineModel {
             profiles: params.profiles().map_err(|e| Error::invalid(e.to_string()))?,
         };
         let options = load::options(&sizes, &params, &graphs, gpu)?;
-        Ok(Self { checkpoint, params, options })
+        Ok(Self { checkpoint, params, options, tuning: None })
+    }
+
+    /// With choices of kernels kept in a folder; `off` for none, the user's own if not given.
+    ///
+    /// # Errors
+    /// The folder has no name.
+    pub fn keeping(mut self, folder: Option<&str>) -> Result<Self> {
+        let settings = folder.map_or(Value::Null, |folder| serde_json::json!({ "tuning_cache": folder }));
+        self.tuning = tuning::of_settings(&settings)?;
+        Ok(self)
     }
 
     /// Without what is fused into products.
@@ -60,7 +71,27 @@ impl OfflineModel {
     /// There is none, or the model does not fit.
     pub fn load(&self) -> Result<CudaExecutor> {
         let source = load::source(&self.checkpoint, &self.params);
-        CudaExecutor::load(load::decoder(&self.checkpoint)?, &source, &self.options).map_err(load::error)
+        let config = load::decoder(&self.checkpoint)?;
+        let tuning = tuning::store(&self.checkpoint, self.tuning.as_ref(), self.options.device);
+        tuning
+            .and_then(|tuning| {
+                CudaExecutor::load(config, &source, &Options { tuning, ..self.options.clone() })
+            })
+            .map_err(load::error)
+    }
+
+    /// What can be said of it without a GPU.
+    ///
+    /// # Errors
+    /// There are no kernels for this model.
+    pub fn outline(&self) -> Result<Outline> {
+        Outline::new(load::decoder(&self.checkpoint)?, &self.options).map_err(load::error)
+    }
+
+    /// Where the choices of kernels of a loaded model come from, in a sentence.
+    pub fn choices(executor: &CudaExecutor) -> String {
+        let report = executor.tuning();
+        report.notes.iter().cloned().chain([tuning::said(report)]).collect::<Vec<_>>().join("; ")
     }
 }
 

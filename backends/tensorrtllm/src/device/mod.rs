@@ -41,6 +41,17 @@ pub(crate) fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
     })
 }
 
+/// The CUDA whose functions are called.
+const CUDA: i32 = 13000;
+
+/// CUDA's version as the driver has it: 13000 for 13.0.
+fn driver_version() -> Result<i32> {
+    let mut version = 0;
+    // SAFETY: `version` is valid for writes.
+    check("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&raw mut version) })?;
+    Ok(version)
+}
+
 /// GPUs of this machine.
 ///
 /// # Errors
@@ -50,8 +61,15 @@ pub fn count() -> Result<usize> {
     if !unsafe { sys::is_culib_present() } {
         return Err(CudaError::NoDriver);
     }
-    let count = CudaContext::device_count()
-        .map_err(|e| CudaError::Driver { call: "cuDeviceGetCount", error: e.to_string() })?;
+    // Before anything else: an older driver lacks functions, and may be asked for its version only.
+    let found = driver_version()?;
+    if found < CUDA {
+        return Err(CudaError::OldDriver { found });
+    }
+    let count = match CudaContext::device_count() {
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => 0,
+        counted => counted.map_err(|e| CudaError::driver("cuDeviceGetCount", e.0 as u32, e.to_string()))?,
+    };
     match usize::try_from(count) {
         Ok(count) if count > 0 => Ok(count),
         _ => Err(CudaError::NoGpu),
@@ -103,6 +121,20 @@ impl Device {
         // SAFETY: both pointers are valid for writes.
         check("cuMemGetInfo", unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) })?;
         Ok((free, total))
+    }
+
+    /// CUDA's version as the driver has it: 13000 for 13.0.
+    pub fn driver_version(&self) -> Result<i32> {
+        driver_version()
+    }
+
+    /// Bytes of shared memory that a block may have.
+    pub fn shared_bytes(&self) -> Result<usize> {
+        let attribute = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let bytes = self.context.attribute(attribute);
+        let bytes =
+            bytes.map_err(|e| CudaError::driver("cuDeviceGetAttribute", e.0 as u32, e.to_string()))?;
+        Ok(usize::try_from(bytes).unwrap_or(0))
     }
 
     /// The target that kernels are compiled for: Hopper's own instructions need the `a`.

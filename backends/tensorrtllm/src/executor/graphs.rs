@@ -1,11 +1,10 @@
 //! One graph for each bucket of decode rows.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use super::forward::{Net, Rows, Samples};
 use crate::device::{Capture, Device, Graph, Stream};
-use crate::error::Result;
+use crate::error::{CudaError, Result};
 
 /// The sizes of decode steps: each up to 16, then in steps that grow. `max` is one of them.
 pub(super) fn buckets(max: usize) -> Vec<usize> {
@@ -52,7 +51,7 @@ impl Graphs {
         &self.sizes
     }
 
-    /// The graph of a bucket, recorded now if there is none yet; `None` if no more are kept.
+    /// The graph of a bucket, recorded now if there is none yet; `None` if no more are kept, or there is no memory for it.
     pub(super) fn get(
         &mut self,
         device: &Device,
@@ -61,18 +60,24 @@ impl Graphs {
         rows: &Rows,
         samples: &Samples,
     ) -> Result<Option<&Graph>> {
-        if self.made.len() >= self.most && !self.made.contains_key(&rows.count) {
-            return Ok(None);
-        }
-        Ok(Some(match self.made.entry(rows.count) {
-            Entry::Occupied(made) => made.into_mut(),
-            Entry::Vacant(place) => {
-                let capture = Capture::begin(stream)?;
-                decode_step(stream, net, rows, samples)?;
-                place.insert(capture.finish(device)?)
+        if !self.made.contains_key(&rows.count) && self.made.len() < self.most {
+            match record(device, stream, net, rows, samples) {
+                Ok(graph) => {
+                    self.made.insert(rows.count, graph);
+                }
+                // The driver takes memory of its own for a graph. Those that are there stay, and no more are tried.
+                Err(CudaError::Memory(_)) => self.most = self.made.len(),
+                Err(error) => return Err(error),
             }
-        }))
+        }
+        Ok(self.made.get(&rows.count))
     }
+}
+
+fn record(device: &Device, stream: &Stream, net: &mut Net, rows: &Rows, samples: &Samples) -> Result<Graph> {
+    let capture = Capture::begin(stream)?;
+    decode_step(stream, net, rows, samples)?;
+    capture.finish(device)
 }
 
 /// All launches of a decode step.

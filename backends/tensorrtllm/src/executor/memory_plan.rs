@@ -4,6 +4,7 @@ use std::fmt;
 
 use trireme_llm::checkpoint::DecoderConfig;
 
+use super::graphs::Graphs;
 use super::options::Options;
 use crate::error::{CudaError, Result};
 use crate::gemm::Gemm;
@@ -63,6 +64,27 @@ impl Widths {
 /// Elements from one row of logits to the next.
 pub(super) fn logits_stride(vocab: usize) -> usize {
     vocab.next_multiple_of(8)
+}
+
+/// What is known of a model's memory and sizes without a GPU.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// As if there were room for all sequences at full length; attention's workspace, which depends on the GPU, is left out.
+    pub plan: MemoryPlan,
+    /// What decode steps are padded to.
+    pub sizes: Vec<usize>,
+}
+
+impl Outline {
+    /// # Errors
+    /// [`CudaError::Unsupported`] if there are no kernels for the model.
+    pub fn new(c: &DecoderConfig, options: &Options) -> Result<Self> {
+        let all = Options { kv_fraction: 1.0, ..options.clone() };
+        // More than any GPU has, and few enough for sums of it.
+        let plan = MemoryPlan::new(c, &all, 0, usize::MAX >> 8, c.head_dim)?;
+        let sizes = Graphs::new(options.max_slots, &options.decode_sizes, None).sizes().to_vec();
+        Ok(Self { plan, sizes })
+    }
 }
 
 impl MemoryPlan {

@@ -6,10 +6,13 @@
 //! A step of decode rows alone is one CUDA graph over arrays that live on the GPU and move on by themselves: while the
 //! set of rows stays the same, the host sends nothing but the start. Any other step is launched kernel by kernel.
 
+mod attention;
 mod buffers;
 mod decode_set;
 mod forward;
 mod graphs;
+mod head;
+mod linear;
 mod memory_plan;
 mod mixed;
 mod options;
@@ -18,12 +21,14 @@ mod results;
 mod run;
 mod streams;
 mod testing;
+mod tune;
+mod ways;
 
 use trireme_llm::executor::{Executor, ExecutorError, ExecutorInfo, MemoryUse, StepDiff, StepId, StepOutput};
 
-pub use memory_plan::MemoryPlan;
+pub use memory_plan::{MemoryPlan, Outline};
 pub use options::{EarlyLaunch, Options};
-pub use profile::{PrefillRow, ProfileRow, SizeRow};
+pub use profile::{PrefillRow, ProfileRow, SizeRow, padding};
 pub use run::CudaExecutor;
 
 use crate::error::CudaError;

@@ -1,5 +1,7 @@
 //! What an executor may be told.
 
+use crate::tuning::Store;
+
 /// Settings of an executor.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -34,8 +36,10 @@ pub struct Options {
     pub skinny_rows: usize,
     /// Whether a row's result is the same to the last bit in any company.
     pub deterministic: bool,
-    /// Whether cuBLASLt's algorithms are chosen by the clock at load.
+    /// Whether algorithms, layouts and ways are chosen by the clock at load.
     pub tune: bool,
+    /// Where such choices are kept.
+    pub tuning: Store,
 }
 
 /// Kernels that start before the one in front of them has ended.
@@ -74,6 +78,7 @@ impl Default for Options {
             skinny_rows: 8,
             deterministic: false,
             tune: true,
+            tuning: Store::default(),
         }
     }
 }

@@ -63,6 +63,11 @@ const PARTS: [(Part, &str, &str); 6] = [
 /// Runs of each part.
 const RUNS: usize = 10;
 
+/// The mean share of rows that are padding in steps of a size, `before` being the next smaller one.
+pub fn padding(before: usize, rows: usize) -> f64 {
+    (rows - before - 1) as f64 / 2.0 / rows as f64
+}
+
 impl CudaExecutor {
     /// Times every kind of launch of a decode step whose `rows` sequences have `context` positions, one kind after
     /// another over all layers. What the slots held is lost.
@@ -159,7 +164,7 @@ impl CudaExecutor {
         let mut out = Vec::new();
         let mut before = 0;
         for rows in self.decode_buckets().to_vec() {
-            let padding = (rows - before - 1) as f64 / 2.0 / rows as f64;
+            let padding = padding(before, rows);
             out.push(SizeRow { padding, ..self.profile_size(rows, context)? });
             before = rows;
         }

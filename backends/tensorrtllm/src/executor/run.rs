@@ -5,21 +5,25 @@ use trireme_llm::executor::{
     DecodeRow, ExecutorError, ExecutorInfo, KvLayout, MemoryUse, Slot, StepDiff, StepId, StepOutput,
 };
 
+use super::attention::{AttentionCut, AttentionPlaces, attention_groups};
 use super::buffers::Buffers;
 use super::decode_set::DecodeSet;
-use super::forward::{AttentionCut, AttentionPlaces, Net, Rows, Samples, attention_groups};
+use super::forward::{Net, Rows, Samples};
 use super::graphs::{Graphs, decode_step};
 use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, logits_stride};
 use super::mixed::{self, MixedLayout};
 use super::options::{EarlyLaunch, Options};
 use super::results::{IN_FLIGHT, Pending, RING, Results};
 use super::streams::StreamMaps;
+use super::tune::Tuner;
+use super::ways::Ways;
 use crate::device::{Buffer, Device, Event, Grid, Pinned, Stream, args};
-use crate::error::Result;
+use crate::error::{CudaError, Result};
 use crate::gemm::Gemm;
 use crate::kernels::{Kernels, StreamSize};
 use crate::model::{Source, Weights};
 use crate::state::{Changes, DeviceState, Slots, as_bytes};
+use crate::tuning::{Key, ModelShape, Origin, Products, Report, Way};
 
 /// Bytes of one upload of changes.
 const UPLOAD: usize = 4 << 20;
@@ -49,6 +53,7 @@ pub struct CudaExecutor {
     sampled: Vec<Slot>,
     /// Where decode steps begin and end on the GPU, while somebody asks.
     marks: Option<Vec<(Event, Event)>>,
+    tuning: Report,
     stream: Stream,
     device: Device,
 }
@@ -56,6 +61,7 @@ pub struct CudaExecutor {
 impl CudaExecutor {
     /// Loads a model: plans the memory, brings the weights, chooses algorithms, records the first graphs.
     pub fn load(config: &DecoderConfig, source: &Source<'_>, options: &Options) -> Result<Self> {
+        check_sizes(options)?;
         let device = Device::open(options.device)?;
         let stream = Stream::new(&device)?;
         let (c, slots) = (config, options.max_slots);
@@ -108,6 +114,7 @@ impl CudaExecutor {
             buffers,
             state,
             maps: maps.transpose()?,
+            ways: Ways::default(),
             multiprocessors: device.multiprocessors,
             skinny_rows: options.skinny_rows,
             deterministic: options.deterministic,
@@ -126,6 +133,7 @@ impl CudaExecutor {
             next: 0,
             sampled: Vec::new(),
             marks: None,
+            tuning: Report { origin: Origin::Timed, timed: 0, written: None, notes: Vec::new() },
             info,
             plan,
             net,
@@ -158,25 +166,11 @@ impl CudaExecutor {
     /// records the first graphs.
     fn prepare(&mut self, options: &Options) -> Result<()> {
         let slots = self.info.max_slots;
-        if options.tune {
-            for rows in TUNED_ROWS.into_iter().filter(|&r| r <= self.info.max_step_tokens) {
-                self.net.tune(&self.device, &self.stream, rows, 0)?;
-            }
-            for rows in self.sizes.sizes().to_vec() {
-                self.net.tune(&self.device, &self.stream, rows, rows)?;
-            }
-        }
         let mut bytes = vec![0; slots * 16];
         self.set.encode(&[], &mut bytes);
         self.set.buffer.write(0, &bytes, &self.stream)?;
-        let most = slots.min(self.info.max_step_tokens);
-        let mut done = 0;
-        for size in StreamSize::ALL.into_iter().filter(|_| options.tune) {
-            let rows = size.rows.min(most);
-            if rows > done {
-                self.net.tune_streams(&self.device, &self.stream, &self.set.rows(rows))?;
-                done = rows;
-            }
+        if options.tune {
+            self.tune(options)?;
         }
         for rows in [1, 2, 9, 17, 33, 65, 129, slots].into_iter().filter(|&r| r <= slots) {
             let (rows, samples) = (self.set.rows(rows), self.decode_samples(rows));
@@ -198,6 +192,56 @@ impl CudaExecutor {
         let step = [1u32, 0];
         // SAFETY: plain numbers.
         self.net.state.buffer().write(self.net.state.step_offset(), unsafe { as_bytes(&step) }, &self.stream)
+    }
+
+    /// Chooses algorithms, layouts and ways: those of a table that was kept, or the fastest of all, which are then kept.
+    fn tune(&mut self, options: &Options) -> Result<()> {
+        let (device, config) = (&self.device, &self.net.weights.config);
+        let key = Key {
+            device: device.name.to_string(),
+            capability: device.capability,
+            multiprocessors: device.multiprocessors,
+            driver: device.driver_version()?,
+            cublaslt: Gemm::version(),
+            kernels: self.net.kernels.hash.clone(),
+            model: ModelShape::of(config),
+        };
+        let (mut table, report) = options.tuning.read(&key);
+        self.tuning = report;
+        let (stream, graphs) = (&self.stream, self.graphs.is_some());
+        let mut tuner = Tuner { device, stream, graphs, table: &mut table, timed: 0 };
+        let most = self.info.max_slots.min(self.info.max_step_tokens);
+        for rows in TUNED_ROWS.into_iter().filter(|&r| r <= self.info.max_step_tokens) {
+            self.net.tune(&mut tuner, rows, 0)?;
+        }
+        // The largest size of a bucket is timed for all of it.
+        for rows in self.sizes.sizes().iter().rev().copied() {
+            self.net.tune(&mut tuner, rows, rows)?;
+        }
+        let mut done = 0;
+        for size in StreamSize::ALL {
+            let rows = size.rows.min(most);
+            if rows > done {
+                self.net.tune_streams(&mut tuner, &self.set.rows(rows))?;
+                done = rows;
+            }
+        }
+        for rows in self.sizes.sizes().iter().copied() {
+            self.net.tune_ways(&mut tuner, &self.set.rows(rows))?;
+        }
+        self.tuning.timed = tuner.timed;
+        options.tuning.write(&key, &table, &mut self.tuning);
+        Ok(())
+    }
+
+    /// Where the choices of kernels come from.
+    pub fn tuning(&self) -> &Report {
+        &self.tuning
+    }
+
+    /// How decode steps of a size compute their layers' products and the head's.
+    pub fn ways(&self, rows: usize) -> (Way, Way) {
+        (self.net.way(Products::Layers, rows), self.net.way(Products::Head, rows))
     }
 
     pub(super) fn decode_samples(&self, bucket: usize) -> Samples {
@@ -224,6 +268,17 @@ impl CudaExecutor {
     }
 
     pub(super) fn submit_step(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
+        self.start_step(step).map_err(|error| match error {
+            // cuBLASLt has no word for a GPU that is lost; the driver has.
+            ExecutorError::Fatal(text) => match self.stream.synchronize() {
+                Err(CudaError::Lost { .. }) => ExecutorError::DeviceLost(text),
+                _ => ExecutorError::Fatal(text),
+            },
+            error => error,
+        })
+    }
+
+    fn start_step(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
         let id = StepId(self.begin(step)?);
         let mut context_logits = Vec::new();
         if step.prefill.is_empty() && !step.decode.is_empty() {
@@ -466,6 +521,22 @@ impl Drop for CudaExecutor {
         let _ = self.device.bind();
         let _ = self.stream.synchronize();
     }
+}
+
+/// Rows and sequences are a dimension of grids, which ends here.
+const MAX_ROWS: usize = 65535;
+
+fn check_sizes(options: &Options) -> Result<()> {
+    let sizes = [
+        ("sequences at a time (max_batch_size)", options.max_slots),
+        ("rows of a step (max_num_tokens)", options.max_step_tokens),
+    ];
+    for (what, size) in sizes {
+        if size == 0 || size > MAX_ROWS {
+            return Err(CudaError::Unsupported(format!("{size} {what}: there must be 1 to {MAX_ROWS}")));
+        }
+    }
+    Ok(())
 }
 
 /// A step's number as the device counts.

@@ -3,10 +3,11 @@
 use super::buffers::Buffers;
 use super::forward::{Net, Rows};
 use super::memory_plan::{BLOCK_TOKENS, Widths};
-use crate::device::{Buffer, Device, Event, Grid, Stream, TensorMap, args};
+use crate::device::{Buffer, Grid, Stream, TensorMap, args};
 use crate::error::Result;
-use crate::kernels::{SQUARES, StreamKind, StreamSize, can_share};
+use crate::kernels::{Form, Layout, Place, StreamKind, StreamSize, can_share};
 use crate::model::Weights;
+use crate::tuning::{Products, Way};
 
 /// Rows of the boxes in which weights are copied.
 const WEIGHT_BOX: usize = 64;
@@ -28,36 +29,6 @@ pub(super) enum Matrix {
     Head,
 }
 
-/// Which of a layer's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Qkv,
-    Output,
-    GateUp,
-    Down,
-}
-
-/// How the blocks of a product are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Blocks that share k.
-    parts: usize,
-    form: Form,
-}
-
-/// Kinds of blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Wide,
-    /// Of 64 outputs.
-    Narrow,
-    /// One a multiprocessor.
-    Deep,
-}
-
-/// How often each layout runs over all layers when they are timed; the fastest run counts.
-const ROUNDS: usize = 8;
-
 /// All matrices that these products read, as the copy engine sees them.
 pub(super) struct StreamMaps {
     layers: Vec<[TensorMap; 4]>,
@@ -65,7 +36,7 @@ pub(super) struct StreamMaps {
     /// By activation and size.
     rows: [[TensorMap; StreamSize::COUNT]; 4],
     /// By size and place.
-    layouts: [[Layout; 4]; StreamSize::COUNT],
+    pub(super) layouts: [[Layout; 4]; StreamSize::COUNT],
 }
 
 impl StreamMaps {
@@ -167,23 +138,14 @@ pub(super) struct StreamProduct {
 }
 
 impl Net {
-    /// Whether products of so many rows are these.
-    pub(super) fn streams(&self, rows: usize) -> bool {
-        let hidden = self.weights.config.hidden_size;
-        self.maps.is_some()
-            && !self.deterministic
-            && self.skinny_rows > 0
-            && StreamSize::of(rows).is_some()
-            && hidden.div_ceil(64) <= SQUARES
-    }
-
     /// Whether rotation and the write of keys and values are part of the product in front.
     pub(super) fn rotates_behind_product(&self, rows: usize) -> bool {
         let c = &self.weights.config;
-        match self.streams(rows) {
+        match self.way(Products::Layers, rows) {
             // A warp has 128 outputs: whole heads.
-            true => 128 % c.head_dim == 0,
-            false => self.few(rows) && !c.qk_norm,
+            Way::Stream => 128 % c.head_dim == 0,
+            Way::Few => !c.qk_norm,
+            Way::Library => false,
         }
     }
 
@@ -209,7 +171,7 @@ impl Net {
         }
     }
 
-    /// One launch for a product of at most 128 rows, for which [`Self::streams`] holds.
+    /// One launch for a product of at most 128 rows, whose way is [`Way::Stream`].
     pub(super) fn stream(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
         let layout = match (p.matrix, &self.maps, StreamSize::of(p.rows)) {
             (Matrix::Layer(_, place), Some(maps), Some((size, _))) => maps.layouts[size][place as usize],
@@ -218,7 +180,7 @@ impl Net {
         self.stream_as(stream, p, layout)
     }
 
-    fn stream_as(&self, stream: &Stream, p: &StreamProduct, layout: Layout) -> Result<()> {
+    pub(super) fn stream_as(&self, stream: &Stream, p: &StreamProduct, layout: Layout) -> Result<()> {
         let (Some(maps), Some(kernels), Some((number, size))) =
             (&self.maps, &self.kernels.streams, StreamSize::of(p.rows))
         else {
@@ -281,42 +243,6 @@ impl Net {
         };
         // SAFETY: the arguments are those of the `stream` kernels; the maps are of matrices with the model's sizes.
         unsafe { kernels.function(number, kind).launch(stream, grid, args![weight, x, arguments]) }
-    }
-
-    /// Times the layouts of all products for steps of `rows`, and keeps the fastest of each. What lies in the activations
-    /// is overwritten.
-    pub(super) fn tune_streams(&mut self, device: &Device, stream: &Stream, rows: &Rows) -> Result<()> {
-        let Some((number, _)) = StreamSize::of(rows.count).filter(|_| self.streams(rows.count)) else {
-            return Ok(());
-        };
-        let (start, end) = (Event::new(device)?, Event::new(device)?);
-        let layers = self.weights.layers.len();
-        for place in [Place::Qkv, Place::Output, Place::GateUp, Place::Down] {
-            let forms: &[Form] = match place {
-                Place::Output | Place::Down => &[Form::Wide, Form::Narrow, Form::Deep],
-                Place::Qkv => &[Form::Wide, Form::Deep],
-                Place::GateUp => &[Form::Wide],
-            };
-            let layouts = forms.iter().flat_map(|&form| [1, 2, 4, 8].map(|parts| Layout { parts, form }));
-            let mut best: Option<(f32, Layout)> = None;
-            // In turns: the GPU's clocks rise while the first ones run, and its memory has others' moments.
-            for layout in (0..ROUNDS).flat_map(|_| layouts.clone()) {
-                start.record(stream)?;
-                for layer in 0..layers {
-                    self.stream_as(stream, &self.layer_product(rows, layer, place), layout)?;
-                }
-                end.record(stream)?;
-                end.wait()?;
-                let ms = end.since(&start)?;
-                if best.is_none_or(|(least, _)| ms < least) {
-                    best = Some((ms, layout));
-                }
-            }
-            if let (Some((_, layout)), Some(maps)) = (best, &mut self.maps) {
-                maps.layouts[number][place as usize] = layout;
-            }
-        }
-        Ok(())
     }
 
     /// A layer's product for these rows.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 
 use cudarc::cublaslt::{result, sys};
+use serde::{Deserialize, Serialize};
 
 use crate::device::{Buffer, Device, Stream};
 use crate::error::{CudaError, Result};
@@ -12,7 +13,8 @@ use crate::error::{CudaError, Result};
 const WORKSPACE: usize = 64 << 20;
 
 /// What becomes of the product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Stored as bf16.
     Store,
@@ -50,30 +52,54 @@ pub(super) fn blas(call: &'static str) -> impl Fn(result::CublasError) -> CudaEr
     move |e| CudaError::Driver { call, error: format!("{:?}", e.0) }
 }
 
-/// Descriptors of one product, freed together.
+/// How a product is computed.
+pub(super) struct Description(sys::cublasLtMatmulDesc_t);
+
+/// A matrix as the library sees it: column-major.
+pub(super) struct MatrixLayout(sys::cublasLtMatrixLayout_t);
+
+impl MatrixLayout {
+    fn new(ty: sys::cudaDataType, rows: usize, cols: usize, stride: usize) -> Result<Self> {
+        let layout = result::create_matrix_layout(ty, rows as u64, cols as u64, stride as i64);
+        layout.map(Self).map_err(blas("cublasLtMatrixLayoutCreate"))
+    }
+}
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        // SAFETY: made once and destroyed once.
+        let _ = unsafe { result::destroy_matmul_desc(self.0) };
+    }
+}
+
+impl Drop for MatrixLayout {
+    fn drop(&mut self) {
+        // SAFETY: made once and destroyed once.
+        let _ = unsafe { result::destroy_matrix_layout(self.0) };
+    }
+}
+
+/// Descriptors of one product.
 pub(super) struct Shape {
-    pub(super) desc: sys::cublasLtMatmulDesc_t,
-    pub(super) weight: sys::cublasLtMatrixLayout_t,
-    pub(super) x: sys::cublasLtMatrixLayout_t,
-    pub(super) out: sys::cublasLtMatrixLayout_t,
+    desc: Description,
+    weight: MatrixLayout,
+    x: MatrixLayout,
+    out: MatrixLayout,
 }
 
 impl Shape {
     /// The library counts column-major: its `D[n, m] = W[k, n]ᵀ · X[k, m]`.
     pub(super) fn new(p: &Product) -> Result<Self> {
         use sys::cudaDataType::{CUDA_R_16BF, CUDA_R_32F};
-        let layout = |ty, rows: usize, cols: usize, ld: usize| {
-            result::create_matrix_layout(ty, rows as u64, cols as u64, ld as i64)
-                .map_err(blas("cublasLtMatrixLayoutCreate"))
-        };
         let desc = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, CUDA_R_32F)
+            .map(Description)
             .map_err(blas("cublasLtMatmulDescCreate"))?;
         // CUBLAS_OP_T of the library's header.
         let transpose = 1i32;
         // SAFETY: the descriptor is alive and the attribute has this type.
         unsafe {
             result::set_matmul_desc_attribute(
-                desc,
+                desc.0,
                 sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
                 (&raw const transpose).cast::<c_void>(),
                 size_of_val(&transpose),
@@ -83,22 +109,10 @@ impl Shape {
         let out_type = if p.kind == Kind::Store { CUDA_R_16BF } else { CUDA_R_32F };
         Ok(Self {
             desc,
-            weight: layout(CUDA_R_16BF, p.k, p.n, p.k)?,
-            x: layout(CUDA_R_16BF, p.k, p.m, p.k)?,
-            out: layout(out_type, p.n, p.m, p.stride)?,
+            weight: MatrixLayout::new(CUDA_R_16BF, p.k, p.n, p.k)?,
+            x: MatrixLayout::new(CUDA_R_16BF, p.k, p.m, p.k)?,
+            out: MatrixLayout::new(out_type, p.n, p.m, p.stride)?,
         })
-    }
-}
-
-impl Drop for Shape {
-    fn drop(&mut self) {
-        // SAFETY: made by `new` and destroyed once.
-        unsafe {
-            let _ = result::destroy_matmul_desc(self.desc);
-            for layout in [self.weight, self.x, self.out] {
-                let _ = result::destroy_matrix_layout(layout);
-            }
-        }
     }
 }
 
@@ -111,9 +125,17 @@ impl Gemm {
                 mend: "install the cuBLAS of CUDA 13 and put its folder on LD_LIBRARY_PATH",
             });
         }
+        // First what frees itself: the handle is freed by what is made here only.
+        let workspace = Buffer::new(device, WORKSPACE)?;
         device.bind()?;
         let handle = result::create_handle().map_err(blas("cublasLtCreate"))?;
-        Ok(Self { handle, workspace: Buffer::new(device, WORKSPACE)?, chosen: HashMap::new() })
+        Ok(Self { handle, workspace, chosen: HashMap::new() })
+    }
+
+    /// The library's version.
+    pub fn version() -> usize {
+        // SAFETY: reads a number; [`Self::new`] has found the library.
+        unsafe { sys::cublasLtGetVersion() }
     }
 
     /// Bytes on the GPU beside the matrices.
@@ -173,11 +195,11 @@ impl Gemm {
             .and_then(|()| {
                 sys::cublasLtMatmulAlgoGetHeuristic(
                     self.handle,
-                    shape.desc,
-                    shape.weight,
-                    shape.x,
-                    shape.out,
-                    shape.out,
+                    shape.desc.0,
+                    shape.weight.0,
+                    shape.x.0,
+                    shape.out.0,
+                    shape.out.0,
                     preference,
                     wanted as i32,
                     found.as_mut_ptr(),
@@ -208,17 +230,17 @@ impl Gemm {
         unsafe {
             result::matmul(
                 self.handle,
-                shape.desc,
+                shape.desc.0,
                 (&raw const alpha).cast(),
                 (&raw const beta).cast(),
                 p.weight as *const c_void,
-                shape.weight,
+                shape.weight.0,
                 p.x as *const c_void,
-                shape.x,
+                shape.x.0,
                 p.out as *const c_void,
-                shape.out,
+                shape.out.0,
                 p.out as *mut c_void,
-                shape.out,
+                shape.out.0,
                 algo,
                 self.workspace.at(0) as *mut c_void,
                 WORKSPACE,

@@ -8,10 +8,11 @@ mod streams;
 use std::ffi::CString;
 
 use cudarc::driver::sys;
+use sha2::{Digest, Sha256};
 
 pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{HOT, MODULES, Module};
-pub use streams::{SQUARES, StreamKind, StreamSize, Streams, can_share};
+pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share};
 
 use crate::device::{Device, Function, check};
 use crate::error::{CudaError, Result};
@@ -28,6 +29,8 @@ macro_rules! kernel_table {
         /// Every kernel that the host calls, loaded.
         pub struct Kernels {
             $($(pub $name: Function,)+)+
+            /// SHA-256 of the machine code that was loaded, in hexadecimal.
+            pub hash: String,
             pub attention_decode: Function,
             /// The same with the copy engine, where there is one.
             pub attention_ring: Option<Function>,
@@ -43,6 +46,7 @@ macro_rules! kernel_table {
             /// Loads all kernels for a model with this head size.
             pub fn load(device: &Device, head_dim: usize) -> Result<Self> {
                 device.bind()?;
+                check_shared(device, head_dim)?;
                 let modules = load_modules(device)?;
                 let of = |module: &str, name: &str| modules.function(module, name);
                 let hopper = device.capability == (9, 0) && SM90_HEAD_DIMS.contains(&head_dim);
@@ -59,6 +63,7 @@ macro_rules! kernel_table {
                     function.allow_shared(ring_shared_bytes(head_dim))?;
                 }
                 let loaded = Self {
+                    hash: modules.hash.clone(),
                     streams,
                     attention_ring: ring,
                     few: FewRows::load(&of)?,
@@ -139,7 +144,24 @@ pub fn prefill_sm90_shared_bytes(head_dim: usize) -> usize {
     5 * 128 * head_dim * 2
 }
 
-struct Loaded(Vec<(&'static str, sys::CUmodule)>);
+/// The kernel of prompts that every GPU has needs most.
+fn check_shared(device: &Device, head_dim: usize) -> Result<()> {
+    let (needed, there) = (prefill_shared_bytes(head_dim), device.shared_bytes()?);
+    if needed > there {
+        return Err(CudaError::Unsupported(format!(
+            "heads of {head_dim} need {} kB of shared memory a block, {} has {}",
+            needed >> 10,
+            device.name,
+            there >> 10
+        )));
+    }
+    Ok(())
+}
+
+struct Loaded {
+    modules: Vec<(&'static str, sys::CUmodule)>,
+    hash: String,
+}
 
 /// Takes the embedded code for this GPU if there is any, else compiles all modules at once.
 fn load_modules(device: &Device) -> Result<Loaded> {
@@ -148,14 +170,16 @@ fn load_modules(device: &Device) -> Result<Loaded> {
         Some(images) => images.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect(),
         None => compile_all(&arch)?,
     };
-    let mut loaded = Vec::new();
+    let (mut modules, mut hash) = (Vec::new(), Sha256::new());
     for (name, image) in images {
+        hash.update(&image);
         let mut module = std::ptr::null_mut();
         // SAFETY: `module` is valid for writes and the image is a whole ELF file that outlives the call.
         check("cuModuleLoadData", unsafe { sys::cuModuleLoadData(&raw mut module, image.as_ptr().cast()) })?;
-        loaded.push((name, module));
+        modules.push((name, module));
     }
-    Ok(Loaded(loaded))
+    let hash = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    Ok(Loaded { modules, hash })
 }
 
 fn compile_all(arch: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
@@ -184,7 +208,7 @@ fn compile_all(arch: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
 impl Loaded {
     fn function(&self, module: &str, name: &str) -> Result<Function> {
         let missing = || CudaError::Unsupported(format!("there is no kernel '{name}'"));
-        let (_, module) = self.0.iter().find(|(n, _)| *n == module).ok_or_else(missing)?;
+        let (_, module) = self.modules.iter().find(|(n, _)| *n == module).ok_or_else(missing)?;
         let c_name = CString::new(name).map_err(|_| missing())?;
         let mut raw = std::ptr::null_mut();
         // SAFETY: `raw` is valid for writes, the module is loaded and the name ends with a zero.

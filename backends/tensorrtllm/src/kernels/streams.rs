@@ -1,7 +1,64 @@
 //! The products of up to 128 rows on Hopper: `kernels/linear_sm90.cu`.
 
+use serde::{Deserialize, Serialize};
+
 use crate::device::Function;
 use crate::error::Result;
+
+/// Which of a layer's products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    Qkv,
+    Output,
+    GateUp,
+    Down,
+}
+
+impl Place {
+    pub const ALL: [Self; 4] = [Self::Qkv, Self::Output, Self::GateUp, Self::Down];
+
+    /// The kinds of blocks that there are for it.
+    pub fn forms(self) -> &'static [Form] {
+        match self {
+            Self::Output | Self::Down => &[Form::Wide, Form::Narrow, Form::Deep],
+            Self::Qkv => &[Form::Wide, Form::Deep],
+            Self::GateUp => &[Form::Wide],
+        }
+    }
+}
+
+/// Kinds of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    Wide,
+    /// Of 64 outputs.
+    Narrow,
+    /// One a multiprocessor.
+    Deep,
+}
+
+/// How the blocks of a product are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// Blocks that share k.
+    pub parts: usize,
+    pub form: Form,
+}
+
+impl Layout {
+    /// All layouts of a product.
+    pub fn all(place: Place) -> impl Iterator<Item = Self> + Clone {
+        place.forms().iter().flat_map(|&form| [1, 2, 4, 8].map(|parts| Self { parts, form }))
+    }
+
+    /// Whether it is a layout of this product.
+    pub fn is_one_of(self, place: Place) -> bool {
+        Self::all(place).any(|layout| layout == self)
+    }
+}
 
 /// What becomes of the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -128,7 +128,7 @@ fn part(name: &str, elements: usize) -> Part {
     Part { name: name.to_owned(), elements, rotary: false }
 }
 
-/// What the kernels can do: the table of `docs/tensorrtllm.md`.
+/// What the kernels can do: the table of `docs/cuda.md`.
 fn supported(c: &DecoderConfig) -> Result<()> {
     let no = |text: String| Err(CudaError::Unsupported(text));
     if !HEAD_DIMS.contains(&c.head_dim) {

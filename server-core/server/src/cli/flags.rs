@@ -46,8 +46,8 @@ pub struct Conformance {
     /// library is looked at.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// How many seconds a check may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    /// How many seconds a check may take, at least 1.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub limit_seconds: u64,
     /// Try one check in this process; what the program itself does for each.
     #[arg(long, value_name = "CHECK", hide = true)]

@@ -46,7 +46,7 @@ pub(crate) fn compat_library(age: &str, edits: &[Edit<'_>]) -> PathBuf {
                 text = text.replace(from, to);
                 false
             });
-            write(&copy.join("backend-api").join(name), &text);
+            write(&copy.join(age).join(name), &text);
         }
     }
     assert!(left.is_empty(), "no file for {left:?}");
@@ -57,21 +57,23 @@ pub(crate) fn compat_library(age: &str, edits: &[Edit<'_>]) -> PathBuf {
             // A name for each age, since all are built in one folder.
             text = text.replace("compat", age);
         }
-        write(&copy.join(name), &text);
+        write(&copy.join(age).join(name), &text);
     }
-    // The versions and the profile of this workspace, the members of the copy.
+    // The versions and the profile of this workspace, the members of the copy. They lie in a folder of the age's name, for
+    // cargo takes crates at the same place in two workspaces for the same; so all ages, and the frozen version, can share
+    // what they are built on.
     let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap();
     let (before, rest) = manifest.split_once("members = [").unwrap();
     let (_, after) = rest.split_once(']').unwrap();
-    let members = r#"members = ["backend-api/abi", "backend-api/sdk", "backend"]"#;
-    write(&copy.join("Cargo.toml"), &format!("{before}{members}{after}"));
+    let members = format!(r#"members = ["{age}/abi", "{age}/sdk", "{age}/backend"]"#);
+    let manifest = format!("{before}{members}{after}").replace("\"backend-api/", &format!("\"{age}/"));
+    write(&copy.join("Cargo.toml"), &manifest);
     let lock = copy.join("Cargo.lock");
     if !lock.is_file() {
         write(&lock, &fs::read_to_string(workspace.join("Cargo.lock")).unwrap());
     }
 
-    // Each age has its own: cargo would take a crate of one for the same crate of another.
-    let target = copy.join("target");
+    let target = scratch("target");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(&copy).env("CARGO_TARGET_DIR", &target);
     cargo.env_remove("CARGO_MANIFEST_DIR").env_remove("RUSTFLAGS");
@@ -82,8 +84,13 @@ pub(crate) fn compat_library(age: &str, edits: &[Edit<'_>]) -> PathBuf {
 
 /// The manifest and the sources of a crate.
 fn files(folder: &Path) -> Vec<PathBuf> {
-    let sources = fs::read_dir(folder.join("src")).unwrap().map(|entry| entry.unwrap().path());
-    std::iter::once(folder.join("Cargo.toml")).chain(sources.filter(|path| path.is_file())).collect()
+    let (mut found, mut folders) = (vec![folder.join("Cargo.toml")], vec![folder.join("src")]);
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
 }
 
 /// Leaves a file alone that is as it should be, so that nothing is built again for it.

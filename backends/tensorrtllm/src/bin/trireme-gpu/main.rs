@@ -57,12 +57,15 @@ struct ModelArgs {
     /// Which GPU
     #[arg(long, default_value_t = 0)]
     gpu: i32,
+    /// Where choices of kernels are kept, `off` for nowhere; the folder for caches of the user if not given
+    #[arg(long, value_name = "DIR")]
+    tuning_cache: Option<String>,
 }
 
 impl ModelArgs {
     fn open(&self) -> anyhow::Result<OfflineModel> {
         let config = serde_json::from_str(&self.config).context("--config")?;
-        Ok(OfflineModel::open(&self.model, &config, self.gpu)?)
+        Ok(OfflineModel::open(&self.model, &config, self.gpu)?.keeping(self.tuning_cache.as_deref())?)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 use trireme_tensorrtllm::OfflineModel;
+use trireme_tensorrtllm::executor::padding;
+use trireme_tensorrtllm::tuning::Way;
 
 use crate::say;
 
@@ -43,18 +45,49 @@ pub(crate) fn explain(model: OfflineModel, rows: usize, context: usize, fusion: 
 
 /// Every size of decode steps.
 pub(crate) fn profile(model: &OfflineModel, context: usize) -> Result<()> {
-    let mut executor = model.load()?;
+    let mut executor = match model.load() {
+        Ok(executor) => executor,
+        // What needs no GPU is said all the same.
+        Err(error) => {
+            outline(model)?;
+            return Err(error.into());
+        }
+    };
     say(&format!("{}: {}", executor.device_name(), executor.memory_plan()));
-    say("| rows | padding, mean | graph MB | ms a step | tokens/s |\n|---|---|---|---|---|");
+    say(&OfflineModel::choices(&executor));
+    say("| rows | padding, mean | products | graph MB | ms a step | tokens/s |\n|---|---|---|---|---|---|");
     for row in executor.profile_sizes(context)? {
         say(&format!(
-            "| {} | {:.1} % | {:.1} | {:.3} | {:.0} |",
+            "| {} | {:.1} % | {} | {:.1} | {:.3} | {:.0} |",
             row.rows,
             row.padding * 100.0,
+            way(executor.ways(row.rows).0),
             row.graph_bytes as f64 / 1e6,
             row.milliseconds,
             row.rows as f64 / row.milliseconds * 1e3
         ));
+    }
+    Ok(())
+}
+
+/// How a step's products are computed.
+fn way(way: Way) -> &'static str {
+    match way {
+        Way::Stream => "fused, copy engine",
+        Way::Few => "fused, few rows",
+        Way::Library => "cuBLASLt",
+    }
+}
+
+/// Memory and sizes without a GPU.
+fn outline(model: &OfflineModel) -> Result<()> {
+    let outline = model.outline()?;
+    say(&format!("without a GPU: {}, if all sequences had their full length", outline.plan));
+    say("| rows | padding, mean |\n|---|---|");
+    let mut before = 0;
+    for rows in outline.sizes {
+        say(&format!("| {rows} | {:.1} % |", padding(before, rows) * 100.0));
+        before = rows;
     }
     Ok(())
 }

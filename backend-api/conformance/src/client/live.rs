@@ -3,19 +3,20 @@ use std::time::Duration;
 
 /// How many things a backend holds at the moment.
 #[derive(Clone, Default)]
-pub(crate) struct Live(Arc<(Mutex<usize>, Condvar)>);
+pub struct Live(Arc<(Mutex<usize>, Condvar)>);
 
 /// One of these things.
-pub(crate) struct Token(Live);
+pub struct Token(Live);
 
 impl Live {
-    pub(crate) fn token(&self) -> Token {
+    /// One more.
+    pub fn token(&self) -> Token {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         Token(self.clone())
     }
 
     /// Waits until there are none; how many are left after `limit`.
-    pub(crate) fn settle(&self, limit: Duration) -> usize {
+    pub fn settle(&self, limit: Duration) -> usize {
         let count = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.0.1.wait_timeout_while(count, limit, |count| *count > 0);
         *waited.unwrap_or_else(PoisonError::into_inner).0
@@ -30,13 +31,26 @@ impl Drop for Token {
 }
 
 /// Bytes that are counted as long as somebody holds them.
-pub(crate) struct Counted {
-    pub(crate) data: Vec<u8>,
-    pub(crate) _token: Token,
+pub struct Counted {
+    data: Vec<u8>,
+    start: usize,
+    _token: Token,
+}
+
+impl Counted {
+    /// A copy, aligned as an allocation is.
+    pub fn new(bytes: &[u8], live: &Live) -> Self {
+        Self { data: bytes.to_vec(), start: 0, _token: live.token() }
+    }
+
+    /// A copy at an address that is aligned to nothing.
+    pub fn unaligned(bytes: &[u8], live: &Live) -> Self {
+        Self { data: [&[0], bytes].concat(), start: 1, _token: live.token() }
+    }
 }
 
 impl AsRef<[u8]> for Counted {
     fn as_ref(&self) -> &[u8] {
-        &self.data
+        &self.data[self.start..]
     }
 }

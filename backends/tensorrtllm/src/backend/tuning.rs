@@ -1,0 +1,77 @@
+//! Where the choices of the clock are kept: `--backend-config tensorrtllm,tuning_cache=DIR`, or `off`.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use trireme_llm::checkpoint::Checkpoint;
+use trireme_sdk::{Error, Result};
+
+use crate::device::Device;
+use crate::error::Result as CudaResult;
+use crate::tuning::{Origin, Report, Store, default_folder};
+
+/// The folder that the command line names, the user's one for caches if it names none, no folder for `off`.
+pub(super) fn of_settings(settings: &Value) -> Result<Option<PathBuf>> {
+    let given = settings.pointer("/cmdline/tuning_cache").or_else(|| settings.get("tuning_cache"));
+    match given.map(|value| value.as_str().unwrap_or_default()) {
+        None => Ok(default_folder()),
+        Some("off") => Ok(None),
+        Some("") => Err(Error::invalid(
+            "--backend-config tensorrtllm,tuning_cache must be a folder, or 'off' to keep nothing",
+        )),
+        Some(folder) => Ok(Some(PathBuf::from(folder))),
+    }
+}
+
+/// Where a checkpoint's table for this GPU may be.
+pub(super) fn store(checkpoint: &Checkpoint, folder: Option<&PathBuf>, gpu: usize) -> CudaResult<Store> {
+    let device = Device::open(gpu)?;
+    let plan = checkpoint.tuning(&device.name).map(<[u8]>::to_vec);
+    Ok(Store { plan, folder: folder.cloned() })
+}
+
+/// A sentence on what came of it.
+pub(super) fn said(report: &Report) -> String {
+    let from = match (&report.origin, report.timed) {
+        (Origin::Timed, timed) => format!("{timed} choices of kernels were timed"),
+        (Origin::Plan, 0) => "the choices of kernels are those of the plan".to_owned(),
+        (Origin::File(file), 0) => format!("the choices of kernels are those of {}", file.display()),
+        (Origin::Plan, timed) => {
+            format!("the choices of kernels are those of the plan, {timed} more were timed")
+        }
+        (Origin::File(file), timed) => {
+            format!("the choices of kernels are those of {}, {timed} more were timed", file.display())
+        }
+    };
+    match &report.written {
+        Some(file) => format!("{from} and are kept in {}", file.display()),
+        None => from,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_folder_off_or_the_users_own() {
+        let of = |settings: Value| of_settings(&settings).map_err(|e| e.to_string());
+        assert_eq!(of(json!({})), Ok(default_folder()));
+        assert_eq!(of(json!({"cmdline": {"tuning_cache": "off"}})), Ok(None));
+        assert_eq!(of(json!({"cmdline": {"tuning_cache": "/var/t"}})), Ok(Some("/var/t".into())));
+        assert!(of(json!({"cmdline": {"tuning_cache": ""}})).unwrap_err().contains("must be a folder"));
+    }
+
+    #[test]
+    fn the_log_says_where_choices_come_from_and_go_to() {
+        let report = |origin, timed, written: Option<&str>| {
+            said(&Report { origin, timed, written: written.map(PathBuf::from), notes: vec![] })
+        };
+        let timed = report(Origin::Timed, 40, Some("/c/x.tuning"));
+        assert_eq!(timed, "40 choices of kernels were timed and are kept in /c/x.tuning");
+        assert_eq!(report(Origin::Plan, 0, None), "the choices of kernels are those of the plan");
+        let more = report(Origin::File("/c/x".into()), 2, Some("/c/x"));
+        assert_eq!(more, "the choices of kernels are those of /c/x, 2 more were timed and are kept in /c/x");
+    }
+}

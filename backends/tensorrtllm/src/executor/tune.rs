@@ -1,0 +1,184 @@
+//! Choices that the clock makes while a model loads, and those that a table has from an earlier load.
+
+use super::forward::{Net, Rows};
+use super::memory_plan::logits_stride;
+use crate::device::{Buffer, Capture, Device, Event, Stream};
+use crate::error::Result;
+use crate::gemm::{Kind, Product};
+use crate::kernels::{Layout, Place, StreamSize};
+use crate::tuning::{LayoutEntry, Products, Table, Way, WayEntry, fastest};
+
+/// How often each layout runs over all layers when they are timed; the fastest run counts.
+const ROUNDS: usize = 8;
+
+/// The same of the ways that a step may take.
+const WAY_ROUNDS: usize = 6;
+
+/// What choosing needs beside the model.
+pub(super) struct Tuner<'a> {
+    pub(super) device: &'a Device,
+    pub(super) stream: &'a Stream,
+    /// Whether steps will run as graphs, and so must what is timed.
+    pub(super) graphs: bool,
+    pub(super) table: &'a mut Table,
+    /// Things that were timed because the table did not have them.
+    pub(super) timed: usize,
+}
+
+impl Net {
+    /// Chooses cuBLASLt's algorithms for steps of so many rows. What lies in the activations is overwritten.
+    pub(super) fn tune(&mut self, tuner: &mut Tuner<'_>, rows: usize, samples: usize) -> Result<()> {
+        let c = &self.weights.config;
+        let (hidden, inter) = (c.hidden_size, c.intermediate_size);
+        let (q, qkv) = (c.num_heads * c.head_dim, (c.num_heads + 2 * c.num_kv_heads) * c.head_dim);
+        let (w, b) = (self.weights.layers[0], &self.buffers);
+        let p = |kind, weight, x: &Buffer, out: &Buffer, n, k| Product {
+            kind,
+            weight,
+            x: x.at(0),
+            out: out.at(0),
+            m: rows,
+            n,
+            k,
+            stride: n,
+        };
+        let mut products = Vec::new();
+        if self.has(Way::Library, rows) {
+            products.extend([
+                p(Kind::Store, w.qkv, &b.normed, &b.qkv, qkv, hidden),
+                p(Kind::Add, w.o, &b.attended, &b.residual, hidden, q),
+                p(Kind::Store, w.gate_up, &b.normed, &b.gate_up, 2 * inter, hidden),
+                p(Kind::Add, w.down, &b.gated, &b.residual, hidden, inter),
+            ]);
+        }
+        if samples > 0 && self.has(Way::Library, samples) {
+            products.push(Product {
+                m: samples,
+                stride: logits_stride(c.vocab_size),
+                ..p(Kind::StoreF32, self.weights.head, &b.gathered, &b.logits, c.vocab_size, hidden)
+            });
+        }
+        for product in products {
+            // SAFETY: all matrices have the sizes of the model.
+            let timed = unsafe { self.gemm.tune(tuner.device, tuner.stream, &product, tuner.table)? };
+            tuner.timed += usize::from(timed);
+        }
+        Ok(())
+    }
+
+    /// Chooses the layouts of all own products for steps of `rows`. What lies in the activations is overwritten.
+    pub(super) fn tune_streams(&mut self, tuner: &mut Tuner<'_>, rows: &Rows) -> Result<()> {
+        let Some((number, size)) = StreamSize::of(rows.count).filter(|_| self.has(Way::Stream, rows.count))
+        else {
+            return Ok(());
+        };
+        for place in Place::ALL {
+            let layout = match tuner.table.layout(size.rows, place) {
+                Some(layout) => Some(layout),
+                None => self.time_layouts(tuner, rows, place, size.rows)?,
+            };
+            if let (Some(layout), Some(maps)) = (layout, &mut self.maps) {
+                maps.layouts[number][place as usize] = layout;
+            }
+        }
+        Ok(())
+    }
+
+    fn time_layouts(
+        &self,
+        tuner: &mut Tuner<'_>,
+        rows: &Rows,
+        place: Place,
+        size: usize,
+    ) -> Result<Option<Layout>> {
+        let (start, end) = (Event::new(tuner.device)?, Event::new(tuner.device)?);
+        let mut times = Vec::new();
+        // In turns: the GPU's clocks rise while the first ones run, and its memory has others' moments.
+        for layout in (0..ROUNDS).flat_map(|_| Layout::all(place)) {
+            start.record(tuner.stream)?;
+            for layer in 0..self.weights.layers.len() {
+                self.stream_as(tuner.stream, &self.layer_product(rows, layer, place), layout)?;
+            }
+            end.record(tuner.stream)?;
+            end.wait()?;
+            times.push((layout, end.since(&start)?));
+        }
+        let Some((layout, ms)) = fastest(times) else { return Ok(None) };
+        let product = self.layer_product(rows, 0, place);
+        let (n, k) = (product.n, product.k);
+        tuner.table.put_layout(LayoutEntry { rows: size, place, n, k, layout, microseconds: ms * 1e3 });
+        tuner.timed += 1;
+        Ok(Some(layout))
+    }
+
+    /// Chooses how steps that are padded to these rows compute their products, where there are several ways. What lies in
+    /// the activations is overwritten.
+    pub(super) fn tune_ways(&mut self, tuner: &mut Tuner<'_>, rows: &Rows) -> Result<()> {
+        for products in [Products::Layers, Products::Head] {
+            let ways = self.candidates(products, rows.count);
+            if ways.len() < 2 {
+                continue;
+            }
+            let kept = tuner.table.ways(products, rows.count).unwrap_or_default().to_vec();
+            let time_of = |way: &Way| kept.iter().find(|(other, _)| other == way).copied();
+            let times = match ways.iter().map(time_of).collect::<Option<Vec<_>>>() {
+                Some(times) => times,
+                None => {
+                    let timed = self.time_ways(tuner, rows, products, &ways);
+                    self.ways.force(None);
+                    let times = timed?;
+                    tuner.table.put_ways(WayEntry { rows: rows.count, products, times: times.clone() });
+                    tuner.timed += 1;
+                    times
+                }
+            };
+            if let Some((way, _)) = fastest(times) {
+                self.ways.choose(products, rows.count, way);
+            }
+        }
+        Ok(())
+    }
+
+    /// The fastest run of each way, microseconds.
+    fn time_ways(
+        &mut self,
+        tuner: &Tuner<'_>,
+        rows: &Rows,
+        products: Products,
+        ways: &[Way],
+    ) -> Result<Vec<(Way, f32)>> {
+        let (device, stream) = (tuner.device, tuner.stream);
+        let run = |net: &mut Self| match products {
+            Products::Layers => net.layers(stream, rows),
+            Products::Head => net.logits(stream, 0, rows.count),
+        };
+        let mut recorded = Vec::new();
+        for &way in ways {
+            self.ways.force(Some((products, way)));
+            // A first time outside of a recording: it may load code.
+            run(self)?;
+            stream.synchronize()?;
+            if tuner.graphs {
+                let capture = Capture::begin(stream)?;
+                run(self)?;
+                recorded.push(capture.finish(device)?);
+            }
+        }
+        let (start, end) = (Event::new(device)?, Event::new(device)?);
+        let mut times = Vec::new();
+        for (i, &way) in (0..WAY_ROUNDS).flat_map(|_| ways.iter().enumerate()) {
+            self.ways.force(Some((products, way)));
+            start.record(stream)?;
+            match recorded.get(i) {
+                // SAFETY: all that it names belongs to this model, which outlives it.
+                Some(graph) => unsafe { graph.launch(stream)? },
+                None => run(self)?,
+            }
+            end.record(stream)?;
+            end.wait()?;
+            times.push((way, end.since(&start)? * 1e3));
+        }
+        let best = |way: Way| fastest(times.iter().copied().filter(|(other, _)| *other == way));
+        Ok(ways.iter().filter_map(|way| best(*way)).collect())
+    }
+}

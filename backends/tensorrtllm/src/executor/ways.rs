@@ -1,0 +1,108 @@
+//! Which kernels compute a step's products: what there is for so many rows, and what was fastest where the clock was asked.
+
+use std::collections::BTreeMap;
+
+use super::forward::Net;
+use super::linear::SKINNY_MAX;
+use crate::kernels::{SQUARES, StreamSize};
+use crate::tuning::{Products, Way};
+
+/// What the clock has chosen, by the size that steps are padded to.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    chosen: BTreeMap<(Products, usize), Way>,
+    /// While it is timed.
+    forced: Option<(Products, Way)>,
+}
+
+impl Ways {
+    pub(super) fn choose(&mut self, products: Products, rows: usize, way: Way) {
+        self.chosen.insert((products, rows), way);
+    }
+
+    pub(super) fn force(&mut self, forced: Option<(Products, Way)>) {
+        self.forced = forced;
+    }
+
+    /// That of the smallest size that holds so many rows.
+    fn of(&self, products: Products, rows: usize) -> Option<Way> {
+        match self.forced {
+            Some((what, way)) if what == products => Some(way),
+            _ => self.chosen.range((products, rows)..=(products, usize::MAX)).next().map(|(_, way)| *way),
+        }
+    }
+}
+
+impl Net {
+    /// Whether there are such kernels for products of so many rows.
+    pub(super) fn has(&self, way: Way, rows: usize) -> bool {
+        let fuses = self.skinny_rows > 0;
+        match way {
+            // Always 16 rows at a time: the only way in which a row does not depend on its company.
+            _ if self.deterministic => way == Way::Few,
+            Way::Stream => {
+                let hidden = self.weights.config.hidden_size;
+                let fits = StreamSize::of(rows).is_some() && hidden.div_ceil(64) <= SQUARES;
+                fuses && fits && self.maps.is_some()
+            }
+            Way::Few => fuses && rows <= SKINNY_MAX,
+            Way::Library => true,
+        }
+    }
+
+    /// How a step computes the products of so many rows.
+    pub(super) fn way(&self, products: Products, rows: usize) -> Way {
+        self.ways
+            .of(products, rows)
+            .filter(|way| self.has(*way, rows))
+            .unwrap_or_else(|| self.usual_way(rows))
+    }
+
+    /// Where nothing was timed.
+    fn usual_way(&self, rows: usize) -> Way {
+        if self.has(Way::Stream, rows) {
+            Way::Stream
+        } else if self.deterministic || self.has(Way::Few, rows) && rows <= self.skinny_rows {
+            Way::Few
+        } else {
+            Way::Library
+        }
+    }
+
+    /// The ways among which the clock may choose, the usual one first.
+    pub(super) fn candidates(&self, products: Products, rows: usize) -> Vec<Way> {
+        let usual = self.usual_way(rows);
+        // Of a decode step the kernels for few rows read what those of the layers have left.
+        let reads = |way: Way| {
+            products == Products::Layers || way != Way::Few || self.way(Products::Layers, rows) == Way::Few
+        };
+        let others = [Way::Stream, Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
+        std::iter::once(usual).chain(others).filter(|way| self.has(*way, rows) && reads(*way)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_takes_the_way_of_the_size_that_it_is_padded_to() {
+        let mut ways = Ways::default();
+        assert_eq!(ways.of(Products::Layers, 1), None);
+        ways.choose(Products::Layers, 96, Way::Stream);
+        ways.choose(Products::Layers, 104, Way::Library);
+        ways.choose(Products::Head, 128, Way::Stream);
+        let layers = |rows| ways.of(Products::Layers, rows);
+        assert_eq!(
+            (layers(96), layers(97), layers(104)),
+            (Some(Way::Stream), Some(Way::Library), Some(Way::Library))
+        );
+        // Nothing is known of more rows; the head's sizes are none of the layers'.
+        assert_eq!((layers(105), ways.of(Products::Head, 100)), (None, Some(Way::Stream)));
+        ways.force(Some((Products::Head, Way::Few)));
+        assert_eq!(
+            (ways.of(Products::Head, 100), ways.of(Products::Layers, 96)),
+            (Some(Way::Few), Some(Way::Stream))
+        );
+    }
+}

@@ -1,0 +1,48 @@
+//! Which of several was fastest.
+
+/// The candidate with the fastest run of all, and that run's time. Times that no clock gives (zero, negative, no number) do
+/// not count; of equals the first stays.
+pub fn fastest<T: Copy>(runs: impl IntoIterator<Item = (T, f32)>) -> Option<(T, f32)> {
+    let mut best: Option<(T, f32)> = None;
+    for (candidate, time) in runs {
+        if time.is_finite() && time > 0.0 && best.is_none_or(|(_, least)| time < least) {
+            best = Some((candidate, time));
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_time_does_not_win() {
+        assert_eq!(
+            fastest([('a', f32::NAN), ('b', 2.0), ('c', 0.0), ('d', -1.0), ('e', 2.0)]),
+            Some(('b', 2.0))
+        );
+        assert_eq!(fastest([('a', f32::INFINITY)]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_was_slower_is_chosen(runs in prop::collection::vec((0usize..6, prop::num::f32::ANY), 0..60)) {
+            let valid = |time: &f32| time.is_finite() && *time > 0.0;
+            let best = |of: usize| {
+                runs.iter().filter(|(c, t)| *c == of && valid(t)).map(|(_, t)| *t).fold(f32::INFINITY, f32::min)
+            };
+            match fastest(runs.iter().copied()) {
+                Some((chosen, time)) => {
+                    prop_assert_eq!(time, best(chosen));
+                    for other in 0..6 {
+                        prop_assert!(best(other) >= time);
+                    }
+                }
+                None => prop_assert!(runs.iter().all(|(_, t)| !valid(t))),
+            }
+        }
+    }
+}

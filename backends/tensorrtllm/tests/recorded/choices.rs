@@ -1,0 +1,230 @@
+//! What the clock chooses, and what is kept of it.
+
+use std::fs;
+use std::path::Path;
+
+use trireme_llm::executor::{Executor, StepDiff};
+use trireme_tensorrtllm::tuning::{Key, Origin, Store, Way, fastest};
+use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options};
+
+use crate::model::{config, decode, free, load, options};
+use crate::recorder::Recorder;
+
+fn timed(folder: &Path) -> Options {
+    let tuning = Store { plan: None, folder: Some(folder.to_owned()) };
+    Options { tune: true, graphs: true, tuning, ..options() }
+}
+
+/// The launches of a step, without what was sent before; those of its graph if it is recorded now.
+fn launches(recorder: &Recorder, executor: &mut CudaExecutor, step: &StepDiff) -> Vec<String> {
+    // Graphs that are there already would show nothing.
+    executor.set_early(EarlyLaunch::ALL);
+    recorder.take();
+    let id = executor.submit(step).unwrap();
+    executor.wait(id).unwrap();
+    let text = recorder.take();
+    let id = executor.submit(&free(step)).unwrap();
+    executor.wait(id).unwrap();
+    let lines = text.lines().map(|l| l.strip_prefix("| ").unwrap_or(l));
+    let own = lines.filter(|l| !["apply_changes", "clear_slots", "graph "].iter().any(|p| l.starts_with(p)));
+    own.map(str::to_owned).collect()
+}
+
+/// The first word of each.
+fn names(launches: &[String]) -> Vec<&str> {
+    launches.iter().filter_map(|l| l.split(' ').next()).collect()
+}
+
+#[test]
+fn a_step_takes_what_was_faster_at_its_size() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    // Own products of 65 and more rows are slow, those of fewer are not.
+    recorder.cost("stream", 10.0);
+    recorder.cost("stream128", 500.0);
+    recorder.cost("cublaslt", 50.0);
+    let mut executor = load(&config(), &timed(dir.path())).unwrap();
+    assert_eq!(executor.ways(100), (Way::Library, Way::Library));
+    assert_eq!(executor.ways(64).0, Way::Stream);
+    let many = launches(&recorder, &mut executor, &decode(100));
+    assert!(!names(&many).iter().any(|n| n.starts_with("stream")), "{many:?}");
+    assert!(names(&many).contains(&"silu_mul") && names(&many).contains(&"rms_norm"), "{many:?}");
+    let some = launches(&recorder, &mut executor, &decode(60));
+    assert!(!names(&some).iter().any(|n| n.starts_with("cublaslt")), "{some:?}");
+    // A step of prompts and decode rows takes the same.
+    assert_eq!(executor.tuning().origin, Origin::Timed);
+    assert!(executor.tuning().timed > 20 && executor.tuning().notes.is_empty());
+}
+
+#[test]
+fn the_algorithm_and_the_layout_that_were_fastest_are_taken() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.cost("cublaslt", 50.0);
+    recorder.cost("cublaslt3", 20.0);
+    recorder.cost("skinny", 50.0);
+    recorder.cost("stream16_add", 9.0);
+    recorder.cost("stream16_add_narrow", 2.0);
+    recorder.cost("stream16_rope_deep", 0.5);
+    let mut executor = load(&config(), &timed(dir.path())).unwrap();
+    let sixteen = launches(&recorder, &mut executor, &decode(16));
+    let took = names(&sixteen);
+    assert!(took.contains(&"stream16_add_narrow") && took.contains(&"stream16_rope_deep"), "{took:?}");
+    let many = launches(&recorder, &mut executor, &decode(150));
+    assert!(names(&many).iter().filter(|n| n.starts_with("cublaslt")).all(|n| *n == "cublaslt3"), "{many:?}");
+}
+
+#[test]
+fn what_was_kept_is_taken_without_timing_whatever_the_clock_would_say_now() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.cost("stream128", 500.0);
+    recorder.cost("cublaslt2", 0.5);
+    let mut first = load(&config(), &timed(dir.path())).unwrap();
+    let file = first.tuning().written.clone().unwrap();
+    let before = launches(&recorder, &mut first, &decode(100));
+    drop(first);
+    let again = |recorder: &Recorder, options: &Options| {
+        let mut executor = load(&config(), options).unwrap();
+        let report = executor.tuning().clone();
+        (report, launches(recorder, &mut executor, &decode(100)))
+    };
+    recorder.call("recorder_reset");
+    recorder.cost("cublaslt", 500.0);
+    let (report, after) = again(&recorder, &timed(dir.path()));
+    assert_eq!((report.origin, report.timed, report.written), (Origin::File(file.clone()), 0, None));
+    assert_eq!(names(&after), names(&before));
+    // The same file in a plan, and no folder.
+    let tuning = Store { plan: Some(fs::read(&file).unwrap()), folder: None };
+    let (report, planned) = again(&recorder, &Options { tuning, ..timed(dir.path()) });
+    assert_eq!((report.origin, report.timed), (Origin::Plan, 0));
+    assert_eq!(names(&planned), names(&before));
+    // Damaged: a note, everything is timed again, and the file is whole afterwards.
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[300] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let (report, other) = again(&recorder, &timed(dir.path()));
+    assert!(
+        report.timed > 20 && report.notes.len() == 1 && report.notes[0].contains("is damaged"),
+        "{report:?}"
+    );
+    assert_ne!(names(&other), names(&before));
+    let (report, _) = again(&recorder, &timed(dir.path()));
+    assert_eq!((report.origin, report.timed), (Origin::File(file), 0));
+    // Another library: its algorithms are others.
+    recorder.set_cublaslt(130_200);
+    let (report, _) = again(&recorder, &timed(dir.path()));
+    assert!(report.origin == Origin::Timed && report.timed > 20 && report.notes.is_empty(), "{report:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn an_algorithm_that_the_library_does_not_propose_is_timed_again() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    let first = load(&config(), &timed(dir.path())).unwrap();
+    let file = first.tuning().written.clone().unwrap();
+    drop(first);
+    // A table from anywhere may say anything: the recorder stops the process at an algorithm that is not its own.
+    let text = fs::read_to_string(&file).unwrap();
+    let body =
+        text.split_once('\n').unwrap().1.replace("\"algorithm\":[1,41360,", "\"algorithm\":[77,41360,");
+    assert_ne!(body, text.split_once('\n').unwrap().1);
+    fs::write(&file, trireme_llm::plan::seal_tuning(&body)).unwrap();
+    let executor = load(&config(), &timed(dir.path())).unwrap();
+    assert_eq!(executor.tuning().origin, Origin::File(file));
+    assert!(executor.tuning().timed > 10, "{:?}", executor.tuning());
+    drop(executor);
+    assert_eq!(recorder.held(), 0);
+}
+
+#[test]
+fn a_static_profile_launches_what_the_usual_sizes_do() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.cost("stream128", 7.0);
+    recorder.cost("stream32_add", 3.0);
+    recorder.cost("stream32_add_deep", 1.5);
+    let usual = |rows: u32| {
+        let mut executor = load(&config(), &timed(dir.path())).unwrap();
+        launches(&recorder, &mut executor, &decode(rows))
+    };
+    let fixed = |rows: u32| {
+        let sizes = vec![rows as usize];
+        let mut executor =
+            load(&config(), &Options { max_slots: rows as usize, decode_sizes: sizes, ..timed(dir.path()) })
+                .unwrap();
+        launches(&recorder, &mut executor, &decode(rows))
+    };
+    let grids = |launches: Vec<String>| -> Vec<String> {
+        launches.iter().map(|l| l.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
+    // Sizes of both: launch by launch the same, though each was loaded by itself and the clock may say what it likes.
+    for rows in [24, 32, 104, 128] {
+        recorder.cost("stream32_add_narrow", f64::from(rows));
+        assert_eq!(grids(fixed(rows)), grids(usual(rows)), "{rows}");
+    }
+    // Between them: the same kernels for fewer rows.
+    for rows in [20, 100] {
+        let (a, b) = (fixed(rows), usual(rows));
+        assert_eq!(names(&a), names(&b), "{rows}");
+    }
+}
+
+#[test]
+fn no_choice_was_slower_than_another() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    for (i, prefix) in
+        ["stream8", "stream16", "stream32", "stream64", "skinny8", "skinny16", "cublaslt"].iter().enumerate()
+    {
+        recorder.cost(prefix, 1.0 + (i * 7 % 5) as f64);
+    }
+    let executor = load(&config(), &timed(dir.path())).unwrap();
+    let file = executor.tuning().written.clone().unwrap();
+    let body: serde_json::Value =
+        serde_json::from_str(fs::read_to_string(&file).unwrap().split_once('\n').unwrap().1).unwrap();
+    let entries = body["ways"].as_array().unwrap();
+    assert!(entries.len() > 20);
+    let mut seen = std::collections::BTreeSet::new();
+    for entry in entries {
+        let rows = entry["rows"].as_u64().unwrap() as usize;
+        let times: Vec<(Way, f32)> = serde_json::from_value(entry["times"].clone()).unwrap();
+        let best = fastest(times.iter().copied()).unwrap();
+        let (layers, head) = executor.ways(rows);
+        assert_eq!(best.0, if entry["products"] == "layers" { layers } else { head }, "{entry}");
+        assert!(times.iter().all(|(_, us)| *us >= best.1), "{entry}");
+        seen.insert(best.0);
+    }
+    assert!(seen.len() >= 2, "only {seen:?}");
+    let key: Key = serde_json::from_value(body["key"].clone()).unwrap();
+    assert_eq!((key.device.as_str(), key.cublaslt, key.driver), ("Recorder", 130_100, 13000));
+}
+
+#[test]
+fn where_a_row_must_not_depend_on_its_company_nothing_is_chosen() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.cost("skinny", 100.0);
+    let mut executor = load(&config(), &Options { deterministic: true, ..timed(dir.path()) }).unwrap();
+    assert_eq!(executor.ways(100), (Way::Few, Way::Few));
+    assert_eq!((executor.tuning().timed, fs::read_dir(dir.path()).unwrap().count()), (0, 0));
+    let all = launches(&recorder, &mut executor, &decode(100));
+    assert!(!names(&all).iter().any(|n| n.starts_with("cublaslt") || n.starts_with("stream")), "{all:?}");
+}
+
+#[test]
+fn older_gpus_choose_between_few_rows_and_the_library() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.set_capability(8, 0);
+    recorder.cost("skinny16", 30.0);
+    recorder.cost("cublaslt", 4.0);
+    let mut executor = load(&config(), &timed(dir.path())).unwrap();
+    assert_eq!(
+        (executor.ways(8).0, executor.ways(9).0, executor.ways(17).0),
+        (Way::Few, Way::Library, Way::Library)
+    );
+    let nine = launches(&recorder, &mut executor, &decode(9));
+    assert!(names(&nine).iter().any(|n| n.starts_with("cublaslt")), "{nine:?}");
+}
