@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pathlib
+import re
 import socket
 import struct
 import subprocess
@@ -114,6 +115,62 @@ def test_a_body_over_the_limit(small_repository):
                 answer = b""
             assert answer == b"" or answer.split()[1] in (b"400", b"413")
         server.alive()
+
+
+@pytest.fixture(scope="module")
+def narrow(small_repository):
+    """A server that takes small bodies only."""
+    with Server(small_repository, "--http-max-input-size", "100000") as server:
+        yield server
+
+
+HEAD = b"POST /v2/models/identity/infer HTTP/1.1\r\nHost: x\r\n"
+
+
+def said(port, pieces, timeout=8):
+    """What the server says to what is sent, nothing if it closes the connection; silence is an error."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as raw:
+        with contextlib.suppress(ConnectionError):
+            for piece in pieces:
+                raw.sendall(piece)
+        with contextlib.suppress(ConnectionError):
+            return raw.recv(4096)
+    return b""
+
+
+@pytest.mark.parametrize("more", [b"Content-Length: 10000000000\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n20000\r\n" + b"a" * 110000])
+def test_a_refusal_comes_before_the_rest_of_the_body(narrow, more):
+    """The rest never comes. The connection is kept meanwhile, since to close it might lose the answer."""
+    start = time.monotonic()
+    answer = said(narrow.http, [HEAD + more])
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"exceeds the maximum allowed value of 100000 bytes" in answer, answer
+    assert time.monotonic() - start < 5
+    narrow.alive()
+
+
+@pytest.mark.parametrize("pieces, statuses", [
+    # Headers: many, long, and one without an end.
+    ([HEAD] + [b"a%d: b\r\n" % n for n in range(101)] + [b"\r\n"], [b"431"]),
+    ([HEAD] + [b"a: " + b"b" * 10000 + b"\r\n"] * 60, [b"431"]),
+    ([HEAD + b"a: "] + [b"b" * 65536] * 1000, [b"431"]),
+    ([b"GET /" + b"a" * 100000 + b" HTTP/1.1\r\n\r\n"], [b"414"]),
+    # Chunks: of a length beyond all numbers, of more than there may be, with extensions and trailers without end.
+    ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"F" * 17 + b"\r\n"], [b"400"]),
+    ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n7FFFFFFFFFFFFFFF\r\n"] + [b"a" * 65536] * 500, [b"400"]),
+    ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;"] + [b"a" * 65536] * 1000, [b"400"]),
+    ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"] + [b"a: " + b"b" * 10000 + b"\r\n"] * 6000, [b"400"]),
+    ([HEAD + b"Transfer-Encoding: chunked\r\n\r\n"] + [b"1\r\na\r\n" * 1000] * 70, [b"400"]),
+])
+def test_floods_end_soon_and_cost_no_memory(narrow, pieces, statuses):
+    def resident():
+        return int(re.search(r"VmRSS:\s+(\d+) kB", open(f"/proc/{narrow.process.pid}/status").read())[1]) / 1024
+
+    before = resident()
+    answers = [said(narrow.http, pieces) for _ in range(3)]
+    # Who is still sending when the connection is closed may not get to see the answer.
+    assert all(answer == b"" or answer.split()[1] in statuses for answer in answers), answers
+    narrow.alive()
+    assert resident() - before < 16
 
 
 def test_broken_compression(server):

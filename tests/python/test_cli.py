@@ -55,8 +55,8 @@ def test_flags_with_and_without_an_equals_sign(tmp_path):
 
 def test_a_flag_without_effect_warns(tmp_path):
     write_model(tmp_path, "m", identity("m"))
-    with Server(tmp_path, "--pinned-memory-pool-byte-size=0") as server:
-        assert "--pinned-memory-pool-byte-size has no effect" in server.output()
+    with Server(tmp_path, "--cuda-virtual-address-size=0:0") as server:
+        assert "--cuda-virtual-address-size has no effect" in server.output()
 
 
 def test_the_flags_of_tracing_warn_once_each(tmp_path):

@@ -1,8 +1,10 @@
 """What deployments rely on: flags as they are given to tritonserver, restricted calls, forwarded headers, compression."""
 import contextlib
 import gzip
+import http.client
 import json
 import subprocess
+import sys
 import time
 import zlib
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
-from trireme_server import BACKENDS, BINARY, Server, identity, write_model
+from trireme_server import BACKENDS, BINARY, Server, identity, io, write_model
 
 MODULES = {"http": httpclient, "grpc": grpcclient}
 
@@ -248,6 +250,27 @@ def test_headers_that_match_are_forwarded(forwarding, protocol, reserved):
         text = f"Header '{reserved}' is reserved for Triton usage and cannot be forwarded."
         with pytest.raises(Exception, match=text):
             infer(client, module, array, headers={reserved: "1"})
+
+
+def test_blanks_behind_a_value_reach_the_model(tmp_path):
+    """As upstream's do. A model in Python tells what it was given."""
+    script = b"""import numpy as np
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([r.parameters()], dtype=object))]) for r in requests]
+"""
+    config = 'name: "told"\nbackend: "python"\nmax_batch_size: 0\n' + io("input", "IN", "INT32", "1") + io("output", "OUT", "STRING", "1")
+    write_model(tmp_path, "told", config, files=[("1/model.py", script)])
+    tensor = {"name": "IN", "shape": [1], "datatype": "INT32", "data": [1]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    flags = ["--http-header-forward-pattern=^x-", f"--backend-config=python,interpreter={sys.executable}"]
+    with Server(tmp_path, *flags) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.http, timeout=30)
+        for value in ("a", "a b ", "  a \t", "", "a"):
+            connection.request("POST", "/v2/models/told/infer", body, {"X-Tenant": value, "Other": "b "})
+            answer = json.loads(connection.getresponse().read())
+            assert json.loads(answer["outputs"][0]["data"][0]) == {"x-tenant": value.lstrip()}, value
 
 
 def test_headers_of_a_stream_are_forwarded(forwarding):

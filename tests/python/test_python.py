@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -190,15 +192,38 @@ self.count.increment(2)
 self.level.set(40)
 self.level.increment(-5)
 refused = 0
-for wrong in (lambda: self.count.increment(-1), lambda: self.count.set(1), lambda: pb_utils.MetricFamily("h", "", pb_utils.MetricFamily.HISTOGRAM),
+for wrong in (lambda: self.count.increment(-1), lambda: self.count.set(1), lambda: self.level.observe(1),
+              lambda: pb_utils.MetricFamily("py_level", "", pb_utils.MetricFamily.COUNTER),
               lambda: pb_utils.MetricFamily("no name", "", pb_utils.MetricFamily.GAUGE).Metric()):
     try:
         wrong()
     except pb_utils.TritonModelException:
         refused += 1
-assert refused == 4, refused
+assert refused == 5, refused
 return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([self.count.value() * 1000 + self.level.value()], np.int32))])]
 """), COUNT)
+    # Two instances, which count in one histogram.
+    put(repository, "observes", method("""
+for request in requests:
+    self.took.observe(int(request.inputs()[0].as_numpy()[0]))
+same = pb_utils.MetricFamily("py_took", "Taken", pb_utils.MetricFamily.HISTOGRAM).Metric({"model": "observes"}, [1, 2.5, 10])
+time.sleep(0.05)
+said = []
+family = pb_utils.MetricFamily("py_other", "", pb_utils.MetricFamily.HISTOGRAM)
+for wrong in (lambda: same.value(), lambda: same.increment(1), lambda: same.set(1), lambda: family.Metric(), lambda: family.Metric({}, []),
+              lambda: family.Metric({}, [1, 1]), lambda: family.Metric({}, [2, 1]), lambda: family.Metric({}, [float("inf")]),
+              lambda: family.Metric({}, range(100)), lambda: family.Metric({"le": "1"}, [1]),
+              lambda: pb_utils.MetricFamily("py_took", "", pb_utils.MetricFamily.GAUGE)):
+    try:
+        wrong()
+        said.append("nothing")
+    except pb_utils.TritonModelException as error:
+        said.append(str(error))
+assert len(said) == 11 and all("py_" in text or "64" in text for text in said), said
+return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([len(said)], np.int32))]) for _ in requests]
+""", more="""def initialize(self, args):
+        self.took = pb_utils.MetricFamily("py_took", "Taken", pb_utils.MetricFamily.HISTOGRAM).Metric({"model": "observes"}, [1, 2.5, 10])
+"""), COUNT, extra="instance_group { count: 2 kind: KIND_CPU }\n")
     put(repository, "waits", method("""
 request = requests[0]
 end = time.monotonic() + 20
@@ -208,6 +233,8 @@ self.seen = getattr(self, "seen", 0) + request.is_cancelled()
 print("cancelled", self.seen, flush=True)
 return [pb_utils.InferenceResponse(error=pb_utils.TritonError("gave up", pb_utils.TritonError.CANCELLED))]
 """), COUNT)
+    for what, call in (("load", "load_model('native')"), ("unload", "unload_model('native')"), ("ask", "is_model_ready('native')")):
+        put(repository, f"{what}s_models", method(f"pb_utils.{call}"), COUNT)
     put(repository, "dlpack", method("""
 taken = np.from_dlpack(requests[0].inputs()[0])
 return [pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("OUTPUT0", taken)])]
@@ -441,9 +468,33 @@ def test_what_a_model_is_told(server, repository):
 def test_metrics(server):
     assert count(server, "measures", 1) == 2035
     assert count(server, "measures", 1) == 4035
-    import urllib.request
-    text = urllib.request.urlopen(f"http://127.0.0.1:{server.metrics}/metrics", timeout=10).read().decode()
+    text = scraped(server)
     assert 'py_count{model="measures"} 4' in text and "py_level 35" in text
+
+
+def scraped(server):
+    return urllib.request.urlopen(f"http://127.0.0.1:{server.metrics}/metrics", timeout=10).read().decode()
+
+
+def test_a_histogram_of_all_instances_goes_with_its_model(server):
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda value: count(server, "observes", value), [1, 2, 3, 4, 100])) == [11] * 5
+    text = scraped(server)
+    for line in ("# TYPE py_took histogram", 'py_took_bucket{le="1",model="observes"} 1', 'py_took_bucket{le="2.5",model="observes"} 2',
+                 'py_took_bucket{le="10",model="observes"} 4', 'py_took_bucket{le="+Inf",model="observes"} 5',
+                 'py_took_sum{model="observes"} 110', 'py_took_count{model="observes"} 5'):
+        assert line in text, (line, [line for line in text.splitlines() if "py_" in line])
+    assert server.raw("POST", "/v2/repository/models/observes/unload")[0] == 200
+    end = time.monotonic() + 10
+    while "py_took" in scraped(server):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_loading_is_no_affair_of_a_model(server):
+    for what in ("load", "unload", "ask"):
+        with pytest.raises(InferenceServerException, match="is not supported"):
+            count(server, f"{what}s_models", 1)
 
 
 def test_a_model_sees_that_nobody_waits(server):

@@ -170,6 +170,11 @@ typedef struct TriremeBackendInfo {
   uint32_t max_in_flight;
   // 0.
   uint32_t reserved;
+  // Bit set of the kinds of memory that inputs may be in: `1 << kind` of each `MemoryKind`; CPU is always among them
+  // (default: only CPU). With GPU, an instance of `KIND_GPU` may be given inputs in memory of its own device; what is
+  // elsewhere is copied before it gets the request. `RequestVtable::gather` brings any input where it is wanted. Other
+  // bits mean nothing to a host that does not know them.
+  uint64_t input_kinds;
 } TriremeBackendInfo;
 
 // A pointer to `BackendInfo`, valid for the call.
@@ -230,6 +235,7 @@ typedef struct TriremeBufferView {
   size_t len;
   TriremeMemoryKind kind;
   int32_t device;
+  // As in `Buffer`; valid as long as the memory.
   uint64_t ready_event;
   int32_t fd;
   uint32_t reserved;
@@ -248,9 +254,10 @@ typedef struct TriremeBuffer {
   // In bytes.
   size_t len;
   TriremeMemoryKind kind;
-  // Device number for `MemoryKind::GPU`, otherwise 0.
+  // Device number for `MemoryKind::GPU`; for `MemoryKind::CPU_PINNED` that of its events; otherwise 0.
   int32_t device;
-  // 0, or a `CUevent` that the reader waits for.
+  // 0, or an event of the device that the reader waits for (see `DeviceVtable`). Valid until release.
+  // Memory of other kinds has none.
   uint64_t ready_event;
   // File descriptor for `MemoryKind::SHARED`, of no meaning (-1) for others. Borrowed: valid until release.
   int32_t fd;
@@ -261,9 +268,9 @@ typedef struct TriremeBuffer {
   // For `release` only.
   void *owner;
   // Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
-  // so that it is not reused under a running stream. `[any-thread]` Called once; maybe from within the call that handed
-  // the buffer over, so no lock may be held there that it needs; also after the instance and the model that made it
-  // are gone.
+  // so that it is not reused under a running stream. The event is lent until the call returns. `[any-thread]` Called
+  // once; maybe from within the call that handed the buffer over, so no lock may be held there that it needs; also after
+  // the instance and the model that made it are gone.
   void (*release)(void *owner, uint64_t done_event);
 } TriremeBuffer;
 
@@ -305,8 +312,8 @@ typedef struct TriremeRequestVtable {
                                        size_t buffer,
                                        struct TriremeBufferView *out);
   // The whole input in one buffer of the given kind, 64-byte aligned, not to be written to; copies only if it must. The
-  // caller releases it, maybe after the request. INVALID_ARG if `index` is out of range; UNSUPPORTED for kinds without a
-  // provider.
+  // caller releases it, maybe after the request. Memory of the process is ready when this returns; memory of a device may
+  // have a `ready_event`. INVALID_ARG if `index` is out of range; UNSUPPORTED for kinds without a provider.
   struct TriremeStatus (*gather)(const struct TriremeRequestHandle *request,
                                  size_t index,
                                  TriremeMemoryKind kind,
@@ -335,6 +342,9 @@ typedef struct TriremeRequestVtable {
   struct TriremeStrView (*trace_parent)(const struct TriremeRequestHandle *request);
   // Once: gives the request back; its views and input memory are gone with it.
   void (*release)(struct TriremeRequestHandle *request);
+  // As `release`, for inputs on a device that are still being read: their memory is not reused before `done_event`, which
+  // is an event of their device, lent until the call returns. 0 is none. Not for inputs that the CPU reads.
+  void (*release_after)(struct TriremeRequestHandle *request, uint64_t done_event);
 } TriremeRequestVtable;
 
 // A pointer to the host's `RequestVtable`, valid until the process ends.
@@ -412,8 +422,9 @@ typedef struct TriremeResponderVtable {
   size_t struct_size;
   // Memory for an output, made by the host where its consumer wants it (64-byte aligned host memory, the client's
   // shared memory, or the next step's input). `kind` and `device` say what the backend can write to; the result
-  // may be of kind CPU instead: look at the buffer. Every byte is to be written before it is sent. A buffer that is not
-  // sent is released by the caller.
+  // may be of kind CPU_PINNED or CPU instead, if its consumer does not read that device: look at the buffer. Every byte is
+  // to be written before it is sent, or before the `ready_event` that it is sent with. A buffer that is not sent is released
+  // by the caller.
   struct TriremeStatus (*allocate)(struct TriremeResponderHandle *responder,
                                    struct TriremeStrView name,
                                    size_t byte_size,
@@ -487,7 +498,8 @@ typedef struct TriremeHostVtable {
   struct TriremeStatus (*metric)(const void *context,
                                  const struct TriremeMetricDesc *desc,
                                  TriremeMetricCell *out);
-  // 64-byte aligned memory that the caller may write to, and releases. UNSUPPORTED for kinds without a provider.
+  // 64-byte aligned memory, every byte zero, that the caller may write to, and releases. UNSUPPORTED for kinds without a
+  // provider.
   struct TriremeStatus (*allocate)(const void *context,
                                    TriremeMemoryKind kind,
                                    int32_t device,
@@ -636,6 +648,104 @@ typedef struct TriremeBlsVtable {
   // The last use of `caller`. Its calls go on.
   void (*close)(struct TriremeCallerHandle *caller);
 } TriremeBlsVtable;
+
+// A device. The texts live until the process ends.
+typedef struct TriremeDeviceInfo {
+  // Set by the caller: what it can read.
+  size_t struct_size;
+  // The kind of its memory: `MemoryKind::GPU` in this version.
+  TriremeMemoryKind kind;
+  // Its number: that of `Buffer::device`, of `InstanceArgs` and of `instance_group.gpus`.
+  int32_t device;
+  // What addresses and events of it are: "cuda" for CUDA. Who does not know the platform touches neither.
+  struct TriremeStrView platform;
+  // What people call it. For logs.
+  struct TriremeStrView name;
+} TriremeDeviceInfo;
+
+// Bytes somewhere. Nothing says who owns them.
+typedef struct TriremeMemoryRange {
+  void *data;
+  // In bytes.
+  size_t len;
+  TriremeMemoryKind kind;
+  // As `Buffer::device`.
+  int32_t device;
+} TriremeMemoryRange;
+
+// Bytes of a device as another process of this machine can open them.
+typedef struct TriremeIpcMemory {
+  // The platform's handle of an allocation: 64 bytes on "cuda", as `cudaIpcGetMemHandle` gives them.
+  const uint8_t *handle;
+  // In bytes.
+  size_t handle_len;
+  // Where the range begins within the allocation, in bytes.
+  uint64_t offset;
+  uint64_t byte_size;
+} TriremeIpcMemory;
+
+// Both halves of `device/1`. `context` is the first argument of every function. All functions: `[any-thread]`; the table
+// lives until the process ends, also after its backend is destroyed.
+typedef struct TriremeDeviceVtable {
+  size_t struct_size;
+  void *context;
+  // How many devices there are. A provider's number does not change.
+  size_t (*device_count)(void *context);
+  // Fills `out` as far as its `struct_size` reaches. INVALID_ARG if `index` is out of range.
+  struct TriremeStatus (*device)(void *context, size_t index, struct TriremeDeviceInfo *out);
+  // Memory of `device`, or (`MemoryKind::CPU_PINNED`) page-locked memory of the process for copies to and from it. It is
+  // aligned to 256 bytes; what is in it is undefined in a provider's answer, and zero in the host's. `byte_size` is at least
+  // 1. UNAVAILABLE if there is not so much.
+  //
+  // Its `release` may be called from any thread and does not give the memory to anybody else before `done_event`.
+  struct TriremeStatus (*allocate)(void *context,
+                                   TriremeMemoryKind kind,
+                                   int32_t device,
+                                   size_t byte_size,
+                                   struct TriremeBuffer *out);
+  // Copies `from` to `to`, which are of one length and do not overlap: between memory of a device, and between that and
+  // memory of the process of any kind. The copy begins after the event `after`, if that is not 0.
+  //
+  // If `done` is null, the call returns when the bytes are there. Otherwise it may return before, and `done` becomes 0 (they
+  // are there) or an event after which they are; both ranges must live until then. The event is the caller's.
+  struct TriremeStatus (*copy)(void *context,
+                               const struct TriremeMemoryRange *to,
+                               const struct TriremeMemoryRange *from,
+                               uint64_t after,
+                               uint64_t *done);
+  // Sets every byte of `to`, which is memory of a device, to `value`; `after` and `done` as in `copy`.
+  struct TriremeStatus (*fill)(void *context,
+                               const struct TriremeMemoryRange *to,
+                               uint8_t value,
+                               uint64_t after,
+                               uint64_t *done);
+  // `out` becomes one event of `device` that passes after all of `events` have. It is the caller's.
+  struct TriremeStatus (*event_join)(void *context,
+                                     int32_t device,
+                                     const uint64_t *events,
+                                     size_t count,
+                                     uint64_t *out);
+  // `out` becomes 1 if the event has passed, otherwise 0. An error if the work before it failed.
+  struct TriremeStatus (*event_query)(void *context, int32_t device, uint64_t event, uint32_t *out);
+  // Returns when the event has passed. An error if the work before it failed.
+  struct TriremeStatus (*event_wait)(void *context, int32_t device, uint64_t event);
+  // The last use of an event that this table made. It may not have passed yet.
+  void (*event_destroy)(void *context, int32_t device, uint64_t event);
+  // Lets another process open `range`, which is memory of a device: writes the handle to `handle`, which has room for
+  // `capacity` bytes, and says in `out`, whose `handle` becomes that address, how long it is and where the range begins.
+  // UNSUPPORTED if the memory is of a kind that cannot be shared. The memory must live until the other process has closed it.
+  struct TriremeStatus (*ipc_export)(void *context,
+                                     const struct TriremeMemoryRange *range,
+                                     uint8_t *handle,
+                                     size_t capacity,
+                                     struct TriremeIpcMemory *out);
+  // Opens memory of another process on `device`; the handle is lent. Releasing the buffer closes it. INVALID_ARG if the
+  // handle is none, or the range is not within its allocation.
+  struct TriremeStatus (*ipc_open)(void *context,
+                                   int32_t device,
+                                   const struct TriremeIpcMemory *memory,
+                                   struct TriremeBuffer *out);
+} TriremeDeviceVtable;
 
 // The host's half of `fault/1`.
 typedef struct TriremeFaultVtable {

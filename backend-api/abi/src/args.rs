@@ -34,8 +34,13 @@ pub struct BackendInfo {
     /// `execute` returns, and then free, whatever it still holds (default).
     pub max_in_flight: u32,
     /// 0.
-    #[sabi(last_prefix_field)]
     pub reserved: u32,
+    /// Bit set of the kinds of memory that inputs may be in: `1 << kind` of each `MemoryKind`; CPU is always among them
+    /// (default: only CPU). With GPU, an instance of `KIND_GPU` may be given inputs in memory of its own device; what is
+    /// elsewhere is copied before it gets the request. `RequestVtable::gather` brings any input where it is wanted. Other
+    /// bits mean nothing to a host that does not know them.
+    #[sabi(last_prefix_field)]
+    pub input_kinds: u64,
 }
 
 /// What a model is loaded with. The texts live until the call returns.

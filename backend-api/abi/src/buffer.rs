@@ -32,9 +32,10 @@ pub struct Buffer {
     /// In bytes.
     pub len: usize,
     pub kind: MemoryKind,
-    /// Device number for [`MemoryKind::GPU`], otherwise 0.
+    /// Device number for [`MemoryKind::GPU`]; for [`MemoryKind::CPU_PINNED`] that of its events; otherwise 0.
     pub device: i32,
-    /// 0, or a `CUevent` that the reader waits for.
+    /// 0, or an event of the device that the reader waits for (see `DeviceVtable`). Valid until release.
+    /// Memory of other kinds has none.
     pub ready_event: u64,
     /// File descriptor for [`MemoryKind::SHARED`], of no meaning (-1) for others. Borrowed: valid until release.
     pub fd: i32,
@@ -45,9 +46,9 @@ pub struct Buffer {
     /// For `release` only.
     pub owner: *mut c_void,
     /// Gives the memory back: `done_event` is 0 or an event of the device after which the consumer no longer uses it,
-    /// so that it is not reused under a running stream. `[any-thread]` Called once; maybe from within the call that handed
-    /// the buffer over, so no lock may be held there that it needs; also after the instance and the model that made it
-    /// are gone.
+    /// so that it is not reused under a running stream. The event is lent until the call returns. `[any-thread]` Called
+    /// once; maybe from within the call that handed the buffer over, so no lock may be held there that it needs; also after
+    /// the instance and the model that made it are gone.
     pub release: Option<unsafe extern "C" fn(owner: *mut c_void, done_event: u64)>,
 }
 
@@ -61,6 +62,7 @@ pub struct BufferView {
     pub len: usize,
     pub kind: MemoryKind,
     pub device: i32,
+    /// As in [`Buffer`]; valid as long as the memory.
     pub ready_event: u64,
     pub fd: i32,
     pub reserved: u32,

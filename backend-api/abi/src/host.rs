@@ -64,7 +64,8 @@ pub struct HostVtable {
     /// Registers a metric or finds it again (same name and labels: same cell).
     pub metric:
         unsafe extern "C" fn(context: *const c_void, desc: *const MetricDesc, out: *mut MetricCell) -> Status,
-    /// 64-byte aligned memory that the caller may write to, and releases. UNSUPPORTED for kinds without a provider.
+    /// 64-byte aligned memory, every byte zero, that the caller may write to, and releases. UNSUPPORTED for kinds without a
+    /// provider.
     pub allocate: unsafe extern "C" fn(
         context: *const c_void,
         kind: MemoryKind,

@@ -22,6 +22,7 @@
 mod args;
 mod bls;
 mod buffer;
+mod device;
 mod dtype;
 mod fault;
 mod host;
@@ -38,6 +39,7 @@ pub use args::{BackendArgs, BackendInfo, InstanceArgs, InstanceKind, ModelArgs};
 pub use args::{BackendArgsPtr, BackendInfoPtr, InstanceArgsPtr, ModelArgsPtr};
 pub use bls::{BLS_1, BlsVtable, CallReply, CallerHandle};
 pub use buffer::{Buffer, BufferView, MemoryKind};
+pub use device::{DEVICE_1, DeviceInfo, DeviceVtable, IpcMemory, MemoryRange};
 pub use dtype::DType;
 pub use fault::{FAULT_1, FaultVtable};
 pub use host::{HostRef, HostVtable, HostVtablePtr, LogLevel, MetricCell, MetricDesc, MetricKind};

@@ -97,8 +97,8 @@ pub struct RequestVtable {
         out: *mut BufferView,
     ) -> Status,
     /// The whole input in one buffer of the given kind, 64-byte aligned, not to be written to; copies only if it must. The
-    /// caller releases it, maybe after the request. INVALID_ARG if `index` is out of range; UNSUPPORTED for kinds without a
-    /// provider.
+    /// caller releases it, maybe after the request. Memory of the process is ready when this returns; memory of a device may
+    /// have a `ready_event`. INVALID_ARG if `index` is out of range; UNSUPPORTED for kinds without a provider.
     pub gather: unsafe extern "C" fn(
         request: *const RequestHandle,
         index: usize,
@@ -127,8 +127,11 @@ pub struct RequestVtable {
     /// W3C `traceparent`, or empty.
     pub trace_parent: unsafe extern "C" fn(request: *const RequestHandle) -> StrView,
     /// Once: gives the request back; its views and input memory are gone with it.
-    #[sabi(last_prefix_field)]
     pub release: unsafe extern "C" fn(request: *mut RequestHandle),
+    /// As `release`, for inputs on a device that are still being read: their memory is not reused before `done_event`, which
+    /// is an event of their device, lent until the call returns. 0 is none. Not for inputs that the CPU reads.
+    #[sabi(last_prefix_field)]
+    pub release_after: unsafe extern "C" fn(request: *mut RequestHandle, done_event: u64),
 }
 
 /// A pointer to the host's [`RequestVtable`], valid until the process ends.

@@ -96,8 +96,9 @@ pub struct ResponderVtable {
     pub struct_size: usize,
     /// Memory for an output, made by the host where its consumer wants it (64-byte aligned host memory, the client's
     /// shared memory, or the next step's input). `kind` and `device` say what the backend can write to; the result
-    /// may be of kind CPU instead: look at the buffer. Every byte is to be written before it is sent. A buffer that is not
-    /// sent is released by the caller.
+    /// may be of kind CPU_PINNED or CPU instead, if its consumer does not read that device: look at the buffer. Every byte is
+    /// to be written before it is sent, or before the `ready_event` that it is sent with. A buffer that is not sent is released
+    /// by the caller.
     pub allocate: unsafe extern "C" fn(
         responder: *mut ResponderHandle,
         name: StrView,

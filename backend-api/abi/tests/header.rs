@@ -29,11 +29,12 @@ extern const TriremeProbe trireme_backend_probe;
 }
 #endif";
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "lib",
     "args",
     "bls",
     "buffer",
+    "device",
     "dtype",
     "fault",
     "host",
@@ -57,6 +58,7 @@ fn the_header_says_what_the_types_say() {
         include: [
             "Probe",
             "BlsVtable",
+            "DeviceVtable",
             "FaultVtable",
             "MetricsVtable",
             "OpenAiModel",

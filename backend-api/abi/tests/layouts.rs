@@ -9,8 +9,8 @@ use std::mem::offset_of;
 use abi_stable::StableAbi;
 use abi_stable::type_layout::{TLData, TLField, TLFunction, TypeLayout};
 use trireme_abi::{
-    BackendVtable, BlsVtable, Buffer, FaultVtable, LayoutRootRef, MetricsVtable, OpenAiModel, OpenAiVtable,
-    OutputTensor, Probe, RequestVtable,
+    BackendVtable, BlsVtable, Buffer, DeviceInfo, DeviceVtable, FaultVtable, LayoutRootRef, MetricsVtable,
+    OpenAiModel, OpenAiVtable, OutputTensor, Probe, RequestVtable,
 };
 
 #[test]
@@ -23,6 +23,8 @@ fn layouts_are_those_of_version_0() {
     types.visit(<OpenAiModel as StableAbi>::LAYOUT);
     types.visit(<FaultVtable as StableAbi>::LAYOUT);
     types.visit(<MetricsVtable as StableAbi>::LAYOUT);
+    types.visit(<DeviceVtable as StableAbi>::LAYOUT);
+    types.visit(<DeviceInfo as StableAbi>::LAYOUT);
     let mut text = probe();
     types.0.into_values().for_each(|description| text += &description);
     expect_test::expect_file!["../layouts/v0.txt"].assert_eq(&text);

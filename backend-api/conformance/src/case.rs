@@ -120,7 +120,8 @@ fn wire(input: &CaseInput, pieces: Pieces, live: &Live) -> Input {
             buffers
         }
     };
-    Input { index: input.index, dtype: input.dtype, shape: SmallVec::from_slice(&input.shape), buffers }
+    let shape = SmallVec::from_slice(&input.shape);
+    Input { index: input.index, dtype: input.dtype, shape, buffers, device: None }
 }
 
 impl Case {

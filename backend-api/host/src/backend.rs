@@ -8,6 +8,7 @@ use std::sync::Arc;
 use trireme_abi::{self as abi, InstanceKind, RequestItem};
 
 use crate::check::{self, Party, Rule};
+use crate::device::{self, Reader};
 use crate::library::Library;
 use crate::openai;
 use crate::request::Item;
@@ -72,6 +73,8 @@ pub struct InstanceArgs<'a> {
 pub struct Instance {
     model: Arc<Model>,
     handle: Handle,
+    /// Where it reads its inputs.
+    reader: Reader,
     /// Reused from batch to batch.
     items: Vec<RequestItem>,
     /// Its number for the check of what it holds.
@@ -103,7 +106,11 @@ impl Backend {
             unsafe { Status::check(((*library.backend.0).create)(abi::BackendArgsPtr(&args), &mut handle)) };
         look_at_failure(&made, !handle.is_null(), party, "BackendVtable.create");
         made?;
-        Ok(Arc::new(Self { library, handle: Handle(handle), party }))
+        let backend = Arc::new(Self { library, handle: Handle(handle), party });
+        let table = backend.extension(abi::DEVICE_1).cast();
+        // SAFETY: what the backend gave for this id.
+        unsafe { device::register(table, backend.library.name(), services) };
+        Ok(backend)
     }
 
     /// The library that it came from.
@@ -208,7 +215,9 @@ impl Model {
         made?;
         let watched = party.map(|party| (party, check::next_instance()));
         let (model, handle) = (Arc::clone(self), Handle(handle));
-        Ok(Instance { model, handle, items: Vec::new(), watched })
+        let reads_gpu = self.backend.library.info().reads_gpu;
+        let reader = Reader::of(reads_gpu, args.kind, args.device);
+        Ok(Instance { model, handle, reader, items: Vec::new(), watched })
     }
 
     /// The endpoints of OpenAI's API that the model says it answers; none if it has no such half.
@@ -240,6 +249,7 @@ impl Instance {
     /// The instance cannot go on and is to be replaced. The requests are answered all the same.
     pub fn execute(&mut self, batch: &mut Vec<Item>) -> Result<(), Status> {
         self.items.clear();
+        self.bring_inputs(batch);
         match self.watched {
             None => self.items.extend(batch.drain(..).map(vtables::into_wire)),
             Some((party, instance)) => {
@@ -255,6 +265,20 @@ impl Instance {
         self.items.clear();
         // SAFETY: returned by the call above.
         unsafe { Status::check(status) }
+    }
+
+    /// Inputs on a device go where the instance reads them; a request for which that fails is answered so.
+    fn bring_inputs(&self, batch: &mut Vec<Item>) {
+        let on_device = |item: &Item| item.request.inputs.iter().any(|input| input.device.is_some());
+        if !batch.iter().any(on_device) {
+            return;
+        }
+        for mut item in std::mem::take(batch) {
+            match self.reader.bring(&mut item.request) {
+                Ok(()) => batch.push(item),
+                Err(status) => item.responder.fail(status),
+            }
+        }
     }
 
     /// Returns when the instance holds no request any more.

@@ -7,6 +7,7 @@
 mod backend;
 mod bls;
 pub mod check;
+mod device;
 mod elf;
 mod error;
 mod fault;
@@ -27,6 +28,7 @@ pub use trireme_abi as abi;
 
 pub use backend::{Backend, Instance, InstanceArgs, Model, ModelArgs};
 pub use bls::{CallReader, Message};
+pub use device::{DeviceCopies, DeviceTensor, PoolSizes, device_copies, open_shared, set_pool_sizes};
 pub use error::LoadError;
 pub use library::{Library, LibraryInfo, LoadOptions};
 pub use memory::{HostMemory, copied_bytes, count_copied};

@@ -7,8 +7,8 @@ use libloading::os::unix::{Library as Dl, RTLD_LOCAL, RTLD_NOW};
 use sha2::{Digest, Sha256};
 use trireme_abi::{
     ABI_MAJOR, BackendInfo, BackendInfoPtr, BackendVtable, BackendVtablePtr, InstanceVtable,
-    InstanceVtablePtr, LAYOUT_TAG, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL, PanicStrategy,
-    Probe,
+    InstanceVtablePtr, LAYOUT_TAG, MemoryKind, ModelVtable, ModelVtablePtr, PROBE_MAGIC, PROBE_SYMBOL,
+    PanicStrategy, Probe,
 };
 
 use crate::error::LoadError;
@@ -36,6 +36,8 @@ pub struct LibraryInfo {
     pub kind_chooses_device: bool,
     /// How many requests an instance may hold unanswered after `execute` has returned; 0: it does not count.
     pub max_in_flight: u32,
+    /// Whether its instances on a GPU may be given inputs in that GPU's memory.
+    pub reads_gpu: bool,
 }
 
 /// A backend library that was loaded and checked. It stays loaded until the process ends.
@@ -177,6 +179,7 @@ impl Library {
             gpu: info.devices & 2 != 0,
             kind_chooses_device: info.kind_chooses_device != 0,
             max_in_flight: info.max_in_flight,
+            reads_gpu: info.input_kinds >> MemoryKind::GPU.0 & 1 == 1,
         };
         let has_layout_record = probe.layout_tag == LAYOUT_TAG;
         Ok(Self { name, version, sdk, info, has_layout_record, backend, model, instance })
@@ -224,6 +227,8 @@ fn default_info() -> BackendInfo {
         kind_chooses_device: 1,
         max_in_flight: 0,
         reserved: 0,
+        // What a backend that says nothing of it leaves.
+        input_kinds: 1 << MemoryKind::CPU.0,
     }
 }
 

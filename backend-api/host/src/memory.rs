@@ -4,9 +4,10 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
-use trireme_abi::{Buffer, MemoryKind};
+use trireme_abi::{Buffer, MemoryKind, MemoryRange};
 
 use crate::check;
+use crate::device::{self, DeviceTensor};
 use crate::status::Status;
 
 /// Alignment of all memory that the host hands out.
@@ -73,10 +74,22 @@ impl HostMemory {
         Ok(memory)
     }
 
+    /// Where it is.
+    pub(crate) fn range(&mut self) -> MemoryRange {
+        MemoryRange { data: self.data.as_ptr().cast(), len: self.len, kind: MemoryKind::CPU, device: 0 }
+    }
+
     pub(crate) fn into_buffer(self) -> Buffer {
         let (data, len) = (self.data.as_ptr().cast(), self.len);
         let owner = Box::into_raw(Box::new(self)).cast();
         cpu_buffer(data, len, owner, release_host_memory)
+    }
+}
+
+impl AsRef<[u8]> for HostMemory {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the memory is ours, of this length, and was zero from the start.
+        unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
 
@@ -124,6 +137,12 @@ fn cpu_buffer(
     Buffer { data, len, kind, device: 0, ready_event: 0, fd: -1, reserved: 0, fd_offset: 0, owner, release }
 }
 
+/// The bytes of a tensor.
+pub(crate) enum Data {
+    Host(Bytes),
+    Device(DeviceTensor),
+}
+
 /// Memory of a backend that the host reads. Dropping it gives it back.
 pub(crate) struct Foreign(Buffer);
 
@@ -139,17 +158,45 @@ impl Foreign {
         Self(buffer)
     }
 
-    /// The bytes, without a copy.
+    /// What it is.
+    pub(crate) fn wire(&self) -> &Buffer {
+        &self.0
+    }
+
+    /// Gives it back; the event is lent. 0: nobody uses it any more.
+    pub(crate) fn give_back(mut self, done_event: u64) {
+        self.release(done_event);
+    }
+
+    fn release(&mut self, done_event: u64) {
+        if let Some(release) = self.0.release.take() {
+            // SAFETY: called once, with the owner that came with it.
+            unsafe { release(self.0.owner, done_event) };
+        }
+    }
+
+    /// The bytes in the memory of the process; copied if they are on a device.
     pub(crate) fn into_bytes(self) -> Result<Bytes, Status> {
+        match self.into_data()? {
+            Data::Host(bytes) => Ok(bytes),
+            Data::Device(tensor) => tensor.to_host(),
+        }
+    }
+
+    /// What is in it, without a copy; memory of the process is ready.
+    pub(crate) fn into_data(self) -> Result<Data, Status> {
         let Buffer { data, len, kind, .. } = self.0;
-        if kind != MemoryKind::CPU && kind != MemoryKind::CPU_PINNED && kind != MemoryKind::SHARED {
+        if len == 0 {
+            return Ok(Data::Host(Bytes::new()));
+        }
+        if kind == MemoryKind::GPU && !data.is_null() {
+            return DeviceTensor::new(self).map(Data::Device);
+        }
+        if ![MemoryKind::CPU, MemoryKind::CPU_PINNED, MemoryKind::SHARED, MemoryKind::GPU].contains(&kind) {
             return Err(Status::internal(format!(
                 "the backend sent memory of kind {}, for which this server has no device provider",
                 kind.0
             )));
-        }
-        if len == 0 {
-            return Ok(Bytes::new());
         }
         if data.is_null() {
             return Err(Status::internal(format!("the backend sent a null pointer for {len} bytes")));
@@ -157,13 +204,14 @@ impl Foreign {
         if isize::try_from(len).is_err() {
             return Err(Status::internal(format!("the backend sent a buffer of {len} bytes")));
         }
-        Ok(Bytes::from_owner(self))
+        device::wait_until_ready(&self)?;
+        Ok(Data::Host(Bytes::from_owner(self)))
     }
 }
 
 impl AsRef<[u8]> for Foreign {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the holder of a buffer may read `len` bytes until it is released; `into_bytes` has looked at the
+        // SAFETY: the holder of a buffer may read `len` bytes until it is released; `into_data` has looked at the
         // pointer and the kind.
         unsafe { std::slice::from_raw_parts(self.0.data.cast::<u8>(), self.0.len) }
     }
@@ -171,9 +219,6 @@ impl AsRef<[u8]> for Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        if let Some(release) = self.0.release {
-            // SAFETY: called once, with the owner that came with it.
-            unsafe { release(self.0.owner, 0) };
-        }
+        self.release(0);
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use trireme_abi::DType;
 
+use crate::device::DeviceTensor;
 use crate::openai::DocumentCall;
 use crate::response::Responder;
 
@@ -49,7 +50,7 @@ pub struct Request {
 impl Request {
     /// Bytes of all inputs together.
     pub fn byte_size(&self) -> usize {
-        self.inputs.iter().flat_map(|input| &input.buffers).map(Bytes::len).sum()
+        self.inputs.iter().map(Input::byte_size).sum()
     }
 }
 
@@ -64,6 +65,16 @@ pub struct Input {
     pub shape: Shape,
     /// The data, one piece after the other; slices of what was received. None for a tensor without elements.
     pub buffers: SmallVec<[Bytes; 1]>,
+    /// Set if the data is on a device; then there are no `buffers`.
+    pub device: Option<DeviceTensor>,
+}
+
+impl Input {
+    /// Bytes of the data, wherever it is.
+    pub fn byte_size(&self) -> usize {
+        let host: usize = self.buffers.iter().map(Bytes::len).sum();
+        host + self.device.as_ref().map_or(0, DeviceTensor::byte_size)
+    }
 }
 
 /// A parameter's value.

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use trireme_abi::{DType, Stage};
 
 use crate::bls::{CallReader, Message};
+use crate::device::DeviceTensor;
 use crate::memory::HostMemory;
 use crate::openai::Document;
 use crate::request::{Shape, Value};
@@ -42,6 +43,9 @@ pub struct Output {
     pub shape: Shape,
     /// The backend's or the host's memory, not copied.
     pub data: Bytes,
+    /// Set if the data stays on a device; then `data` is empty. Only a sink that says so ([`ResponseSink::reads_device`])
+    /// is sent such an output.
+    pub device: Option<DeviceTensor>,
 }
 
 /// What a sink says to an answer.
@@ -80,6 +84,13 @@ pub trait ResponseSink: Send + Sync {
         let _ = (call, reader);
         let code = trireme_abi::StatusCode::UNSUPPORTED;
         Err(Status { code, message: "there are no other models here".to_owned() })
+    }
+
+    /// Whether output `name` may stay in the memory of GPU `device`. What may not is copied to the memory of the process
+    /// before it is sent.
+    fn reads_device(&self, name: &str, device: i32) -> bool {
+        let _ = (name, device);
+        false
     }
 
     /// Memory for an output.

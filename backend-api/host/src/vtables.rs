@@ -15,7 +15,8 @@ use trireme_abi::{
 };
 
 use crate::check::Party;
-use crate::memory::{ALIGNMENT, Foreign, HostMemory, bytes_buffer};
+use crate::device::DeviceTensor;
+use crate::memory::{Data, Foreign, HostMemory};
 use crate::request::{Correlation, Item, Request, Value};
 use crate::response::{Output, Responder, Response, Verdict};
 use crate::services::HostServices;
@@ -91,6 +92,7 @@ pub(crate) static REQUEST: RequestVtable = RequestVtable {
     correlation_text,
     trace_parent,
     release: request_release,
+    release_after: request_release_after,
 };
 
 unsafe extern "C" fn request_id(handle: *const RequestHandle) -> StrView {
@@ -115,10 +117,10 @@ unsafe extern "C" fn input(handle: *const RequestHandle, index: usize, out: *mut
     let info = nth_input(request, index).map(|input| InputInfo {
         name: request.names.get(usize::from(input.index)).map_or_else(|| view(""), |name| view(name)),
         dtype: input.dtype,
-        buffer_count: input.buffers.len() as u32,
+        buffer_count: input.buffers.len() as u32 + u32::from(input.device.is_some()),
         shape: input.shape.as_ptr(),
         rank: input.shape.len(),
-        byte_size: input.buffers.iter().map(Bytes::len).sum(),
+        byte_size: input.byte_size(),
     });
     // SAFETY: the ABI demands a pointer that can be written.
     unsafe { answer(out, info) }
@@ -132,12 +134,18 @@ unsafe extern "C" fn input_buffer(
 ) -> WireStatus {
     // SAFETY: the ABI demands a live handle.
     let found = nth_input(unsafe { request(handle) }, index).and_then(|input| {
-        let count = input.buffers.len();
+        let (pieces, device) = (input.buffers.iter().map(view_of), input.device.as_ref());
+        let count = pieces.len() + usize::from(device.is_some());
         let error =
             || Status::invalid(format!("buffer number {buffer} is out of range: the input has {count}"));
-        input.buffers.get(buffer).ok_or_else(error)
+        pieces.chain(device.map(DeviceTensor::view)).nth(buffer).ok_or_else(error)
     });
-    let found = found.map(|bytes| BufferView {
+    // SAFETY: the ABI demands a pointer that can be written.
+    unsafe { answer(out, found) }
+}
+
+fn view_of(bytes: &Bytes) -> BufferView {
+    BufferView {
         data: bytes.as_ptr().cast(),
         len: bytes.len(),
         kind: MemoryKind::CPU,
@@ -146,36 +154,21 @@ unsafe extern "C" fn input_buffer(
         fd: -1,
         reserved: 0,
         fd_offset: 0,
-    });
-    // SAFETY: the ABI demands a pointer that can be written.
-    unsafe { answer(out, found) }
+    }
 }
 
 unsafe extern "C" fn gather(
     handle: *const RequestHandle,
     index: usize,
     kind: MemoryKind,
-    _device: i32,
+    device: i32,
     out: *mut Buffer,
 ) -> WireStatus {
     // SAFETY: the ABI demands a live handle.
-    let found = nth_input(unsafe { request(handle) }, index).and_then(|input| {
-        if kind != MemoryKind::CPU {
-            return Err(no_provider(kind));
-        }
-        match input.buffers.as_slice() {
-            [one] if (one.as_ptr() as usize).is_multiple_of(ALIGNMENT) => Ok(bytes_buffer(one.clone())),
-            // Copied: the pieces are apart, or where they were received is not aligned.
-            pieces => Ok(HostMemory::copied(pieces)?.into_buffer()),
-        }
-    });
+    let found = nth_input(unsafe { request(handle) }, index);
+    let found = found.and_then(|input| crate::device::gather(input, kind, device));
     // SAFETY: the ABI demands a pointer that can be written.
     unsafe { answer(out, found) }
-}
-
-fn no_provider(kind: MemoryKind) -> Status {
-    let message = format!("there is no device provider for memory of kind {}", kind.0);
-    Status { code: StatusCode::UNSUPPORTED, message }
 }
 
 unsafe extern "C" fn parameter_count(handle: *const RequestHandle) -> usize {
@@ -264,6 +257,23 @@ unsafe extern "C" fn request_release(handle: *mut RequestHandle) {
     }
 }
 
+unsafe extern "C" fn request_release_after(handle: *mut RequestHandle, done_event: u64) {
+    // SAFETY: the ABI demands a live handle, released once, and an event that lives until the call returns.
+    unsafe {
+        note_done(handle, done_event);
+        request_release(handle);
+    }
+}
+
+/// # Safety
+/// `handle` is live or null, the event lives until the call returns.
+pub(crate) unsafe fn note_done(handle: *const RequestHandle, done_event: u64) {
+    if !handle.is_null() && done_event != 0 {
+        // SAFETY: by this function's contract.
+        crate::device::note_done(unsafe { request(handle) }, done_event);
+    }
+}
+
 pub(crate) static RESPONDER: ResponderVtable = ResponderVtable {
     struct_size: size_of::<ResponderVtable>(),
     allocate,
@@ -278,13 +288,21 @@ unsafe extern "C" fn allocate(
     handle: *mut ResponderHandle,
     name: StrView,
     byte_size: usize,
-    _kind: MemoryKind,
-    _device: i32,
+    kind: MemoryKind,
+    device: i32,
     out: *mut Buffer,
 ) -> WireStatus {
     // SAFETY: the ABI demands a live handle and a readable name.
     let (responder, name) = unsafe { (responder(handle), read(name)) };
-    let memory = responder.sink.allocate(&name, byte_size).map(HostMemory::into_buffer);
+    let memory = match kind {
+        MemoryKind::GPU if responder.sink.reads_device(&name, device) => {
+            crate::device::allocate(kind, device, byte_size)
+        }
+        MemoryKind::GPU | MemoryKind::CPU_PINNED if crate::device::find(device).is_some() => {
+            crate::device::allocate(MemoryKind::CPU_PINNED, device, byte_size)
+        }
+        _ => responder.sink.allocate(&name, byte_size).map(HostMemory::into_buffer),
+    };
     // SAFETY: the ABI demands a pointer that can be written.
     unsafe { answer(out, memory) }
 }
@@ -300,7 +318,7 @@ unsafe extern "C" fn send(
         Ok(Response::default())
     } else {
         // SAFETY: the ABI demands a whole response; its buffers are ours from now on.
-        unsafe { take_response(&mut *response) }
+        unsafe { take_response(&mut *response) }.and_then(|response| to_reader(responder, response))
     };
     let is_final = flags.0 & ResponseFlags::FINAL.0 != 0;
     send_checked(responder, response, is_final)
@@ -326,6 +344,21 @@ pub(crate) fn send_checked(
         Verdict::Cancelled => SendVerdict::CANCELLED,
         Verdict::Closed => SendVerdict::CLOSED,
     }
+}
+
+/// Copies what lies on a device to the memory of the process, unless who reads it reads that.
+fn to_reader(responder: &Responder, mut response: Response) -> Result<Response, Status> {
+    for output in &mut response.outputs {
+        let there = |tensor: &mut DeviceTensor| !responder.sink.reads_device(&output.name, tensor.device());
+        if let Some(tensor) = output.device.take_if(there) {
+            let in_output = |status: Status| {
+                let message = format!("output '{}': {}", output.name, status.message);
+                Status { code: status.code, message }
+            };
+            output.data = tensor.to_host().map_err(in_output)?;
+        }
+    }
+    Ok(response)
 }
 
 /// # Safety
@@ -396,14 +429,21 @@ unsafe fn take_output(output: OutputTensor) -> Result<Output, Status> {
     // SAFETY: `rank` dimensions are readable, and the rank was looked at.
     let shape =
         (0..output.rank).map(|dim| unsafe { *output.shape.add(dim) }).collect::<crate::request::Shape>();
-    let data = buffer.into_bytes()?;
+    let data = buffer.into_data()?;
     let Some(elements) = element_count(&shape) else {
         return refuse(format!("with the impossible shape {shape:?}"));
     };
     let expected = element_size(output.dtype).map(|size| elements.checked_mul(size));
+    let (data, device) = match data {
+        Data::Host(bytes) => (bytes, None),
+        Data::Device(tensor) if expected.is_some() => (Bytes::new(), Some(tensor)),
+        // The framing of BYTES is looked at here.
+        Data::Device(tensor) => (tensor.to_host()?, None),
+    };
+    let length = device.as_ref().map_or(data.len(), DeviceTensor::byte_size);
     match expected {
-        Some(Some(expected)) if expected == data.len() => {}
-        Some(_) => return refuse(format!("with {} bytes, which do not fit its shape {shape:?}", data.len())),
+        Some(Some(expected)) if expected == length => {}
+        Some(_) => return refuse(format!("with {length} bytes, which do not fit its shape {shape:?}")),
         None if output.dtype == trireme_abi::DType::BYTES => {
             if !framed(&data, elements) {
                 return refuse(format!("whose {} bytes do not hold {elements} elements", data.len()));
@@ -411,7 +451,7 @@ unsafe fn take_output(output: OutputTensor) -> Result<Output, Status> {
         }
         None => return refuse(format!("with the unknown data type number {}", output.dtype.0)),
     }
-    Ok(Output { name, dtype: output.dtype, shape, data })
+    Ok(Output { name, dtype: output.dtype, shape, data, device })
 }
 
 pub(crate) fn element_count(shape: &[i64]) -> Option<usize> {
@@ -556,15 +596,11 @@ unsafe extern "C" fn metric(
 unsafe extern "C" fn host_allocate(
     _context: *const c_void,
     kind: MemoryKind,
-    _device: i32,
+    device: i32,
     byte_size: usize,
     out: *mut Buffer,
 ) -> WireStatus {
-    let memory = if kind == MemoryKind::CPU {
-        HostMemory::allocate(byte_size).map(HostMemory::into_buffer)
-    } else {
-        Err(no_provider(kind))
-    };
+    let memory = crate::device::allocate(kind, device, byte_size);
     // SAFETY: the ABI demands a pointer that can be written.
     unsafe { answer(out, memory) }
 }
@@ -579,6 +615,7 @@ unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_
     let (services, id) = unsafe { (services(context), read(id)) };
     match id.as_str() {
         trireme_abi::BLS_1 => std::ptr::from_ref(&crate::bls::BLS).cast(),
+        trireme_abi::DEVICE_1 => std::ptr::from_ref(&crate::device::DEVICE).cast(),
         trireme_abi::FAULT_1 => std::ptr::from_ref(&crate::fault::FAULT).cast(),
         trireme_abi::METRICS_1 => std::ptr::from_ref(&crate::metrics::METRICS).cast(),
         trireme_abi::OPENAI_1 => std::ptr::from_ref(&crate::openai::OPENAI).cast(),

@@ -1,11 +1,13 @@
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use trireme_abi::InstanceKind;
+use trireme_abi::{InstanceKind, MemoryKind};
 
 use crate::config::{Config, ConfigPatch};
 use crate::error::Result;
 use crate::host::Host;
+use crate::provider::DeviceProvider;
 use crate::request::Request;
 
 /// Where a backend can run.
@@ -29,11 +31,21 @@ pub struct Info {
     /// How many requests an instance may hold unanswered after `execute` has returned. 0: an instance is busy until
     /// `execute` returns, and then free.
     pub max_in_flight: u32,
+    /// Whether an instance on a GPU takes inputs that are in that GPU's memory. Without it all inputs are in the memory of
+    /// the process when it gets them.
+    pub reads_gpu: bool,
+}
+
+impl Info {
+    pub(crate) fn input_kinds(self) -> u64 {
+        let gpu = if self.reads_gpu { 1 << MemoryKind::GPU.0 } else { 0 };
+        gpu | 1 << MemoryKind::CPU.0 | 1 << MemoryKind::CPU_PINNED.0
+    }
 }
 
 impl Default for Info {
     fn default() -> Self {
-        Self { devices: Devices::Cpu, kind_chooses_device: true, max_in_flight: 0 }
+        Self { devices: Devices::Cpu, kind_chooses_device: true, max_in_flight: 0, reads_gpu: false }
     }
 }
 
@@ -91,6 +103,12 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// # Errors
     /// Whatever makes the backend unusable; shown to whoever loads a model with it.
     fn create(context: BackendContext) -> Result<Self>;
+
+    /// The devices whose memory it serves, if it does; asked once, after [`Self::create`]. Of several providers of a device
+    /// the first one serves it, until the process ends.
+    fn device_provider(&self) -> Option<Arc<dyn DeviceProvider>> {
+        None
+    }
 
     /// `[load-thread]` What the backend knows of a model that its configuration leaves open. May run concurrently.
     ///

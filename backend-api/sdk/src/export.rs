@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::fence::fence;
 use crate::host::Host;
 use crate::openai::OpenAiHalf;
+use crate::provider::Half;
 use crate::request::Request;
 use crate::wire::{owned_text, status, text};
 
@@ -25,6 +26,8 @@ use crate::wire::{owned_text, status, text};
 struct BackendBox<B> {
     backend: B,
     host: Host,
+    /// Its half of `device/1`, if it has one.
+    devices: Option<&'static abi::DeviceVtable>,
 }
 
 struct ModelBox<M> {
@@ -52,7 +55,7 @@ impl<B: Backend> Tables<B> {
         destroy: destroy::<BackendBox<B>>,
         complete_config: complete_config::<B>,
         load: load::<B>,
-        extension: None,
+        extension: Some(backend_extension::<B>),
     };
     const MODEL: ModelVtable = ModelVtable {
         struct_size: size_of::<ModelVtable>(),
@@ -92,7 +95,7 @@ unsafe extern "C" fn info<B: Backend>(out: BackendInfoPtr) {
     unsafe {
         let out = out.0;
         // What is written, and no more: an older host's struct may end behind it.
-        if (*out).struct_size < std::mem::offset_of!(BackendInfo, max_in_flight) + size_of::<u32>() {
+        if (*out).struct_size < std::mem::offset_of!(BackendInfo, input_kinds) + size_of::<u64>() {
             return;
         }
         (*out).devices = match info.devices {
@@ -102,6 +105,7 @@ unsafe extern "C" fn info<B: Backend>(out: BackendInfoPtr) {
         };
         (*out).kind_chooses_device = u32::from(info.kind_chooses_device);
         (*out).max_in_flight = info.max_in_flight;
+        (*out).input_kinds = info.input_kinds();
     }
 }
 
@@ -122,7 +126,8 @@ unsafe extern "C" fn create<B: Backend>(args: BackendArgsPtr, out: *mut *mut c_v
     let make = || {
         let settings = serde_json::from_str(settings).unwrap_or(serde_json::Value::Null);
         let backend = B::create(BackendContext { host: host.clone(), settings })?;
-        Ok(BackendBox { backend, host })
+        let devices = backend.device_provider().map(Half::leak).transpose()?;
+        Ok(BackendBox { backend, host, devices })
     };
     // SAFETY: the host hands in a place for the result.
     unsafe { give(out, "create", make) }
@@ -244,6 +249,15 @@ unsafe extern "C" fn model_extension<M: Model>(model: *mut c_void, id: StrView) 
     let (this, id) = unsafe { (&*model.cast::<ModelBox<M>>(), text(id)) };
     match &this.openai {
         Some(half) if id == abi::OPENAI_1 => half.table(),
+        _ => std::ptr::null(),
+    }
+}
+
+unsafe extern "C" fn backend_extension<B: Backend>(backend: *mut c_void, id: StrView) -> *const c_void {
+    // SAFETY: the handle is a `BackendBox`, used through shared references; the text lives until this call returns.
+    let (this, id) = unsafe { (&*backend.cast::<BackendBox<B>>(), text(id)) };
+    match this.devices {
+        Some(table) if id == abi::DEVICE_1 => std::ptr::from_ref(table).cast(),
         _ => std::ptr::null(),
     }
 }

@@ -3,11 +3,12 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use trireme_abi::{
-    FAULT_1, FaultVtable, HostRef, HostVtable, LogLevel, MetricCell, MetricDesc, MetricKind, OPENAI_1,
-    OpenAiVtable, RequestVtable, ResponderVtable,
+    DEVICE_1, DeviceVtable, FAULT_1, FaultVtable, HostRef, HostVtable, LogLevel, MetricCell, MetricDesc,
+    MetricKind, OPENAI_1, OpenAiVtable, RequestVtable, ResponderVtable,
 };
 
 use crate::error::{Error, Result};
+use crate::memory::{HostDevices, Memory, no_devices};
 use crate::metrics::{Counter, Gauge, MetricSet};
 use crate::wire::{check, view};
 
@@ -142,6 +143,31 @@ impl Host {
             Some(table) => unsafe { (table.device_lost)(self.0.context, view(&text)) },
             None => self.error(text),
         }
+    }
+
+    /// The host's half of `device/1`, if it has one.
+    pub(crate) fn devices(&self) -> Option<HostDevices> {
+        let table = self.extension(DEVICE_1).cast::<DeviceVtable>();
+        // SAFETY: what the host gave for this id; lives until the process ends, and begins with its size.
+        let whole = !table.is_null() && unsafe { (*table).struct_size } >= size_of::<DeviceVtable>();
+        // SAFETY: as above.
+        whole.then(|| HostDevices(unsafe { &*table }))
+    }
+
+    /// Memory of a GPU, zeroed.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if nobody serves that GPU, UNAVAILABLE if there is not so much.
+    pub fn allocate_on(&self, device: i32, byte_size: usize) -> Result<Memory> {
+        self.devices().ok_or_else(no_devices)?.allocate(device, byte_size)
+    }
+
+    /// Returns when an event of a GPU has passed. For who does not talk to the GPU himself.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if nobody serves that GPU; the work before the event failed.
+    pub fn wait_for(&self, device: i32, event: u64) -> Result<()> {
+        self.devices().ok_or_else(no_devices)?.wait(device, event)
     }
 
     fn metric(

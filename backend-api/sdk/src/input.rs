@@ -5,7 +5,9 @@ use trireme_abi::{BufferView, InputInfo, MemoryKind, StrView};
 use crate::bytes::bytes_elements;
 use crate::element::{DataType, Element};
 use crate::error::{Error, Result};
+use crate::memory::{DeviceView, Memory};
 use crate::request::RequestGuard;
+use crate::response::OwnBuffer;
 use crate::wire::{check, readable, text};
 
 /// An input of a request. Its data is the server's and is read only; it lives as long as the request.
@@ -75,7 +77,36 @@ impl<'a> Input<'a> {
         (0..self.info.buffer_count as usize).map(|number| self.piece(number)).collect()
     }
 
-    fn piece(&self, number: usize) -> Result<&'a [u8]> {
+    /// Where the data is on the GPU of this instance; none if it is in the memory of the process. Only an instance on a GPU,
+    /// of a backend that says [`Info::reads_gpu`](crate::Info), is given such inputs. Lives as long as the request.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn on_device(&self) -> Result<Option<DeviceView>> {
+        match self.info.buffer_count {
+            0 => Ok(None),
+            _ => Ok(DeviceView::of_view(&self.view(0)?)),
+        }
+    }
+
+    /// The data in one piece of memory of a GPU: where it is, if it is there, otherwise copied.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if nobody serves that GPU; the copy failed.
+    pub fn gather_on(&self, device: i32) -> Result<Memory> {
+        self.gather(MemoryKind::GPU, device)
+    }
+
+    fn gather(&self, kind: MemoryKind, device: i32) -> Result<Memory> {
+        let mut buffer = OwnBuffer::empty();
+        // SAFETY: the guard's handle is live; on OK the buffer is ours.
+        unsafe {
+            check((self.guard.table().gather)(self.guard.handle(), self.index, kind, device, &mut buffer))?;
+        }
+        Ok(Memory::new(buffer))
+    }
+
+    fn view(&self, number: usize) -> Result<BufferView> {
         let mut view = BufferView {
             data: std::ptr::null(),
             len: 0,
@@ -90,6 +121,11 @@ impl<'a> Input<'a> {
         unsafe {
             check((self.guard.table().input_buffer)(self.guard.handle(), self.index, number, &mut view))?
         };
+        Ok(view)
+    }
+
+    fn piece(&self, number: usize) -> Result<&'a [u8]> {
+        let view = self.view(number)?;
         if !readable(view.kind) {
             let what = format!("input '{}' is in memory of kind {}", self.name(), view.kind.0);
             return Err(Error::unsupported(what));
@@ -101,11 +137,15 @@ impl<'a> Input<'a> {
         Ok(unsafe { std::slice::from_raw_parts(view.data.cast::<u8>(), view.len) })
     }
 
-    /// The data in one piece; copied only if it came in several.
+    /// The data in one piece; copied only if it came in several, or is on a GPU.
     ///
     /// # Errors
-    /// The data is not in the memory of this process.
+    /// The copy failed.
     pub fn data(&self) -> Result<Cow<'a, [u8]>> {
+        if self.on_device()?.is_some() {
+            let memory = self.gather(MemoryKind::CPU, 0)?;
+            return Ok(Cow::Owned(memory.bytes().unwrap_or(&[]).to_vec()));
+        }
         match self.info.buffer_count {
             0 => Ok(Cow::Borrowed(&[])),
             1 => Ok(Cow::Borrowed(self.piece(0)?)),

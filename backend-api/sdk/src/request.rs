@@ -32,6 +32,22 @@ impl RequestGuard {
     }
 }
 
+impl RequestGuard {
+    fn release_after(self, done_event: u64) {
+        let table = self.table();
+        let guard = std::mem::ManuallyDrop::new(self);
+        // SAFETY: owned by the guard; the last call. The host lives until the process ends, so nothing else is left behind.
+        unsafe { (table.release_after)(guard.handle, done_event) };
+    }
+
+    fn wait_for(&self, done_event: u64) {
+        let first = (done_event != 0).then(|| Input::new(self, 0).ok()?.on_device().ok()?).flatten();
+        if let (Some(view), Some(devices)) = (first, self.host.devices()) {
+            let _ = devices.wait(view.device, done_event);
+        }
+    }
+}
+
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         // SAFETY: owned by this guard; the last call.
@@ -201,6 +217,18 @@ impl Request {
     /// Gives the inputs back and keeps the right to answer.
     pub fn into_responder(self) -> Responder {
         self.responder
+    }
+
+    /// As [`Self::into_responder`], for inputs on a GPU that are still being read: their memory is not used anew before
+    /// `done_event`, which is an event of that GPU, lent until this returns.
+    pub fn into_responder_after(self, done_event: u64) -> Responder {
+        let Self { guard, responder } = self;
+        match Arc::try_unwrap(guard) {
+            Ok(guard) => guard.release_after(done_event),
+            // An answer on its way still keeps the inputs, and who gives them back knows nothing of the event.
+            Err(guard) => guard.wait_for(done_event),
+        }
+        responder
     }
 
     /// The one answer to this request.

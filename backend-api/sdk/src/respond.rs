@@ -2,16 +2,17 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use trireme_abi::{
-    OpenAiAnswer, ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage, StatusCode, StrView,
-    Writable,
+    MemoryKind, OpenAiAnswer, ResponderHandle, ResponderVtable, ResponseFlags, SendVerdict, Stage,
+    StatusCode, StrView, Writable,
 };
 
 use crate::call::Caller;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::memory::Memory;
 use crate::openai::OpenAiError;
-use crate::response::Response;
-use crate::wire::view;
+use crate::response::{OwnBuffer, Response};
+use crate::wire::{check, view};
 
 /// What the server says to a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +122,21 @@ impl Responder {
     pub fn computed(&mut self) {
         // SAFETY: the handle is live.
         unsafe { (self.table().mark)(self.handle, Stage::COMPUTE_END, 0) };
+    }
+
+    /// Memory for output `name`, which work of GPU `device` writes: on that GPU if who reads it reads it there, otherwise pinned
+    /// memory of the process, which that work reaches too, or if there is none, ordinary memory. Every byte is zero.
+    ///
+    /// # Errors
+    /// There is not so much.
+    pub fn allocate(&mut self, name: &str, byte_size: usize, device: i32) -> Result<Memory> {
+        let mut buffer = OwnBuffer::empty();
+        let kind = MemoryKind::GPU;
+        // SAFETY: the handle is live; the name lives until the call returns; on OK the buffer is ours.
+        unsafe {
+            check((self.table().allocate)(self.handle, view(name), byte_size, kind, device, &mut buffer))?;
+        }
+        Ok(Memory::new(buffer))
     }
 
     /// Calls `call` once when the next response is welcome, or when the request is cancelled; at once if it is welcome

@@ -7,6 +7,7 @@ use crate::bytes::encode_bytes;
 use crate::element::{DataType, Element};
 use crate::error::{Error, Result};
 use crate::input::Input;
+use crate::memory::Memory;
 use crate::request::{Parameter, Request, RequestGuard};
 use crate::wire::{readable, view};
 
@@ -33,6 +34,47 @@ unsafe impl Send for OwnBuffer {}
 unsafe impl Sync for OwnBuffer {}
 
 impl OwnBuffer {
+    /// What a call of the host fills.
+    pub(crate) fn empty() -> Buffer {
+        Buffer {
+            data: std::ptr::null_mut(),
+            len: 0,
+            kind: MemoryKind::CPU,
+            device: 0,
+            ready_event: 0,
+            fd: -1,
+            reserved: 0,
+            fd_offset: 0,
+            owner: std::ptr::null_mut(),
+            release: None,
+        }
+    }
+
+    pub(crate) fn wire(&self) -> Option<&Buffer> {
+        self.0.as_ref()
+    }
+
+    /// As [`Self::bytes`], to be written: for memory that nobody else has.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        let (data, len) = {
+            let bytes = self.bytes();
+            (bytes.as_ptr().cast_mut(), bytes.len())
+        };
+        if len == 0 {
+            return &mut [];
+        }
+        // SAFETY: `bytes` has looked at the memory, which was handed to us to be written and is borrowed once.
+        unsafe { std::slice::from_raw_parts_mut(data, len) }
+    }
+
+    /// Gives it back; the event is lent. 0: at once.
+    pub(crate) fn release(mut self, done_event: u64) {
+        if let Some(Buffer { owner, release: Some(release), .. }) = self.0.take() {
+            // SAFETY: not sent, so this is the only release.
+            unsafe { release(owner, done_event) };
+        }
+    }
+
     /// A buffer that came from the host, to be released by us.
     pub(crate) fn new(buffer: Buffer) -> Self {
         Self(Some(buffer))
@@ -136,12 +178,17 @@ impl Response {
         Ok(self.push(name, data_type, shape, owned(data.as_ptr(), data.len(), data)))
     }
 
-    /// Adds an input of `request` as a tensor. If the input is in one piece nothing is copied: the server keeps the
-    /// request until the answer has left.
+    /// Adds an input of `request` as a tensor. If the input is in one piece, or on a GPU, nothing is copied: the server keeps
+    /// the request until the answer has left.
     ///
     /// # Errors
     /// The input is not in the memory of this process.
     pub fn forward(self, name: &str, request: &Request, input: &Input<'_>) -> Result<Self> {
+        if let Some(view) = input.on_device()? {
+            // Shared where it is.
+            let memory = input.gather_on(view.device)?;
+            return Ok(self.push(name, input.data_type(), input.shape(), memory.into_buffer()));
+        }
         let pieces = input.pieces()?;
         let buffer = match pieces.as_slice() {
             [one] if std::ptr::eq(input.guard, Arc::as_ptr(&request.guard)) => {
@@ -160,6 +207,22 @@ impl Response {
     pub(crate) fn push(mut self, name: &str, data_type: DataType, shape: &[i64], buffer: OwnBuffer) -> Self {
         self.outputs.push(Output { name: name.to_owned(), data_type, shape: shape.to_vec(), buffer });
         self
+    }
+
+    /// Adds a tensor in memory of the server or of a GPU: little endian, C order.
+    ///
+    /// # Errors
+    /// The length does not fit the shape; a BYTES tensor.
+    pub fn memory(self, name: &str, data_type: DataType, shape: &[i64], memory: Memory) -> Result<Self> {
+        let expected =
+            count(shape).zip(data_type.byte_size()).and_then(|(count, size)| count.checked_mul(size));
+        if expected != Some(memory.byte_size()) {
+            return Err(Error::internal(format!(
+                "output '{name}' has {} bytes, which do not fit its shape {shape:?}",
+                memory.byte_size()
+            )));
+        }
+        Ok(self.push(name, data_type, shape, memory.into_buffer()))
     }
 
     /// Adds a parameter.

@@ -114,6 +114,7 @@ impl<'a> Request<'a> {
             dtype: DType(data_type as u32),
             shape: SmallVec::from_slice(shape),
             buffers: pieces.iter().map(keep).collect(),
+            device: None,
         };
         let at = self.request.inputs.iter().position(|other| other.index > input.index);
         self.request.inputs.insert(at.unwrap_or(self.request.inputs.len()), input);

@@ -118,7 +118,7 @@ const NAMES: [&str; 13] = [
 
 fn input(name: &str, dtype: DType, elements: i64, data: Vec<u8>) -> Input {
     let index = NAMES.iter().position(|n| *n == name).unwrap() as u16;
-    Input { index, dtype, shape: smallvec![elements], buffers: smallvec![Bytes::from(data)] }
+    Input { index, dtype, shape: smallvec![elements], buffers: smallvec![Bytes::from(data)], device: None }
 }
 
 fn strings(name: &str, elements: &[&str]) -> Input {

@@ -1,12 +1,12 @@
 //! What the process says, frame by frame.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
-use trireme_sdk::{Counter, Error, ErrorCode, Gauge, Host, Parameter, Response};
+use trireme_sdk::{Error, ErrorCode, Host, Parameter, Response};
 
 use crate::calls;
+use crate::metrics::{Metrics, Numbered};
 use crate::outgoing::Sender;
 use crate::requests::{Part, Requests};
 use crate::slabs::{DROPPED, Theirs};
@@ -22,7 +22,7 @@ pub(crate) struct Incoming {
     pub(crate) sender: Arc<Sender>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) slabs: Theirs,
-    pub(crate) metrics: HashMap<u32, Metric>,
+    pub(crate) metrics: (Arc<Metrics>, Numbered),
 }
 
 /// What a frame means for whoever reads them.
@@ -39,12 +39,6 @@ pub(crate) enum Event {
     Done(u64),
     /// The process ends as it was asked to.
     Bye,
-}
-
-#[derive(Clone)]
-pub(crate) enum Metric {
-    Counter(Counter),
-    Gauge(Gauge),
 }
 
 impl Incoming {
@@ -125,14 +119,13 @@ impl Incoming {
         let (question, what) = (cursor.u32()?, cursor.u8()?);
         let (well, answer) = match what {
             1 => (true, vec![u8::from(self.requests.is_cancelled(cursor.u64()?))]),
-            2 => match self.metric(cursor)? {
+            2 => match self.metrics.1.number(&self.metrics.0, cursor.rest())? {
                 Ok(number) => (true, number.to_le_bytes().to_vec()),
                 Err(error) => (false, error.message.into_bytes()),
             },
-            3 => match self.metrics.get(&cursor.u32()?) {
-                Some(Metric::Counter(counter)) => (true, counter.value().to_le_bytes().to_vec()),
-                Some(Metric::Gauge(gauge)) => (true, gauge.value().to_le_bytes().to_vec()),
-                None => (false, b"there is no such metric".to_vec()),
+            3 => match self.metrics.1.value(cursor.u32()?) {
+                Some(value) => (true, value.to_le_bytes().to_vec()),
+                None => (false, b"there is no such counter or gauge".to_vec()),
             },
             _ => return Err(Malformed),
         };
@@ -143,35 +136,8 @@ impl Incoming {
         Ok(())
     }
 
-    fn metric(&mut self, cursor: &mut Cursor<'_>) -> Result<Result<u32, Error>, Malformed> {
-        let kind = cursor.u8()?;
-        let mut texts = Vec::new();
-        while let Ok(length) = cursor.u32() {
-            texts.push(cursor.text(length as usize)?);
-        }
-        let [name, help, labels @ ..] = texts.as_slice() else { return Err(Malformed) };
-        let labels: Vec<(&str, &str)> = labels.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-        let metric = match kind {
-            0 => self.host.counter(name, help, &labels).map(Metric::Counter),
-            1 => self.host.gauge(name, help, &labels).map(Metric::Gauge),
-            _ => return Err(Malformed),
-        };
-        let number = self.metrics.len() as u32;
-        Ok(metric.map(|metric| {
-            self.metrics.insert(number, metric);
-            number
-        }))
-    }
-
     fn measure(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
-        let (number, operation, value) = (cursor.u32()?, cursor.u8()?, cursor.f64()?);
-        match (self.metrics.get(&number).ok_or(Malformed)?, operation) {
-            (Metric::Counter(counter), 0) if value >= 0.0 => counter.add(value),
-            (Metric::Gauge(gauge), 0) => gauge.add(value),
-            (Metric::Gauge(gauge), 1) => gauge.set(value),
-            _ => return Err(Malformed),
-        }
-        Ok(())
+        self.metrics.1.measure(cursor.u32()?, cursor.u8()?, cursor.f64()?)
     }
 
     fn log(&self, cursor: &mut Cursor<'_>) -> Result<(), Malformed> {

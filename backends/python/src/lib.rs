@@ -12,6 +12,7 @@
 mod calls;
 mod incoming;
 mod instance;
+mod metrics;
 mod outgoing;
 mod package;
 mod patch;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use trireme_sdk::{Error, Host, ModelContext, Result};
 
+use crate::metrics::Metrics;
 use crate::package::Package;
 use crate::settings::Settings;
 
@@ -17,6 +18,7 @@ pub(crate) struct Plan {
     pub(crate) host: Host,
     pub(crate) settings: Settings,
     pub(crate) interpreter: PathBuf,
+    pub(crate) metrics: Arc<Metrics>,
     package: Arc<Package>,
     name: String,
     version: i64,
@@ -49,6 +51,7 @@ impl Plan {
             host: context.host.clone(),
             settings: settings.clone(),
             interpreter: settings.interpreter(context)?,
+            metrics: Arc::new(Metrics::new(&context.host)),
             package: Arc::clone(package),
             name: context.name.clone(),
             version: context.version,

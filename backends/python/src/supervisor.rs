@@ -7,7 +7,6 @@
 //!                  └──▶ Stopping ──▶ Ended
 //! ```
 
-use std::collections::HashMap;
 use std::io::BufReader;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -19,6 +18,7 @@ use serde_json::{Value, json};
 use trireme_sdk::{Error, Host, Result};
 
 use crate::incoming::{Event, Incoming};
+use crate::metrics::Numbered;
 use crate::outgoing::{Sender, lock};
 use crate::plan::Plan;
 use crate::process::{self, Process};
@@ -289,7 +289,7 @@ fn open(plan: &Plan, label: &str, generation: u64, requests: &Arc<Requests>) -> 
         sender,
         requests: Arc::clone(requests),
         slabs: theirs,
-        metrics: HashMap::new(),
+        metrics: (Arc::clone(&plan.metrics), Numbered::default()),
     };
     let reader = Reader { stream: BufReader::with_capacity(64 << 10, here), files: Some(files_there) };
     Ok(Conversation { process, reader, incoming })

@@ -15,7 +15,7 @@ use trireme_runtime::Core;
 use crate::answer::{Answer, Failure, TEXT, method_not_allowed, not_found, with_type};
 use crate::body;
 use crate::options::HttpOptions;
-use crate::serve::serve_with;
+use crate::serve::{Terms, serve_with};
 
 /// Nobody has to send a body to get metrics.
 const MAX_BODY: usize = 64 << 10;
@@ -39,7 +39,8 @@ pub async fn serve_metrics(
         }
     };
     let header_timeout = HttpOptions::default().header_timeout;
-    serve_with(answer, listener, (header_timeout, debts), Vec::new(), end).await
+    let terms = Terms { header_timeout, debts, keep_heads: false };
+    serve_with(answer, listener, terms, Vec::new(), end).await
 }
 
 async fn answer(core: &Core, request: Request<Incoming>) -> Result<Answer, Failure> {

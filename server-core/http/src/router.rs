@@ -14,6 +14,7 @@ use crate::answer::{Answer, Failure, method_not_allowed, not_found};
 use crate::body::{self, Body};
 use crate::encoding;
 use crate::handlers::{generate, health, infer, memory, models, orca, page, repository, settings};
+use crate::heads::forwarded;
 use crate::offload::offload;
 use crate::openai::{self, OpenAi};
 use crate::options::HttpOptions;
@@ -54,7 +55,7 @@ impl Router {
         let route = route(head.uri.path());
         let waits = head.headers.contains_key(EXPECT);
         if let Some(Err(failure)) = route.as_ref().map(|route| self.permits(route, &head.headers)) {
-            body::discard(body, waits).await;
+            body::discard(body, waits);
             return Err(failure);
         }
         // Read first, whatever the answer will be: unread bytes would cost the client its connection.
@@ -70,7 +71,8 @@ impl Router {
         match route {
             Route::Model(model, ModelCall::Infer) => {
                 let body = self.inflated(head, body).await?;
-                infer::infer(core, model, &head.headers, body, self.options.forward.as_ref()).await
+                let forwarded = forwarded(head, self.options.forward.as_ref());
+                infer::infer(core, model, &head.headers, body, forwarded).await
             }
             Route::Model(model, call @ (ModelCall::Generate | ModelCall::GenerateStream)) => {
                 let load = orca::Asked::by(&head.headers, &model);
@@ -91,7 +93,8 @@ impl Router {
             Route::OpenAi(OpenAi::Model(name)) => openai::model(core, &name),
             Route::OpenAi(OpenAi::Endpoint(endpoint)) => {
                 let body = self.inflated(head, body).await?;
-                openai::call(core, endpoint, &head.headers, body, self.options.forward.as_ref()).await
+                let forwarded = forwarded(head, self.options.forward.as_ref());
+                openai::call(core, endpoint, &head.headers, body, forwarded).await
             }
             Route::AllStatistics => models::all_statistics(core),
             Route::Server => Ok(models::server(core)),

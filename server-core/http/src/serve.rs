@@ -22,6 +22,7 @@ use trireme_runtime::Core;
 
 use crate::body::Body;
 use crate::farewell::Farewell;
+use crate::heads::{Heads, Watched};
 use crate::options::HttpOptions;
 use crate::patience::FirstBytes;
 use crate::router::Router;
@@ -48,21 +49,35 @@ pub async fn serve(
     options: HttpOptions,
     end: watch::Receiver<Stage>,
 ) -> io::Result<()> {
-    let (header_timeout, threads, debts) =
-        (options.header_timeout, options.threads.clone(), options.debts.clone());
+    let terms = Terms {
+        header_timeout: options.header_timeout,
+        debts: options.debts.clone(),
+        keep_heads: options.forward.is_some(),
+    };
+    let threads = options.threads.clone();
     let router = Arc::new(Router::new(core, options));
     let answer = move |request: Request<Incoming>| {
         let router = Arc::clone(&router);
         async move { router.answer(request).await }
     };
-    serve_with(answer, listener, (header_timeout, debts), threads, end).await
+    serve_with(answer, listener, terms, threads, end).await
+}
+
+/// What holds for every connection.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
+    /// As in [`HttpOptions`].
+    pub(crate) header_timeout: Duration,
+    pub(crate) debts: Debts,
+    /// Whether requests get their [`RawHead`](crate::heads::RawHead), too.
+    pub(crate) keep_heads: bool,
 }
 
 /// The same for any handler of requests.
 pub(crate) async fn serve_with<H, F>(
     handler: H,
     listener: TcpListener,
-    (header_timeout, debts): (Duration, Debts),
+    terms: Terms,
     threads: Vec<Handle>,
     end: watch::Receiver<Stage>,
 ) -> io::Result<()>
@@ -71,6 +86,7 @@ where
     F: Future<Output = Response<Settling<Body>>> + Send + 'static,
 {
     listener.local_addr()?;
+    let Terms { header_timeout, debts, keep_heads } = terms;
     let builder = Arc::new(connections(header_timeout));
     // Every connection holds a sender; when all are gone, so are the connections.
     let (running, mut ended) = mpsc::channel::<()>(1);
@@ -83,13 +99,17 @@ where
             let _running = running;
             // Made where it is served, so that its events arrive there.
             let stream = Wire::new(TcpStream::from_std(stream)?, &debts);
-            let stream = FirstBytes::within(stream, header_timeout);
+            let heads = keep_heads.then(Heads::default);
+            let stream = Watched::new(FirstBytes::within(stream, header_timeout), heads.clone());
             let farewell = Arc::new(Farewell::default());
             let (owed, asked) = (debts.clone(), Arc::clone(&farewell));
             let service = service_fn(move |mut request: Request<Incoming>| {
                 let version = request.version();
                 asked.note(version, &owed);
                 request.extensions_mut().insert(owed.clone());
+                if let Some(raw) = heads.as_ref().and_then(|heads| heads.take(&request)) {
+                    request.extensions_mut().insert(raw);
+                }
                 let (answer, debts) = (handler(request), owed.clone());
                 async move {
                     let mut answer = answer.await;
@@ -173,5 +193,39 @@ async fn accept(listener: &TcpListener) -> std::net::TcpStream {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A head that never ends, however often a part of it comes.
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_drips_is_given_up() {
+        let answer = async |_: Request<Incoming>| unreachable!("no head is whole");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let terms = Terms { header_timeout: Duration::from_secs(75), ..Terms::default() };
+        let (_stage, end) = watch::channel(Stage::default());
+        tokio::spawn(serve_with(answer, listener, terms, Vec::new(), end));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        for _ in 0..100 {
+            if client.write_all(b"a: b\r\n").await.is_err() {
+                return;
+            }
+            let read = client.read_buf(&mut answer);
+            if tokio::time::timeout(Duration::from_secs(10), read)
+                .await
+                .is_ok_and(|read| read.map_or(0, |n| n) == 0)
+            {
+                return;
+            }
+        }
+        panic!("the connection is open after 1000 s");
     }
 }

@@ -65,6 +65,7 @@ fn main() {
         data: (0..n).flat_map(|i| (i as f32).sin().to_le_bytes()).collect::<Vec<u8>>().into(),
         binary,
         shared_memory: None,
+        held: None,
     };
     let answer = |tensor| InferResponse {
         model_name: "identity".into(),

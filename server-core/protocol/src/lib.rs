@@ -38,9 +38,10 @@ mod status;
 pub use dtype::DataType;
 pub use error::{ProtocolError, Result, error_json};
 pub use infer::{
-    HEADER_LENGTH_HEADER, HttpInfer, HttpInferBody, InferRequest, InferResponse, InputTensor, OutputTensor,
-    ParameterValue, Parameters, RawInfer, RequestedOutput, SequenceControl, SequenceId, SharedMemoryRef,
-    TensorData, TensorMeta, decode_http_infer, encode_http_infer, is_reserved_parameter, parse_header_length,
+    HEADER_LENGTH_HEADER, HeldTensor, HttpInfer, HttpInferBody, InferRequest, InferResponse, InputTensor,
+    OutputTensor, ParameterValue, Parameters, RawInfer, RequestedOutput, SequenceControl, SequenceId,
+    SharedMemoryRef, TensorData, TensorMeta, decode_http_infer, encode_http_infer, is_reserved_parameter,
+    parse_header_length,
 };
 pub use limits::Limits;
 pub use restricted::{ApiGroup, Restrictions, forward_header};

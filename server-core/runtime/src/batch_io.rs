@@ -158,7 +158,7 @@ impl BatchInput {
 
     fn input(&self, shape: Shape, data: Bytes) -> Input {
         let buffers = Some(data).filter(|data| !data.is_empty()).into_iter().collect();
-        Input { index: self.index, dtype: DType(self.datatype as u32), shape, buffers }
+        Input { index: self.index, dtype: DType(self.datatype as u32), shape, buffers, device: None }
     }
 }
 
@@ -174,7 +174,8 @@ mod tests {
     use trireme_host::{Correlation, OutputSet};
 
     fn request(shape: &[i64]) -> Request {
-        let input = Input { index: 0, dtype: DType(8), shape: shape.into(), buffers: SmallVec::new() };
+        let (shape, buffers) = (shape.into(), SmallVec::new());
+        let input = Input { index: 0, dtype: DType(8), shape, buffers, device: None };
         Request {
             id: String::new(),
             inputs: smallvec![input],

@@ -117,6 +117,7 @@ mod tests {
             data: data.into(),
             binary: true,
             shared_memory: None,
+            held: None,
         }
     }
 

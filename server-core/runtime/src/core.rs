@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
+use trireme_host::DeviceCopies;
 use trireme_host::abi::LogLevel;
 use trireme_protocol::Limits;
 use trireme_protocol::proto::ModelStatistics;
@@ -74,6 +75,7 @@ impl Core {
         log_level: LogLevel,
     ) -> Result<Arc<Self>, ServeError> {
         let services = Services::leak(registry, log_level);
+        trireme_host::set_pool_sizes(options.device_pools.clone());
         let backends = Backends::new(&options, services);
         let core = Arc::new(Self {
             backends,
@@ -313,7 +315,16 @@ impl Core {
         let name = "trireme_copied_bytes_total";
         let help = "Bytes of tensors copied between requests, models and answers";
         let copied = trireme_host::copied_bytes();
-        format!("{}# HELP {name} {help}\n# TYPE {name} counter\n{name} {copied}\n", self.registry.render())
+        let mut text = self.registry.render();
+        text += &format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} {copied}\n");
+        let DeviceCopies { to_host, to_device, between } = trireme_host::device_copies();
+        let name = "trireme_device_copied_bytes_total";
+        text +=
+            &format!("# HELP {name} Bytes of tensors copied to and from devices\n# TYPE {name} counter\n");
+        for (way, bytes) in [("to_host", to_host), ("to_device", to_device), ("between", between)] {
+            text += &format!("{name}{{way=\"{way}\"}} {bytes}\n");
+        }
+        text
     }
 
     /// What a model shows under the name of a gauge, by its labels beside `model` and `version`; none if it does not.

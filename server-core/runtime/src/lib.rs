@@ -61,5 +61,5 @@ pub use source::CAPABILITIES;
 pub use state::{IndexEntry, ModelState};
 pub use stream::ResponseStream;
 pub use trireme_host::abi::LogLevel;
-pub use trireme_host::{Document, DocumentCall, Value};
+pub use trireme_host::{Document, DocumentCall, PoolSizes, Value};
 pub use trireme_scheduling::{StartAfter, Supplies};

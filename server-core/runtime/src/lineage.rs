@@ -79,6 +79,12 @@ pub(crate) trait Reader: Send + Sync {
 
     /// Calls `call` once, when there is room.
     fn on_writable(&self, call: Box<dyn FnOnce() + Send>);
+
+    /// Whether output `name` is of use in the memory of a device.
+    fn takes_devices(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
 /// Where the answers of a request go.
@@ -124,6 +130,11 @@ impl Outlet {
             Self::Mailbox(mailbox) => mailbox.on_writable(call),
             Self::Reader(reader) => reader.on_writable(call),
         }
+    }
+
+    /// Whether output `name` is of use in the memory of a device.
+    pub(crate) fn takes_devices(&self, name: &str) -> bool {
+        matches!(self, Self::Reader(reader) if reader.takes_devices(name))
     }
 
     /// Nobody reads any more.

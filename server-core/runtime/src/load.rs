@@ -207,11 +207,14 @@ impl Loader<'_> {
         let label = format!("{}:{number}", found.name);
         let terms =
             Terms { max_in_flight: bounded, warmup: Arc::new(warmup), limiter: self.limiter.cloned() };
+        let reads_gpu =
+            backend.library().info().reads_gpu && plans.iter().any(|plan| plan.kind == InstanceKind::GPU);
         let (fleet, instances) = Fleet::create(&model, plans, terms, &label)?;
         let mut version = self.version(number, config, numbers, queue, sequences);
         version.labels = labels;
         version.batch_io = Arc::new(batch_io);
         version.max_in_flight = bounded;
+        version.reads_gpu = reads_gpu;
         if backend_name != version.config().backend {
             let wanted = &version.config().backend;
             version.remark =

@@ -107,6 +107,8 @@ pub struct ModelVersion {
     pub(crate) batch_io: Arc<BatchIo>,
     /// What its instances wait for, if the server limits rates.
     pub(crate) limiter: Option<Arc<Limiter>>,
+    /// Whether an instance of it reads inputs in the memory of a GPU.
+    pub(crate) reads_gpu: bool,
     /// Where its answers are kept, if they are.
     pub(crate) cache: Option<Arc<ResponseCache>>,
     /// The endpoints of OpenAI's API that it answers.
@@ -166,6 +168,7 @@ impl ModelVersion {
             max_in_flight: None,
             batch_io: Arc::default(),
             limiter: None,
+            reads_gpu: false,
             cache: None,
             endpoints: Vec::new(),
             loaded_s: trireme_telemetry::clock::epoch_ms() / 1000,
@@ -201,6 +204,7 @@ impl ModelVersion {
             max_in_flight: self.max_in_flight,
             batch_io: Arc::clone(&self.batch_io),
             limiter: self.limiter.clone(),
+            reads_gpu: self.reads_gpu,
             cache: self.cache.clone(),
             endpoints: self.endpoints.clone(),
             loaded_s: self.loaded_s,
@@ -253,6 +257,16 @@ impl ModelVersion {
     /// The names of the classes of an output, by class; `None` if its configuration names no label file.
     pub fn labels(&self, output: &str) -> Option<&[String]> {
         self.labels.of(output)
+    }
+
+    /// Whether the server itself reads what inputs and outputs hold: to know a request again, or to keep a state.
+    pub(crate) fn reads_values(&self) -> bool {
+        self.cache.is_some() || self.sequences.is_some()
+    }
+
+    /// Whether a tensor in the memory of a GPU is of use to it there.
+    pub(crate) fn takes_devices(&self) -> bool {
+        (self.reads_gpu || self.is_ensemble()) && !self.reads_values()
     }
 
     /// An instance is gone for good; without the last one, what waits is refused.
@@ -372,7 +386,7 @@ impl ModelVersion {
         let step = self.sequences.is_some().then(|| sequence::step(&request.sequence));
         let header = self.ensemble.is_some().then(|| Header::of(&request));
         // As upstream counts: what does not fit the model was never a request of it.
-        let mut admitted = admit(&self.name, &self.table, &self.hasher, request)?;
+        let mut admitted = admit(&self.name, &self.table, &self.hasher, self.reads_values(), request)?;
         if let Some(sequences) = &self.sequences {
             let checked = sequences.check(&admitted.request.correlation, &self.name);
             checked.inspect_err(|_| self.metrics.count_failure(FailureReason::Rejected))?;

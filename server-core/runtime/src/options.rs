@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trireme_host::PoolSizes;
 use trireme_protocol::Limits;
 use trireme_repository::Remote;
 use trireme_scheduling::{StartAfter, Supplies};
@@ -64,6 +65,8 @@ pub struct CoreOptions {
     pub cache_bytes: Option<usize>,
     /// Whether instances wait for the resources that their configurations name, and how much there is of each.
     pub rate_limit: Option<Supplies>,
+    /// How much memory is taken for tensors on devices.
+    pub device_pools: PoolSizes,
     /// For tests: how many requests a batcher waits for before it begins.
     pub start_after: StartAfter,
     /// What clients may send.

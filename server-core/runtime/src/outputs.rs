@@ -60,7 +60,7 @@ impl SharedMemory {
     ) -> Result<(InferRequest, OutputPlan), ServeError> {
         let shared = request.inputs.iter().map(|input| match &input.data {
             TensorData::SharedMemory(part) => part.byte_size,
-            TensorData::Bytes(_) => 0,
+            TensorData::Bytes(_) | TensorData::Held(_) => 0,
         });
         if shared.fold(0, u64::saturating_add) <= INLINE_UP_TO {
             let plan = self.prepare(&mut request)?;

@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 use trireme_host::{Correlation, Input, OutputSet, Request, Value};
 use trireme_protocol::{
@@ -14,6 +15,7 @@ use trireme_protocol::{
 };
 use trireme_scheduling::ShapeKey;
 
+use crate::ensemble::device_tensor;
 use crate::error::ServeError;
 use crate::table::{TensorSpec, TensorTable, reshape};
 
@@ -34,7 +36,8 @@ pub(crate) struct Admitted {
     pub(crate) empty_final: bool,
 }
 
-/// Turns `request` into an [`Admitted`] one for `model`.
+/// Turns `request` into an [`Admitted`] one for `model`. `reads_values`: the server itself reads what the inputs hold, so that
+/// those on a device are copied.
 ///
 /// # Errors
 /// INVALID_ARG with the text that says which tensor, what was expected and what came; UNSUPPORTED for shared memory.
@@ -42,10 +45,11 @@ pub(crate) fn admit(
     model: &str,
     table: &TensorTable,
     hasher: &RandomState,
+    reads_values: bool,
     request: InferRequest,
 ) -> Result<Admitted, ServeError> {
     let id = request.id_for_errors().to_owned();
-    admit_inner(model, table, hasher, request).map_err(|mut error| {
+    admit_inner(model, table, hasher, reads_values, request).map_err(|mut error| {
         error.message = format!("[request id: {id}] {}", error.message);
         error
     })
@@ -55,13 +59,14 @@ fn admit_inner(
     model: &str,
     table: &TensorTable,
     hasher: &RandomState,
+    reads_values: bool,
     request: InferRequest,
 ) -> Result<Admitted, ServeError> {
     let mut inputs: SmallVec<[Input; 2]> = SmallVec::with_capacity(request.inputs.len());
     let mut batch: Option<i64> = None;
     check_count(model, table, &request.inputs)?;
     for tensor in request.inputs {
-        inputs.push(admit_input(model, table, tensor, &mut batch)?);
+        inputs.push(admit_input(model, table, tensor, reads_values, &mut batch)?);
     }
     // Backends see inputs in the order of the configuration, whatever the order of the request was.
     inputs.sort_by_key(|input| input.index);
@@ -154,6 +159,7 @@ fn admit_input(
     model: &str,
     table: &TensorTable,
     tensor: InputTensor,
+    reads_values: bool,
     batch: &mut Option<i64>,
 ) -> Result<Input, ServeError> {
     let InputTensor { name, datatype, shape, data } = tensor;
@@ -199,12 +205,27 @@ fn admit_input(
             }
         }
     }
-    let TensorData::Bytes(data) = data else {
-        return Err(ServeError::unsupported(format!(
-            "input '{name}' names a shared-memory region, but shared memory is disabled in this server"
-        )));
+    let (data, device) = match data {
+        TensorData::Bytes(data) => (data, None),
+        TensorData::Held(held) => match device_tensor(held) {
+            // Shapes and texts are looked at here.
+            Some(tensor) if reads_values || spec.is_shape || datatype == DataType::Bytes => {
+                (tensor.to_host()?, None)
+            }
+            found => (Bytes::new(), found),
+        },
+        TensorData::SharedMemory(_) => {
+            return Err(ServeError::unsupported(format!(
+                "input '{name}' names a shared-memory region, but shared memory is disabled in this server"
+            )));
+        }
     };
-    check_size(model, &name, datatype, &shape, &data)?;
+    match &device {
+        None => check_size(model, &name, datatype, &shape, &data)?,
+        Some(tensor) => {
+            check_length(model, &name, datatype, &shape, tensor.byte_size())?;
+        }
+    }
     let shape = match &spec.reshape {
         None => shape,
         Some(to) => {
@@ -221,6 +242,7 @@ fn admit_input(
         dtype: trireme_host::abi::DType(datatype as u32),
         shape: shape.into_iter().collect(),
         buffers,
+        device,
     })
 }
 
@@ -231,19 +253,31 @@ fn check_size(
     shape: &[i64],
     data: &[u8],
 ) -> Result<(), ServeError> {
+    if check_length(model, name, datatype, shape, data.len())? {
+        return Ok(());
+    }
     let in_input = |error: &dyn std::fmt::Display| {
         ServeError::invalid(format!("input '{name}' for model '{model}': {error}"))
     };
-    match byte_count(datatype, shape).map_err(|error| in_input(&error))? {
-        Some(expected) if expected == data.len() => Ok(()),
-        Some(expected) => Err(ServeError::invalid(format!(
-            "input byte size mismatch for input '{name}' for model '{model}'. Expected {expected}, got {}",
-            data.len()
+    let count = trireme_protocol::element_count(shape).map_err(|error| in_input(&error))?;
+    bytes_tensor::validate(data, count).map_err(|error| in_input(&error))
+}
+
+/// False if the type has no size of its own.
+fn check_length(
+    model: &str,
+    name: &str,
+    datatype: DataType,
+    shape: &[i64],
+    length: usize,
+) -> Result<bool, ServeError> {
+    let expected = byte_count(datatype, shape)
+        .map_err(|error| ServeError::invalid(format!("input '{name}' for model '{model}': {error}")))?;
+    match expected {
+        Some(expected) if expected != length => Err(ServeError::invalid(format!(
+            "input byte size mismatch for input '{name}' for model '{model}'. Expected {expected}, got {length}"
         ))),
-        None => {
-            let count = trireme_protocol::element_count(shape).map_err(|error| in_input(&error))?;
-            bytes_tensor::validate(data, count).map_err(|error| in_input(&error))
-        }
+        expected => Ok(expected.is_some()),
     }
 }
 

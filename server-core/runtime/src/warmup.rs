@@ -116,6 +116,7 @@ impl Warmup {
             dtype: trireme_host::abi::DType(tensor.datatype as u32),
             shape: tensor.shape.clone(),
             buffers: (!tensor.data.is_empty()).then(|| tensor.data.clone()).into_iter().collect(),
+            device: None,
         };
         Request {
             id: String::new(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use trireme_grpc::Tls;
 use trireme_protocol::{Limits, Restrictions};
-use trireme_runtime::{ControlMode, CoreOptions, Supplies};
+use trireme_runtime::{ControlMode, CoreOptions, PoolSizes, Supplies};
 use trireme_telemetry::MetricOptions;
 
 use crate::cli::{ControlModeFlag, Serve, grammar};
@@ -59,9 +59,24 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
         exit_timeout: Duration::from_secs(flags.exit_timeout_secs),
         cache_bytes: crate::cache::size(&flags.cache_config, flags.response_cache_byte_size)?,
         rate_limit: rate_limit(flags)?,
+        device_pools: device_pools(flags)?,
         start_after: crate::test_hooks::start_after()?,
         limits: Limits { max_body: flags.http_max_input_size, ..Limits::default() },
     })
+}
+
+/// How much memory the server takes for tensors on devices.
+fn device_pools(flags: &Serve) -> anyhow::Result<PoolSizes> {
+    let mut sizes = PoolSizes { pinned: flags.pinned_memory_pool_byte_size, ..PoolSizes::default() };
+    for text in &flags.cuda_memory_pool_byte_size {
+        let given =
+            text.split_once(':').and_then(|(device, size)| Some((device.parse().ok()?, size.parse().ok()?)));
+        let (device, size) = given.with_context(|| {
+            format!("--cuda-memory-pool-byte-size '{text}': expected DEVICE:BYTES, both whole numbers")
+        })?;
+        sizes.gpu.insert(device, size);
+    }
+    Ok(sizes)
 }
 
 /// The resources of the rate limiter, if it is on.

@@ -124,6 +124,7 @@ fn request(message: Message, names: &Arc<[Box<str>]>, outputs: usize) -> Result<
             dtype: DType(tensor.dtype),
             shape: SmallVec::from_vec(tensor.shape),
             buffers: smallvec![Bytes::from(tensor.data)],
+            device: None,
         })
     };
     Ok(Box::new(Request {

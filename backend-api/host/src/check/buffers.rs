@@ -3,6 +3,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use trireme_abi::{Buffer, MemoryKind, Status as WireStatus, StatusCode};
 
@@ -28,6 +29,8 @@ pub(super) unsafe fn watch_result(
 }
 
 fn watched(real: Buffer, party: &'static Party, guarded: bool) -> Buffer {
+    // Behind memory of a provider there is nothing of ours.
+    let guarded = guarded && real.kind == MemoryKind::CPU;
     let shown = Buffer { release: Some(release), owner: std::ptr::null_mut(), ..copy(&real) };
     Buffer { owner: add(Entry::new(party, 0, Real::Buffer(real, guarded))), ..shown }
 }
@@ -37,8 +40,10 @@ fn copy(buffer: &Buffer) -> Buffer {
     Buffer { ..*buffer }
 }
 
-unsafe extern "C" fn release(owner: *mut c_void, _done_event: u64) {
-    drop(take(owner, Kind::Buffer, "Buffer.release", Rule::ReleasedTwice));
+unsafe extern "C" fn release(owner: *mut c_void, done_event: u64) {
+    if let Some(entry) = take(owner, Kind::Buffer, "Buffer.release", Rule::ReleasedTwice) {
+        entry.done_event.store(done_event, SeqCst);
+    }
 }
 
 /// Of buffers that the backend hands over: the backend's own stay as they are; those of the host go back to it, and the
@@ -74,7 +79,8 @@ pub(super) fn hand_over(buffer: &mut Buffer, party: &'static Party, call: &str) 
     buffer.release = Some(release_handed_over);
 }
 
-unsafe extern "C" fn release_handed_over(owner: *mut c_void, _done_event: u64) {
+unsafe extern "C" fn release_handed_over(owner: *mut c_void, done_event: u64) {
     // SAFETY: the box that `hand_over` made; the host releases once.
-    drop(unsafe { Box::from_raw(owner.cast::<Arc<Entry>>()) });
+    let entry = unsafe { Box::from_raw(owner.cast::<Arc<Entry>>()) };
+    entry.done_event.store(done_event, SeqCst);
 }

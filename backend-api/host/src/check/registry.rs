@@ -72,6 +72,8 @@ pub(crate) struct Entry {
     pub(crate) instance: u64,
     pub(crate) real: Real,
     pub(crate) finished: AtomicBool,
+    /// What a buffer is given back with; lent by who drops the entry.
+    pub(crate) done_event: AtomicU64,
     /// Shared with the callback that ends the pause.
     pub(crate) paused: Arc<AtomicBool>,
     busy: AtomicBool,
@@ -90,6 +92,7 @@ impl Entry {
             instance,
             real,
             finished: AtomicBool::new(false),
+            done_event: AtomicU64::new(0),
             paused: Arc::default(),
             busy: AtomicBool::new(false),
         }
@@ -145,7 +148,7 @@ impl Drop for Entry {
                 }
                 if let Some(release) = buffer.release {
                     // SAFETY: called once, with the owner that came with it.
-                    unsafe { release(buffer.owner, 0) };
+                    unsafe { release(buffer.owner, *self.done_event.get_mut()) };
                 }
             }
         }

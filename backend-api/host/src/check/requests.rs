@@ -10,7 +10,7 @@ use super::buffers;
 use super::registry::{Entry, Kind, Real, find, take};
 use super::report;
 use crate::status::Status;
-use crate::vtables::REQUEST as PLAIN;
+use crate::vtables::{REQUEST as PLAIN, note_done};
 use crate::wire::view;
 
 pub(crate) static REQUEST: RequestVtable = RequestVtable {
@@ -30,6 +30,7 @@ pub(crate) static REQUEST: RequestVtable = RequestVtable {
     correlation_text,
     trace_parent,
     release,
+    release_after,
 };
 
 /// The handle of an entry that was found as a request.
@@ -115,4 +116,12 @@ unsafe extern "C" fn gather(
 unsafe extern "C" fn release(request: *mut RequestHandle) {
     // The request goes when a call that is still under way lets go of the entry.
     drop(take(request, Kind::Request, "RequestVtable.release", Rule::ReleasedTwice));
+}
+
+unsafe extern "C" fn release_after(request: *mut RequestHandle, done_event: u64) {
+    let call = "RequestVtable.release_after";
+    let Some(entry) = take(request, Kind::Request, call, Rule::ReleasedTwice) else { return };
+    // Now, while the event is there: the request itself goes when a call that is under way lets go of the entry.
+    // SAFETY: the entry keeps the handle alive; the ABI demands an event that lives until the call returns.
+    unsafe { note_done(handle(&entry), done_event) };
 }

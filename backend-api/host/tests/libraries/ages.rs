@@ -11,7 +11,7 @@ const LAST_FUNCTION: &str = r#"
     /// `[any-thread]` The backend's half of the extension `id` ("name/REV"), or null; valid until the process ends.
     pub extension: Option<unsafe extern "C" fn(backend: *mut c_void, id: StrView) -> *const c_void>,
 "#;
-const EXPORTED: &str = "load: load::<B>,\n        extension: None,";
+const EXPORTED: &str = "load: load::<B>,\n        extension: Some(backend_extension::<B>),";
 
 fn doubles(library: &Path) {
     let mut instance = instance(library, "compat", "{}");
@@ -45,19 +45,6 @@ fn a_backend_with_one_function_more_is_served() {
     let edits: [Edit<'_>; 2] =
         [("abi/src/object.rs", LAST_FUNCTION, &grown), ("sdk/src/export.rs", EXPORTED, &exported)];
     doubles(&compat_library("more", &edits));
-}
-
-/// What docs/abi.md plans under 'Memory of devices', as a backend of a later minor version would have it.
-#[test]
-fn tensors_on_a_device_can_come_by_growth() {
-    let info = "    pub reserved: u32,\n}\n\n/// What a model is loaded with.";
-    let kinds = "    pub reserved: u32,\n    /// Bit set of the kinds of memory that inputs may be in.\n    pub input_kinds: u64,\n}\n\n/// What a model is loaded with.";
-    let release = "    pub release: unsafe extern \"C\" fn(request: *mut RequestHandle),\n";
-    let after = format!(
-        "{release}    pub release_after: unsafe extern \"C\" fn(request: *mut RequestHandle, done_event: u64),\n"
-    );
-    let edits: [Edit<'_>; 2] = [("abi/src/args.rs", info, kinds), ("abi/src/request.rs", release, &after)];
-    doubles(&compat_library("devices", &edits));
 }
 
 #[test]

@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
+use tokio::time::Instant;
 use trireme_protocol::Limits;
 
 use crate::answer::Failure;
 
-/// A body that is refused is still read this far and this long, so that its sender gets to see the answer: a
+/// A body that is refused is still read this far and this long beside its answer, so that its sender gets to see it: a
 /// connection closed on unread data is reset. Nothing of it is kept.
 const DRAIN_BYTES: usize = 256 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
 /// How long the next piece of a body may take.
 const PIECE_TIME: Duration = Duration::from_secs(75);
+/// Bytes that have to come each second on the whole, but for the first `PIECE_TIME`: who sends a byte now and then holds
+/// no connection for ever.
+const SLOWEST: u32 = 1024;
 
 /// The word of a refusal for its size.
 pub(crate) const TOO_LARGE: &str = "request_too_large";
@@ -26,8 +30,8 @@ pub(crate) const TOO_LARGE: &str = "request_too_large";
 /// 400 for more bytes or more chunks than the limits allow, or for a body that ends too early.
 pub(crate) async fn read<B>(body: B, limits: &Limits, waits: bool) -> Result<Bytes, Failure>
 where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: std::fmt::Display + Send,
 {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -36,25 +40,22 @@ where
     match collect(&mut body, limits).await {
         Err(Refusal::Broken(message)) => Err(Failure::invalid(message)),
         Err(Refusal::Limit(failure)) => {
-            // A client that waits for "100 Continue" has not sent the body.
-            if !waits {
-                let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut body)).await;
-            }
+            discard(body, waits);
             Err(failure)
         }
         Ok(whole) => Ok(whole),
     }
 }
 
-/// Reads a body that nobody wants, so that its sender gets to see the answer.
-pub(crate) async fn discard<B>(body: B, waits: bool)
+/// Reads a body that nobody wants, on a task of its own: the answer does not wait for it.
+pub(crate) fn discard<B>(body: B, waits: bool)
 where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
+    B: Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: std::fmt::Display + Send,
 {
-    let mut body = body;
+    // A client that waits for "100 Continue" has not sent the body.
     if !waits && !body.is_end_stream() {
-        let _ = tokio::time::timeout(DRAIN_TIME, drain(&mut body)).await;
+        tokio::spawn(tokio::time::timeout(DRAIN_TIME, drain(body)));
     }
 }
 
@@ -88,7 +89,14 @@ where
     whole.extend_from_slice(&second);
     drop((first, second));
     let mut chunks = 2;
-    while let Some(data) = next(body).await? {
+    let begun = Instant::now();
+    loop {
+        let pace = begun + PIECE_TIME + Duration::from_secs(whole.len() as u64 / u64::from(SLOWEST));
+        let Ok(data) = tokio::time::timeout_at(pace, next(body)).await else {
+            let text = format!("the request body came at less than {SLOWEST} bytes a second");
+            return Err(Refusal::Broken(text));
+        };
+        let Some(data) = data? else { break };
         chunks += 1;
         check(whole.len() + data.len())?;
         if announced.is_none() && chunks > limits.max_chunks {
@@ -127,13 +135,13 @@ where
     }
 }
 
-async fn drain<B>(body: &mut B)
+async fn drain<B>(mut body: B)
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
     let mut dropped = 0;
-    while let Ok(Some(data)) = next(body).await {
+    while let Ok(Some(data)) = next(&mut body).await {
         dropped += data.len();
         if dropped > DRAIN_BYTES {
             return;
@@ -220,6 +228,49 @@ mod tests {
         }
         let failure = read(Silent, &Limits::default(), false).await.unwrap_err();
         assert_eq!(failure.message, "nothing of the request body came for 75 s");
+    }
+
+    /// Pieces of a size that come at intervals, without end.
+    struct Dripping(usize, tokio::time::Interval);
+
+    impl Dripping {
+        fn new(size: usize, seconds: u64) -> Self {
+            Self(size, tokio::time::interval(Duration::from_secs(seconds)))
+        }
+    }
+
+    impl Body for Dripping {
+        type Data = Bytes;
+        type Error = Infallible;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let size = self.0;
+            self.1.poll_tick(context).map(|_| Some(Ok(Frame::data(Bytes::from(vec![0; size])))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up_and_one_that_is_slow_is_not() {
+        let begun = Instant::now();
+        let failure = read(Dripping::new(1, 10), &Limits::default(), false).await.unwrap_err();
+        assert_eq!(failure.message, "the request body came at less than 1024 bytes a second");
+        assert!(begun.elapsed() < Duration::from_secs(90));
+        let limits = Limits { max_body: 1 << 20, ..Limits::default() };
+        let failure = read(Dripping::new(20 << 10, 10), &limits, true).await.unwrap_err();
+        assert!(failure.message.contains("exceeds the maximum"), "{}", failure.message);
+        assert!(begun.elapsed() > Duration::from_secs(500));
+    }
+
+    /// The sender may be slow, and need not wait for what is known already.
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_does_not_wait_for_the_rest() {
+        let begun = Instant::now();
+        let limits = Limits { max_body: 10, ..Limits::default() };
+        let failure = read(Dripping::new(100, 5), &limits, false).await.unwrap_err();
+        assert!(failure.message.contains("exceeds the maximum"), "{}", failure.message);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
-use regex::Regex;
 use trireme_protocol::grpc::parse_version;
 use trireme_protocol::{
     HttpInfer, HttpInferBody, InferRequest, InferResponse, decode_http_infer, encode_http_infer,
@@ -29,7 +28,7 @@ pub(crate) async fn infer(
     model: Model<'_>,
     headers: &HeaderMap,
     body: Bytes,
-    forward: Option<&Regex>,
+    forwarded: Vec<(HeaderName, HeaderValue)>,
 ) -> Result<Answer, Failure> {
     let version = parse_version(model.version)?;
     let served = core.model(&model.name, version)?;
@@ -39,22 +38,14 @@ pub(crate) async fn infer(
     }
     let header_length = headers.get(&HEADER_LENGTH).map(header_length).transpose()?;
     let mut request = decode(core, &served, version, body, header_length).await?;
-    if let Some(pattern) = forward {
-        forward_headers(&mut request, headers, pattern)?;
+    for (name, value) in forwarded {
+        forward_header(&mut request, name.as_str(), value.as_bytes())?;
     }
     let (request, outputs) = core.shared_memory().prepare_async(request).await?;
     let mut response = served.infer(request).await?;
     outputs.apply(&served, &mut response)?;
     let body = encode(response).await?;
     answer(body, headers).await
-}
-
-/// Names are matched and forwarded in lower case, as HTTP/2 has them.
-fn forward_headers(request: &mut InferRequest, headers: &HeaderMap, pattern: &Regex) -> Result<(), Failure> {
-    for (name, value) in headers.iter().filter(|(name, _)| pattern.is_match(name.as_str())) {
-        forward_header(request, name.as_str(), value.as_bytes())?;
-    }
-    Ok(())
 }
 
 fn header_length(value: &HeaderValue) -> Result<usize, Failure> {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
-use regex::Regex;
 use trireme_runtime::{Core, Document, DocumentCall, ResponseStream, Served, Value};
 
 use super::events::Documents;
@@ -31,10 +30,10 @@ pub(crate) async fn call(
     endpoint: &'static str,
     headers: &HeaderMap,
     body: Bytes,
-    forward: Option<&Regex>,
+    forwarded: Vec<(HeaderName, HeaderValue)>,
 ) -> Result<Answer, Failure> {
     let id = request_id(headers);
-    let mut answer = answer(core, endpoint, headers, body, forward, &id).await?;
+    let mut answer = answer(core, endpoint, body, forwarded, &id).await?;
     if let Ok(id) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert(REQUEST_ID.clone(), id);
     }
@@ -44,9 +43,8 @@ pub(crate) async fn call(
 async fn answer(
     core: &Core,
     endpoint: &'static str,
-    headers: &HeaderMap,
     body: Bytes,
-    forward: Option<&Regex>,
+    forwarded: Vec<(HeaderName, HeaderValue)>,
     id: &str,
 ) -> Result<Answer, Failure> {
     let checked = offload(body.len(), move || {
@@ -56,7 +54,7 @@ async fn answer(
     });
     let (Head { model, stream }, call) = checked.await?;
     let served = served(core, endpoint, &model)?;
-    let mut answers = served.openai_stream(call, id.to_owned(), forwarded(headers, forward)?)?;
+    let mut answers = served.openai_stream(call, id.to_owned(), parameters(&forwarded)?)?;
     if !stream {
         return whole(answers).await;
     }
@@ -136,16 +134,14 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// The headers that the model is to see, as parameters.
-fn forwarded(headers: &HeaderMap, pattern: Option<&Regex>) -> Result<Vec<(String, Value)>, Failure> {
-    let Some(pattern) = pattern else { return Ok(Vec::new()) };
-    let wanted = headers.iter().filter(|(name, _)| pattern.is_match(name.as_str()));
-    let one = |(name, value): (&HeaderName, &HeaderValue)| {
+fn parameters(forwarded: &[(HeaderName, HeaderValue)]) -> Result<Vec<(String, Value)>, Failure> {
+    let one = |(name, value): &(HeaderName, HeaderValue)| {
         let text = value.to_str().map_err(|_| {
             Failure::invalid(format!("the header '{name}' is to be forwarded, but is not text"))
         })?;
         Ok((name.as_str().to_owned(), Value::String(text.to_owned())))
     };
-    wanted.map(one).collect()
+    forwarded.iter().map(one).collect()
 }
 
 #[cfg(test)]

@@ -113,6 +113,7 @@ fn output(name: &str, datatype: DataType, shape: &[i64], data: Vec<u8>) -> Outpu
         data: data.into(),
         binary: false,
         shared_memory: None,
+        held: None,
     }
 }
 

@@ -76,7 +76,7 @@ fn typed_contents_land_in_the_bytes_of_their_type() {
         let tensor = InferInputTensor { contents: Some(contents), ..input("A", datatype, &[n]) };
         decode(request(vec![tensor], &[])).map(|r| match &r.inputs[0].data {
             TensorData::Bytes(data) => data.to_vec(),
-            TensorData::SharedMemory(_) => panic!("bytes"),
+            _ => panic!("bytes"),
         })
     };
     let ints = |v: &[i32]| InferTensorContents { int_contents: v.into(), ..Default::default() };
@@ -217,6 +217,7 @@ fn answers_move_their_tensors() {
         data: data.clone(),
         binary: false,
         shared_memory,
+        held: None,
     };
     let response = InferResponse {
         id: "i".into(),
@@ -258,6 +259,7 @@ proptest! {
             data: data.clone().into(),
             binary: true,
             shared_memory: None,
+            held: None,
         };
         let answer = encode_grpc_infer(InferResponse { outputs: vec![output], ..Default::default() }).unwrap();
         let tensor = input("A", &answer.outputs[0].datatype, &answer.outputs[0].shape);

@@ -79,6 +79,7 @@ fn check_input(request: &InferRequest, input: &InputTensor, limits: &Limits) -> 
     let got = match &input.data {
         TensorData::Bytes(data) => data.len() as u64,
         TensorData::SharedMemory(part) => part.byte_size,
+        TensorData::Held(held) => held.byte_size,
     };
     match (expected, &input.data) {
         (Some(expected), _) if expected as u64 != got => Err(refuse(format_args!(

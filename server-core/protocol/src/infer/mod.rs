@@ -30,6 +30,7 @@ pub use meta::TensorMeta;
 pub use parameters::{ParameterValue, Parameters};
 pub use raw::RawInfer;
 pub use request::{
-    InferRequest, InputTensor, RequestedOutput, SequenceControl, SequenceId, SharedMemoryRef, TensorData,
+    HeldTensor, InferRequest, InputTensor, RequestedOutput, SequenceControl, SequenceId, SharedMemoryRef,
+    TensorData,
 };
 pub use response::{InferResponse, OutputTensor};

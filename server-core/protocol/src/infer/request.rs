@@ -1,5 +1,9 @@
 //! The parsed inference request, the same whichever door it came through.
 
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::dtype::DataType;
@@ -95,7 +99,33 @@ pub enum TensorData {
     Bytes(Bytes),
     /// A part of a region that the caller registered.
     SharedMemory(SharedMemoryRef),
+    /// Where only who put it there can read it. Never from the wire.
+    Held(HeldTensor),
 }
+
+/// Memory that the protocol cannot read, as that of a GPU, on its way between those who can.
+#[derive(Clone)]
+pub struct HeldTensor {
+    /// Length in bytes.
+    pub byte_size: u64,
+    /// What it is, for who knows the type.
+    pub memory: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for HeldTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes elsewhere", self.byte_size)
+    }
+}
+
+/// The same memory.
+impl PartialEq for HeldTensor {
+    fn eq(&self, other: &Self) -> bool {
+        self.byte_size == other.byte_size && Arc::ptr_eq(&self.memory, &other.memory)
+    }
+}
+
+impl Eq for HeldTensor {}
 
 /// A part of a registered shared-memory region.
 #[derive(Clone, Eq, PartialEq, Debug)]

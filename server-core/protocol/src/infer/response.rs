@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::dtype::DataType;
 use crate::infer::parameters::Parameters;
-use crate::infer::request::SharedMemoryRef;
+use crate::infer::request::{HeldTensor, SharedMemoryRef};
 use crate::shape::Shape;
 
 /// One answer to an inference request.
@@ -37,4 +37,6 @@ pub struct OutputTensor {
     pub binary: bool,
     /// The region that the tensor was written into, if it was.
     pub shared_memory: Option<SharedMemoryRef>,
+    /// Set if the tensor is where the protocol cannot read it; then `data` is empty. Only who asked for it gets one.
+    pub held: Option<HeldTensor>,
 }

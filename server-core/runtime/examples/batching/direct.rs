@@ -44,8 +44,8 @@ pub(crate) fn calls(backends: &Path, cost_ms: u32, span: u64) -> Result<Vec<u64>
     let begin = now_ns();
     while now_ns() - begin < span {
         let start = now_ns();
-        let input =
-            Input { index: 0, dtype: DType::FP32, shape: smallvec![1, 16], buffers: smallvec![data.clone()] };
+        let (shape, buffers) = (smallvec![1, 16], smallvec![data.clone()]);
+        let input = Input { index: 0, dtype: DType::FP32, shape, buffers, device: None };
         let request = Box::new(Request {
             id: String::new(),
             inputs: smallvec![input],

@@ -17,7 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Handle};
 use trireme_host::abi::LogLevel;
 use trireme_protocol::{DataType, InferRequest, InputTensor, Limits, TensorData};
-use trireme_runtime::{ControlMode, Core, CoreOptions, Served};
+use trireme_runtime::{ControlMode, Core, CoreOptions, PoolSizes, Served};
 use trireme_scheduling::StartAfter;
 use trireme_telemetry::Registry;
 use trireme_telemetry::clock::now_ns;
@@ -199,6 +199,7 @@ fn start(repository: &Path, backends: &Path) -> Outcome<Arc<Core>> {
         strict_readiness: true,
         exit_on_error: true,
         rate_limit: None,
+        device_pools: PoolSizes::default(),
         start_after: StartAfter::default(),
         load_threads: 1,
         allow_client_shm: false,

@@ -80,6 +80,7 @@ mod tests {
             dtype: DType(8),
             shape: smallvec![1, 4],
             buffers: smallvec![bytes::Bytes::from_static(&[1; 16])],
+            device: None,
         };
         Request {
             id: "a".to_owned(),

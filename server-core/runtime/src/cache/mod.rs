@@ -75,7 +75,7 @@ pub(crate) fn share_response(response: &Response) -> Response {
 
 fn share(output: &Output) -> Output {
     let shape: SmallVec<[i64; 6]> = output.shape.clone();
-    Output { name: output.name.clone(), dtype: output.dtype, shape, data: output.data.clone() }
+    Output { name: output.name.clone(), dtype: output.dtype, shape, data: output.data.clone(), device: None }
 }
 
 #[cfg(test)]
@@ -86,7 +86,8 @@ mod tests {
 
     fn response(data: Bytes) -> Response {
         let shape = smallvec![data.len() as i64];
-        let output = Output { name: "Y".to_owned(), dtype: trireme_host::abi::DType(2), shape, data };
+        let output =
+            Output { name: "Y".to_owned(), dtype: trireme_host::abi::DType(2), shape, data, device: None };
         Response { outputs: smallvec![output], ..Response::default() }
     }
 

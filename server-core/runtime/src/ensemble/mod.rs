@@ -23,6 +23,8 @@ use plan::Plan;
 use run::Run;
 use step::Waiting;
 
+pub(crate) use tensor::{device_tensor, held};
+
 /// How deep requests may cause each other.
 pub(crate) const MAX_DEPTH: u32 = 16;
 

@@ -27,6 +27,16 @@ pub(crate) struct PlanStep {
     pub(crate) version: Option<i64>,
     pub(crate) inputs: Vec<String>,
     pub(crate) outputs: Vec<String>,
+    /// Who reads each of the outputs.
+    pub(crate) readers: Vec<Readers>,
+}
+
+/// Who reads a tensor.
+#[derive(Debug, Default)]
+pub(crate) struct Readers {
+    pub(crate) steps: Vec<usize>,
+    /// The output of the ensemble that it is.
+    pub(crate) output: Option<String>,
 }
 
 impl Plan {
@@ -57,8 +67,21 @@ impl Plan {
                 version,
                 inputs: step.input_map.keys().cloned().collect(),
                 outputs: step.output_map.keys().cloned().collect(),
+                readers: Vec::new(),
             });
             members.push(member);
+        }
+        for (at, step) in steps.iter_mut().enumerate() {
+            let readers = |tensor: &usize| Readers {
+                steps: (0..graph_steps.len())
+                    .filter(|other| graph_steps[*other].inputs.contains(tensor))
+                    .collect(),
+                output: outputs
+                    .iter()
+                    .position(|output| output == tensor)
+                    .map(|at| config.outputs[at].name.clone()),
+            };
+            step.readers = graph_steps[at].outputs.iter().map(readers).collect();
         }
         check_members(draft, config, &members)?;
         let graph = Graph::new(numbers.len(), inputs, outputs, graph_steps)

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use trireme_host::{Request, Response, ResponseSink, Verdict};
+use trireme_host::{DeviceTensor, Output, Request, Response, ResponseSink, Verdict};
 use trireme_scheduling::ensemble::{Action, Flow, RunId};
 
 use super::step::Waiting;
@@ -161,10 +161,28 @@ impl Run {
     fn answer(self: &Arc<Self>, outputs: Vec<Option<Tensor>>, last: bool) {
         let table = &self.journey.model.table;
         let present = self.wanted.iter().zip(outputs).filter_map(|(output, tensor)| Some((*output, tensor?)));
-        let outputs =
-            present.map(|(output, tensor)| tensor.into_output(&table.outputs[output], table.batches()));
+        let outputs = present.map(|(output, tensor)| {
+            self.to_reader(tensor.into_output(&table.outputs[output], table.batches()))
+        });
         let parameters = self.header.told();
-        self.send(Response { outputs: outputs.collect(), parameters, ..Response::default() }, last);
+        match outputs.collect() {
+            Ok(outputs) => self.send(Response { outputs, parameters, ..Response::default() }, last),
+            Err(error) => {
+                self.fail(error);
+                if !last {
+                    self.post(Event::Cancel);
+                }
+            }
+        }
+    }
+
+    /// What lies on a device is copied, unless who reads the answer reads that.
+    fn to_reader(&self, mut output: Output) -> Result<Output, ServeError> {
+        let there = |tensor: &mut DeviceTensor| !self.journey.reads_device(&output.name, tensor.device());
+        if let Some(tensor) = output.device.take_if(there) {
+            output.data = tensor.to_host()?;
+        }
+        Ok(output)
     }
 
     fn send(self: &Arc<Self>, response: Response, last: bool) {

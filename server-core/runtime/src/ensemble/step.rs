@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use trireme_host::ResponseSink;
 use trireme_protocol::{InferRequest, InputTensor, RequestedOutput};
 use trireme_scheduling::ensemble::RunId;
 
+use super::plan::Readers;
 use super::run::{Event, Run};
 use super::tensor::{Tensor, sequence_of};
 use crate::journey::{Letter, StreamItem};
@@ -153,5 +155,13 @@ impl Reader for StepReader {
 
     fn on_writable(&self, call: Box<dyn FnOnce() + Send>) {
         self.run.on_writable(self.id, call);
+    }
+
+    fn takes_devices(&self, name: &str) -> bool {
+        let step = &self.run.ensemble.plan.steps[self.step];
+        let Some(at) = step.outputs.iter().position(|output| output == name) else { return false };
+        let Readers { steps, output } = &step.readers[at];
+        let shown = output.as_ref().is_some_and(|output| self.run.journey.reads_device(output, 0));
+        shown || steps.iter().any(|step| self.run.members[*step].takes_devices())
     }
 }

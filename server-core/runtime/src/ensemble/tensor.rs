@@ -1,8 +1,12 @@
-//! Tensors on their way from step to step. Their bytes are shared, never copied.
+//! Tensors on their way from step to step. Their bytes are shared, never copied, and stay on the device where they are.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use trireme_host::{Input, Output, Shape};
-use trireme_protocol::{DataType, OutputTensor, Parameters, SequenceControl, SequenceId};
+use trireme_host::{DeviceTensor, Input, Output, Shape};
+use trireme_protocol::{
+    DataType, HeldTensor, OutputTensor, Parameters, SequenceControl, SequenceId, TensorData,
+};
 
 use crate::model::ModelVersion;
 use crate::table::TensorSpec;
@@ -12,7 +16,7 @@ use crate::table::TensorSpec;
 pub(crate) struct Tensor {
     datatype: DataType,
     shape: Shape,
-    data: Bytes,
+    data: TensorData,
     /// The batch of the request that brought it; 0 if its model does not batch.
     batch: u32,
     /// The sequence that the step's answer has set for the steps after it.
@@ -22,7 +26,10 @@ pub(crate) struct Tensor {
 impl Tensor {
     /// An input of the ensemble's own request.
     pub(crate) fn of_input(input: Input, datatype: DataType, batch: u32) -> Self {
-        let Input { shape, mut buffers, .. } = input;
+        let Input { shape, mut buffers, device, .. } = input;
+        if let Some(tensor) = device {
+            return Self { datatype, shape, data: TensorData::Held(held(tensor)), batch, sequence: None };
+        }
         // A request that came over the wire has each input in one piece.
         let data = match buffers.len() {
             0 | 1 => buffers.pop().unwrap_or_default(),
@@ -33,12 +40,13 @@ impl Tensor {
                 joined.into()
             }
         };
-        Self { datatype, shape, data, batch, sequence: None }
+        Self { datatype, shape, data: TensorData::Bytes(data), batch, sequence: None }
     }
 
     /// An output of a step.
     pub(crate) fn of_output(output: OutputTensor, batch: u32, sequence: Option<SequenceControl>) -> Self {
-        let OutputTensor { datatype, shape, data, .. } = output;
+        let OutputTensor { datatype, shape, data, held, .. } = output;
+        let data = held.map_or(TensorData::Bytes(data), TensorData::Held);
         Self { datatype, shape, data, batch, sequence }
     }
 
@@ -49,20 +57,41 @@ impl Tensor {
             Some(spec) => adapt(&spec.dims, spec.has_batch(model.batches()), self.batch, self.shape),
             None => self.shape,
         };
-        let data = trireme_protocol::TensorData::Bytes(self.data);
-        trireme_protocol::InputTensor { name: name.to_owned(), datatype: self.datatype, shape, data }
+        trireme_protocol::InputTensor {
+            name: name.to_owned(),
+            datatype: self.datatype,
+            shape,
+            data: self.data,
+        }
     }
 
     /// As an output of the ensemble.
     pub(crate) fn into_output(self, spec: &TensorSpec, batches: bool) -> Output {
         let dims = spec.reshape.as_ref().unwrap_or(&spec.dims);
+        let (data, device) = match self.data {
+            TensorData::Bytes(data) => (data, None),
+            TensorData::Held(held) => (Bytes::new(), device_tensor(held)),
+            // The front end has put its bytes in its place.
+            TensorData::SharedMemory(_) => (Bytes::new(), None),
+        };
         Output {
             name: spec.name.to_string(),
             dtype: trireme_host::abi::DType(self.datatype as u32),
             shape: adapt(dims, spec.has_batch(batches), self.batch, self.shape),
-            data: self.data,
+            data,
+            device,
         }
     }
+}
+
+/// A tensor on a device as the protocol carries it.
+pub(crate) fn held(tensor: DeviceTensor) -> HeldTensor {
+    HeldTensor { byte_size: tensor.byte_size() as u64, memory: Arc::new(tensor) }
+}
+
+/// What [`held`] was made of.
+pub(crate) fn device_tensor(held: HeldTensor) -> Option<DeviceTensor> {
+    held.memory.downcast_ref().cloned()
 }
 
 /// Between a model that batches and one that does not, a batch of one comes or goes.

@@ -109,6 +109,7 @@ impl Journey {
                 data: output.data,
                 binary,
                 shared_memory: None,
+                held: output.device.map(crate::ensemble::held),
             });
             order.push(rank);
         }

@@ -84,6 +84,10 @@ impl ResponseSink for Journey {
         crate::bls::call(&self, call, reader).map_err(Status::from)
     }
 
+    fn reads_device(&self, name: &str, _device: i32) -> bool {
+        !self.model.reads_values() && (self.outlet.takes_devices(name) || !self.is_wanted(name))
+    }
+
     fn cancelled(&self) -> &AtomicU32 {
         &self.cancelled
     }
@@ -121,6 +125,14 @@ impl Journey {
             _ => self.count_failure(FailureReason::Backend),
         }
         self.send_letter(letter);
+    }
+
+    /// Whether anybody reads output `name`.
+    fn is_wanted(&self, name: &str) -> bool {
+        let (Some(chosen), Some(index)) = (&self.outputs.chosen, self.model.table.output(name)) else {
+            return true;
+        };
+        chosen.iter().any(|(wanted, _)| *wanted == index)
     }
 
     fn verdict(&self, paused: bool) -> Verdict {

@@ -74,7 +74,7 @@ impl Control {
         };
         let shape = if batches { smallvec![1, 1] } else { smallvec![1] };
         let dtype = DType(self.datatype as u32);
-        Input { index: self.index, dtype, shape, buffers: smallvec![data] }
+        Input { index: self.index, dtype, shape, buffers: smallvec![data], device: None }
     }
 
     fn name_of(&self, correlation: &Correlation) -> Bytes {

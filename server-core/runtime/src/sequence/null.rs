@@ -28,7 +28,7 @@ pub(super) fn like(request: &Request) -> Request {
 }
 
 fn zeros(input: &Input) -> Input {
-    let length: usize = input.buffers.iter().map(Bytes::len).sum();
+    let length = input.byte_size();
     // Texts of length 0, where the type is one of texts.
     let elements: i64 = input.shape.iter().product();
     let texts = input.dtype == trireme_host::abi::DType::BYTES;
@@ -37,7 +37,7 @@ fn zeros(input: &Input) -> Input {
     if length > 0 {
         buffers.push(Bytes::from(vec![0; length]));
     }
-    Input { buffers, ..input.clone() }
+    Input { buffers, device: None, ..input.clone() }
 }
 
 /// One row without a request.

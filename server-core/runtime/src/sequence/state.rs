@@ -90,7 +90,7 @@ impl States {
                 buffers.push(value.data);
             }
             let shape = self.batches.then_some(1).into_iter().chain(value.dims).collect();
-            inputs.push(Input { index: plan.index, dtype: plan.dtype, shape, buffers });
+            inputs.push(Input { index: plan.index, dtype: plan.dtype, shape, buffers, device: None });
         }
     }
 

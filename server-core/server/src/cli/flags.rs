@@ -241,6 +241,8 @@ pub struct Serve {
     /// `--rate-limit` is not `off`.
     pub rate_limit: bool,
     pub rate_limit_resource: Vec<String>,
+    pub pinned_memory_pool_byte_size: usize,
+    pub cuda_memory_pool_byte_size: Vec<String>,
 
     pub allow_metrics: bool,
     pub allow_cpu_metrics: bool,
@@ -324,6 +326,8 @@ impl Serve {
             allow_client_shm: values.truth("allow-client-shm"),
             rate_limit: !values.word("rate-limit").eq_ignore_ascii_case("off"),
             rate_limit_resource: values.texts("rate-limit-resource"),
+            pinned_memory_pool_byte_size: values.number("pinned-memory-pool-byte-size").unwrap_or(256 << 20),
+            cuda_memory_pool_byte_size: values.texts("cuda-memory-pool-byte-size"),
             allow_metrics: values.truth("allow-metrics"),
             allow_cpu_metrics: values.truth("allow-cpu-metrics"),
             allow_gpu_metrics: values.truth("allow-gpu-metrics"),

@@ -49,7 +49,7 @@ impl ResponseSink for Answers {
 /// Input `index` in pieces.
 pub(crate) fn input(index: u16, dtype: DType, shape: &[i64], pieces: &[&[u8]]) -> Input {
     let buffers = pieces.iter().map(|piece| Bytes::copy_from_slice(piece)).collect();
-    Input { index, dtype, shape: SmallVec::from_slice(shape), buffers }
+    Input { index, dtype, shape: SmallVec::from_slice(shape), buffers, device: None }
 }
 
 /// A request of a model whose inputs have these names.

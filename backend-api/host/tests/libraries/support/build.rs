@@ -17,7 +17,7 @@ fn workspace() -> PathBuf {
 pub(crate) fn c_library(source: &str, library: &Path, definitions: &[(&str, &str)]) {
     let workspace = workspace();
     // Beside it and renamed, so that a library that is loaded is not written to.
-    let fresh = library.with_extension("new");
+    let fresh = library.with_extension(format!("{}.new", std::process::id()));
     let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
     cc.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-fPIC", "-shared"]);
     cc.arg("-I").arg(workspace.join("backend-api/abi/include"));

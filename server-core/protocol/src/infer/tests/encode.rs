@@ -13,6 +13,7 @@ fn output(name: &str, datatype: DataType, shape: &[i64], data: Vec<u8>, binary: 
         data: data.into(),
         binary,
         shared_memory: None,
+        held: None,
     }
 }
 

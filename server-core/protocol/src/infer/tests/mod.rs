@@ -36,6 +36,6 @@ fn one(datatype: &str, shape: &str, data: &str) -> String {
 fn bytes(request: &InferRequest, input: usize) -> &[u8] {
     match &request.inputs[input].data {
         TensorData::Bytes(data) => data,
-        TensorData::SharedMemory(_) => panic!("not bytes"),
+        _ => panic!("not bytes"),
     }
 }

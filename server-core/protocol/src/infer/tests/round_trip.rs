@@ -59,6 +59,7 @@ fn answer(tensors: &[(DataType, Vec<i64>, Vec<u8>)], binary: &[bool]) -> (Bytes,
         data: data.clone().into(),
         binary: binary[i] || matches!(datatype, DataType::Fp16 | DataType::Bf16),
         shared_memory: None,
+        held: None,
     });
     let response = InferResponse {
         model_name: "m".into(),
@@ -112,7 +113,7 @@ proptest! {
                 // What a request holds is bounded by the text (eight bytes for `1,`) and by the limit.
                 let held: usize = request.inputs.iter().map(|i| match &i.data {
                     TensorData::Bytes(data) => data.len(),
-                    TensorData::SharedMemory(_) => 0,
+                    _ => 0,
                 }).sum();
                 prop_assert!(held <= text * 4 && held <= 2 * limits.max_body);
             }

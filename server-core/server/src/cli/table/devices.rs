@@ -37,17 +37,18 @@ const FROM_80: &str = "a backend says itself which GPUs it needs";
 const NO_PEERS: &str = "no model spreads over several GPUs";
 
 pub(super) const DEVICES: &[Flag] = &[
-    Flag::idle(
+    Flag::works(
         "pinned-memory-pool-byte-size",
         COUNT,
-        "Bytes of pinned memory for copies to GPUs.",
-        OWN_MEMORY,
-    ),
-    Flag::idle(
+        "Bytes of pinned memory through which tensors go between GPUs and the process. Taken when a tensor first does; what \
+         does not fit goes through ordinary memory.",
+    )
+    .or("268435456"),
+    Flag::works(
         "cuda-memory-pool-byte-size",
         Grammar::PerDevice("BYTES"),
-        "Bytes of a GPU's pool.",
-        OWN_MEMORY,
+        "Bytes of a GPU's memory for tensors that the server puts there. Taken when one is first put there; what does not \
+         fit is taken beside it. Without it 64 MiB. What models take for themselves is not in it.",
     )
     .repeats(),
     Flag::idle(

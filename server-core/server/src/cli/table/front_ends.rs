@@ -20,14 +20,16 @@ pub(super) const HTTP: &[Flag] = &[
         "http-max-input-size",
         Grammar::Whole(1, i32::MAX as i64),
         "The largest request body in bytes, also once it is inflated; also the largest compressed message of gRPC, \
-         inflated.",
+         inflated. A larger body is refused as soon as that is known; its rest is read and thrown away for at most 10 s \
+         and 256 MiB, so that its sender sees the answer.",
     )
     .or("67108864"),
     Flag::works(
         "http-header-forward-pattern",
         Grammar::Pattern,
         "Headers of an infer request whose names match become parameters of the request. The expression may match a \
-         part of a name, without regard to case; names arrive in lower case.",
+         part of a name, without regard to case; names arrive in lower case. Blanks at the end of a value are kept, as \
+         upstream keeps them, in requests of HTTP/1 that are not pipelined and whose head is below 64 KiB.",
     ),
     Flag::works(
         "http-restricted-api",
