@@ -31,9 +31,11 @@ const NO_MEMORY: [&str; 3] = ["bad_alloc", "bad allocation", "Failed to allocate
 pub(crate) fn of_run(error: &ort::Error, layout: &Layout, batch: &[Request]) -> Error {
     let text = error.to_string();
     match (blame(error.code(), &text), batch) {
-        (ErrorCode::InvalidArg, [request]) => {
-            Error::invalid(format!("ONNX Runtime: {}; the inputs were {}", text.trim_end(), shown(layout, request)))
-        }
+        (ErrorCode::InvalidArg, [request]) => Error::invalid(format!(
+            "ONNX Runtime: {}; the inputs were {}",
+            text.trim_end(),
+            shown(layout, request)
+        )),
         (code, _) => Error { code, message: format!("ONNX Runtime: {text}") },
     }
 }
@@ -42,7 +44,9 @@ fn blame(code: ort::ErrorCode, text: &str) -> ErrorCode {
     match code {
         ort::ErrorCode::InvalidArgument => ErrorCode::InvalidArg,
         ort::ErrorCode::NotImplemented => ErrorCode::Unsupported,
-        _ if text.contains(OPERATOR) && !NO_MEMORY.iter().any(|no| text.contains(no)) => ErrorCode::InvalidArg,
+        _ if text.contains(OPERATOR) && !NO_MEMORY.iter().any(|no| text.contains(no)) => {
+            ErrorCode::InvalidArg
+        }
         _ => ErrorCode::Internal,
     }
 }
@@ -50,13 +54,18 @@ fn blame(code: ort::ErrorCode, text: &str) -> ErrorCode {
 /// Names, types and shapes of what a request has brought.
 fn shown(layout: &Layout, request: &Request) -> String {
     let inputs = layout.inputs.iter().filter_map(|input| request.optional_input(&input.tensor.name));
-    let texts = inputs.map(|input| format!("'{}' {} {:?}", input.name(), input.data_type().name(), input.shape()));
+    let texts =
+        inputs.map(|input| format!("'{}' {} {:?}", input.name(), input.data_type().name(), input.shape()));
     texts.collect::<Vec<_>>().join(", ")
 }
 
 /// Runs a batch, and where that fails its halves, so that what is wrong with one item does not reach its neighbours: whose fault
 /// it is cannot be told otherwise. One wrong item of n costs about 2 log2 n further runs, of 2 n items together.
-pub(crate) fn divided<T>(batch: Vec<T>, run: &mut impl FnMut(Vec<T>) -> Result<(), (Vec<T>, Error)>, fail: &mut impl FnMut(T, Error)) {
+pub(crate) fn divided<T>(
+    batch: Vec<T>,
+    run: &mut impl FnMut(Vec<T>) -> Result<(), (Vec<T>, Error)>,
+    fail: &mut impl FnMut(T, Error),
+) {
     match run(batch) {
         Ok(()) => {}
         Err((mut batch, error)) if batch.len() < 2 => {

@@ -200,7 +200,12 @@ mod tests {
         std::fs::write(own.join("libonnxruntime.so.1.2"), "").unwrap();
         assert_eq!(plain.find(None).unwrap(), own.join("libonnxruntime.so.1.2"));
         // Not as words: 9 is less than 10.
-        for name in ["libonnxruntime.so", "libonnxruntime.so.1.9.0", "libonnxruntime.so.1.10", "libonnxruntime.so.2.old"] {
+        for name in [
+            "libonnxruntime.so",
+            "libonnxruntime.so.1.9.0",
+            "libonnxruntime.so.1.10",
+            "libonnxruntime.so.2.old",
+        ] {
             std::fs::write(own.join(name), "").unwrap();
         }
         assert_eq!(plain.find(None).unwrap(), own.join("libonnxruntime.so.1.10"));

@@ -98,8 +98,13 @@ impl Signature {
         };
         let defaults = session.overridable_initializers();
         // One of a type that no request can have keeps its value.
-        let defaults = defaults.iter().filter_map(|one| typed("input", one.name(), one.dtype()).ok()).collect();
-        Ok(Self { inputs: all("input", session.inputs())?, defaults, outputs: all("output", session.outputs())? })
+        let defaults =
+            defaults.iter().filter_map(|one| typed("input", one.name(), one.dtype()).ok()).collect();
+        Ok(Self {
+            inputs: all("input", session.inputs())?,
+            defaults,
+            outputs: all("output", session.outputs())?,
+        })
     }
 
     /// Whether the first dimension of every tensor is free.
