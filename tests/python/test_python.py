@@ -669,6 +669,18 @@ return [pb_utils.InferenceResponse([pb_utils.Tensor("SAID", np.array([os.environ
         assert server.stop() == 0 and not os.path.exists(program)
 
 
+def test_a_script_outside_the_model_is_not_run(tmp_path):
+    """Not even to complete the configuration."""
+    ran = tmp_path / "ran"
+    repository = tmp_path / "models"
+    put(repository, "mine", ADD_SUB, PAIR, extra='default_model_filename: "../../../outside.py"\n')
+    (tmp_path / "outside.py").write_text(f"open({str(ran)!r}, 'w')\n" + ADD_SUB)
+    with Server(repository, PYTHON, "--exit-on-error=false") as server:
+        (line,) = json.loads(server.raw("POST", "/v2/repository/index")[2])
+        assert "default_model_filename '../../../outside.py' leaves the version's directory" in line["reason"], line
+        assert not ran.exists()
+
+
 def test_a_missing_interpreter_is_named(tmp_path):
     put(tmp_path, "add_sub", ADD_SUB, PAIR)
     with Server(tmp_path, "--backend-config=python,interpreter=/nowhere/python3", "--exit-on-error=false") as server:
