@@ -111,9 +111,9 @@ fn environment(
             ));
         }
         Some(kind) => {
-            let unpacked =
-                environments.unpacked(&path, matches!(kind, Kind::TarGz), || begins(&path));
-            path = unpacked.map_err(|error| refuse(&format!("an archive that cannot be unpacked: {error}")))?;
+            let unpacked = environments.unpacked(&path, matches!(kind, Kind::TarGz), || begins(&path));
+            path =
+                unpacked.map_err(|error| refuse(&format!("an archive that cannot be unpacked: {error}")))?;
         }
     }
     if path.is_file() {
@@ -180,7 +180,10 @@ mod tests {
         assert_eq!(of(&environments).unwrap(), first);
         archive(&path, "bin/python3", b"another");
         let second = of(&environments).unwrap();
-        assert_eq!((std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap()), (b"one".into(), b"another".into()));
+        assert_eq!(
+            (std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap()),
+            (b"one".into(), b"another".into())
+        );
         drop(environments);
         assert!(!first.exists() && !second.exists());
     }

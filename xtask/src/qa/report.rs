@@ -93,7 +93,10 @@ pub(crate) fn write(workspace: &Workspace, cases_file: &Path, commit: Option<&st
     }
     let _ = writeln!(text, "| **all** | **{all}** | **{all_passed}** | **{}** |", share(all_passed, all));
     let of_python = share(python_passed, python);
-    let _ = writeln!(text, "| of these with upstream's own models in Python | {python} | {python_passed} | {of_python} |");
+    let _ = writeln!(
+        text,
+        "| of these with upstream's own models in Python | {python} | {python_passed} | {of_python} |"
+    );
     if !others.is_empty() {
         let _ = write!(
             text,
