@@ -33,14 +33,16 @@ def free_port():
 class Server:
     """A running server; `http`, `grpc` and `metrics` are its ports."""
 
-    def __init__(self, repositories, *flags, env=None, argv0=None, backends=BACKENDS, wait=True):
+    def __init__(self, repositories, *flags, env=None, argv0=None, backends=BACKENDS, wait=True, binary=BINARY):
         repositories = [repositories] if isinstance(repositories, (str, pathlib.Path)) else list(repositories)
         self.http, self.grpc, self.metrics = free_port(), free_port(), free_port()
         self.log = tempfile.NamedTemporaryFile(prefix="trireme-log-", suffix=".txt", delete=False)
-        command = [str(argv0 or BINARY)] + ([] if argv0 else ["serve"])
+        command = [str(argv0 or binary)] + ([] if argv0 else ["serve"])
         for repository in repositories:
             command += ["--model-repository", str(repository)]
-        command += ["--backend-directory", str(backends), "--http-address", "127.0.0.1", "--grpc-address", "127.0.0.1"]
+        # Without one the server takes those beside its program.
+        command += ["--backend-directory", str(backends)] if backends else []
+        command += ["--http-address", "127.0.0.1", "--grpc-address", "127.0.0.1"]
         command += ["--http-port", str(self.http), "--grpc-port", str(self.grpc), "--metrics-port", str(self.metrics)]
         command += list(flags)
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})

@@ -2,9 +2,9 @@
 //! `backends/`, the kernels inside of the CUDA backend.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Built, Profile};
 use crate::kernels;
@@ -19,7 +19,13 @@ pub(crate) struct Args {
     /// `dist` is what is shipped (LTO); `release` builds faster
     #[arg(long, value_enum, default_value_t = Profile::Dist)]
     profile: Profile,
+    /// Take what is built already, without compiled kernels in the CUDA backend
+    #[arg(long)]
+    no_build: bool,
 }
+
+/// Architectures that kernels are compiled ahead for.
+const ARCHS: [&str; 3] = ["sm_80", "sm_89", "sm_90a"];
 
 /// Programs that the server hands over to.
 pub(crate) const PROGRAMS: [&str; 3] = ["trireme", "trireme-plan", "trireme-gpu"];
@@ -35,12 +41,56 @@ pub(crate) fn with_kernels(workspace: &Workspace, profile: Profile) -> Result<Bu
         .args(["--features", "trireme-backend-tensorrtllm/embedded-kernels"])
         .env("TRIREME_KERNELS", kernels);
     process::run(&mut cargo, "cargo build")?;
-    build::install(workspace, profile)
+    let built = build::install(workspace, profile)?;
+    let library = built.backends.join("tensorrtllm/libtrireme_tensorrtllm.so");
+    let inside = kernels_inside(&library, &workspace.target.join("kernels"))?;
+    println!("{}: kernels for {} inside", workspace.shown(&library), inside.join(", "));
+    Ok(built)
+}
+
+/// The architectures whose compiled modules are in a library, each byte of all of them.
+fn kernels_inside(library: &Path, kernels: &Path) -> Result<Vec<String>> {
+    let code = fs::read(library).with_context(|| format!("cannot read {}", library.display()))?;
+    let mut archs = Vec::new();
+    for arch in ARCHS {
+        let folder = kernels.join(arch);
+        let mut modules = 0;
+        for file in fs::read_dir(&folder).with_context(|| format!("no kernels in {}", folder.display()))? {
+            let file = file?.path();
+            let cubin = fs::read(&file)?;
+            if cubin.is_empty() || !code.windows(cubin.len()).any(|part| part == cubin) {
+                bail!("{} is not in {}", file.display(), library.display());
+            }
+            modules += 1;
+        }
+        if modules == 0 {
+            bail!("no kernels in {}", folder.display());
+        }
+        archs.push(arch.to_owned());
+    }
+    Ok(archs)
+}
+
+/// Takes away an earlier tree; anything else is left alone and refused.
+fn make_room(out: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(out) else { return Ok(()) };
+    let foreign = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
+    let foreign = foreign.filter(|name| name != "backends" && !PROGRAMS.contains(&name.as_str()));
+    if let Some(name) = foreign.min() {
+        bail!("{} holds '{name}', which is no part of a tree: name a folder of its own", out.display());
+    }
+    fs::remove_dir_all(out).with_context(|| format!("cannot take away {}", out.display()))
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
-    let built = with_kernels(workspace, args.profile)?;
     let out = args.out.clone().unwrap_or_else(|| workspace.target.join("trireme"));
+    make_room(&out)?;
+    let built = if args.no_build {
+        let server = workspace.target.join(args.profile.name()).join("trireme");
+        Built { server, backends: workspace.backends(args.profile) }
+    } else {
+        with_kernels(workspace, args.profile)?
+    };
     let folder = built.server.parent().unwrap_or(&workspace.target);
     let backends = fs::read_dir(&built.backends).context("the installed backends")?;
     let mut files: Vec<(PathBuf, PathBuf)> =
@@ -70,4 +120,41 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     println!("{}: {} files, {} MB", workspace.shown(&out), files.len(), bytes / 1_000_000);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_of_every_module_must_be_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let (library, kernels) = (dir.path().join("lib.so"), dir.path().join("kernels"));
+        fs::write(&library, b"....one.two..three...").unwrap();
+        for (arch, code) in ARCHS.iter().zip(["one", "two", "three"]) {
+            fs::create_dir_all(kernels.join(arch)).unwrap();
+            fs::write(kernels.join(arch).join("m.cubin"), code).unwrap();
+        }
+        assert_eq!(kernels_inside(&library, &kernels).unwrap(), ARCHS);
+        fs::write(kernels.join("sm_89/m.cubin"), "twoo").unwrap();
+        let error = kernels_inside(&library, &kernels).unwrap_err().to_string();
+        assert!(error.contains("sm_89/m.cubin is not in"), "{error}");
+        fs::remove_file(kernels.join("sm_89/m.cubin")).unwrap();
+        assert!(kernels_inside(&library, &kernels).unwrap_err().to_string().contains("no kernels in"));
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("tree");
+        make_room(&out).unwrap();
+        fs::create_dir_all(out.join("backends/old")).unwrap();
+        fs::write(out.join("trireme"), "").unwrap();
+        fs::write(out.join("thesis.txt"), "").unwrap();
+        let error = make_room(&out).unwrap_err().to_string();
+        assert!(error.contains("holds 'thesis.txt'") && out.join("backends/old").is_dir(), "{error}");
+        fs::remove_file(out.join("thesis.txt")).unwrap();
+        make_room(&out).unwrap();
+        assert!(!out.exists());
+    }
 }

@@ -19,15 +19,16 @@
 
 /* The ids of extensions, see `extension` of the tables. */
 #define TRIREME_BLS_1 "bls/1"
+#define TRIREME_DEVICE_1 "device/1"
 #define TRIREME_FAULT_1 "fault/1"
 #define TRIREME_METRICS_1 "metrics/1"
 #define TRIREME_OPENAI_1 "openai/1"
 
-// Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
-#define TRIREME_ABI_MAJOR 0
+// Major version of the ABI: a host takes libraries of its own only.
+#define TRIREME_ABI_MAJOR 1
 
-// Minor version; grows with each field, function or constant that is added.
-#define TRIREME_ABI_MINOR 5
+// Minor version; grows with each field, function, constant or extension that is added. Nobody is refused for it.
+#define TRIREME_ABI_MINOR 0
 
 // An open enum: how a panic of the library behaves. One that the host does not know is taken as NONE.
 typedef uint32_t TriremePanicStrategy;

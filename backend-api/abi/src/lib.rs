@@ -12,7 +12,7 @@
 //!   only if `struct_size` covers it; so either side may be the older one.
 //!
 //! Growth, in order of preference: an extension id (`"name/REV"`), a field after the last one, a new constant in an open
-//! enum. Anything else is a new major version. The version is **0**: the ABI is not frozen yet.
+//! enum. Anything else is a new major version. The major version is **1**, and frozen: nothing of 1.0 changes.
 //!
 //! Functions carry tags: `[load-thread]` runs while a model is loaded and may take long; `[instance-thread]` runs on the
 //! one OS thread that the instance owns, never concurrently for one instance; `[any-thread]` may be called from
@@ -62,7 +62,10 @@ pub use responder::{
 pub use status::{Status, StatusCode};
 pub use text::{OwnedText, StrView};
 
-/// Major version of the ABI. 0 means: not frozen, host and backend must agree on it exactly.
-pub const ABI_MAJOR: u16 = 0;
-/// Minor version; grows with each field, function or constant that is added.
-pub const ABI_MINOR: u16 = 5;
+/// Major version of the ABI: a host takes libraries of its own only.
+pub const ABI_MAJOR: u16 = 1;
+/// Minor version; grows with each field, function, constant or extension that is added. Nobody is refused for it.
+pub const ABI_MINOR: u16 = 0;
+
+// Sizes and offsets are those of machines with 64-bit addresses.
+const _: () = assert!(size_of::<usize>() == 8);

@@ -99,7 +99,13 @@ fn the_header_says_what_the_types_say() {
 
 /// The ids of the extensions, which are texts and so nothing that cbindgen writes.
 fn extensions() -> String {
-    let ids = [trireme_abi::BLS_1, trireme_abi::FAULT_1, trireme_abi::METRICS_1, trireme_abi::OPENAI_1];
+    let ids = [
+        trireme_abi::BLS_1,
+        trireme_abi::DEVICE_1,
+        trireme_abi::FAULT_1,
+        trireme_abi::METRICS_1,
+        trireme_abi::OPENAI_1,
+    ];
     let define = |id: &str| {
         let name = id.to_uppercase().replace('/', "_");
         format!("#define TRIREME_{name} \"{id}\"\n")

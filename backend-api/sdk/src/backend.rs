@@ -54,7 +54,7 @@ impl Default for Info {
 pub struct BackendContext {
     /// The server.
     pub host: Host,
-    /// The settings of the command line: a JSON object.
+    /// The backend's settings: `{"cmdline": {"name": "value", …}}`, all values texts.
     pub settings: serde_json::Value,
 }
 

@@ -25,14 +25,19 @@ fn a_right_probe_is_taken() {
 #[test]
 fn wrong_probes_are_refused() {
     type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
         ("no_probe", &[("NO_PROBE", "1")], "it has no symbol 'trireme_backend_probe'"),
         ("magic", &[("MAGIC", "{'T','R','I','T','O','N','!',0}")], "not the magic of a Trireme backend"),
         ("size", &[("SIZE", "16")], "its probe has 16 bytes, at least 80 are needed"),
         (
             "major",
             &[("MAJOR", "(TRIREME_ABI_MAJOR + 1)")],
-            "built for ABI version 1, this server has version 0",
+            "built for ABI version 2, this server has version 1: build it with the matching SDK",
+        ),
+        (
+            "unfrozen",
+            &[("MAJOR", "0")],
+            "built for ABI version 0, this server has version 1: build it with the matching SDK",
         ),
         ("abort", &[("PANIC", "TriremePanicStrategy_ABORT")], "panic = \"abort\""),
         ("tag", &[("TAG", "{1}")], "layout record is of a kind that this server cannot read"),

@@ -3,7 +3,7 @@
 use super::forward::{Net, Rows};
 use super::memory_plan::logits_stride;
 use crate::device::{Buffer, Capture, Device, Event, Stream};
-use crate::error::Result;
+use crate::error::{CudaError, Result};
 use crate::gemm::{Kind, Product};
 use crate::kernels::{Layout, Place, StreamSize};
 use crate::tuning::{LayoutEntry, Products, Table, Way, WayEntry, fastest};
@@ -11,8 +11,8 @@ use crate::tuning::{LayoutEntry, Products, Table, Way, WayEntry, fastest};
 /// How often each layout runs over all layers when they are timed; the fastest run counts.
 const ROUNDS: usize = 8;
 
-/// The same of the ways that a step may take.
-const WAY_ROUNDS: usize = 6;
+/// The same of the ways that a step may take: fewer, there are many sizes.
+const WAY_ROUNDS: usize = 3;
 
 /// What choosing needs beside the model.
 pub(super) struct Tuner<'a> {
@@ -161,8 +161,16 @@ impl Net {
             if tuner.graphs {
                 let capture = Capture::begin(stream)?;
                 run(self)?;
-                recorded.push(capture.finish(device)?);
+                match capture.finish(device) {
+                    Ok(graph) => recorded.push(graph),
+                    // No memory for a graph: then steps will be launched one by one, and so are these.
+                    Err(CudaError::Memory(_)) => break,
+                    Err(error) => return Err(error),
+                }
             }
+        }
+        if recorded.len() < ways.len() {
+            recorded.clear();
         }
         let (start, end) = (Event::new(device)?, Event::new(device)?);
         let mut times = Vec::new();

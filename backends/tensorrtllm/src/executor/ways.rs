@@ -69,14 +69,16 @@ impl Net {
         }
     }
 
-    /// The ways among which the clock may choose, the usual one first.
+    /// The ways among which the clock may choose, the usual one first. Where there is a copy engine its kernels have always
+    /// been faster than those for few rows: these are not timed.
     pub(super) fn candidates(&self, products: Products, rows: usize) -> Vec<Way> {
         let usual = self.usual_way(rows);
         // Of a decode step the kernels for few rows read what those of the layers have left.
         let reads = |way: Way| {
             products == Products::Layers || way != Way::Few || self.way(Products::Layers, rows) == Way::Few
         };
-        let others = [Way::Stream, Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
+        let others = [Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
+        let others = others.filter(|way| *way != Way::Few || !self.has(Way::Stream, rows));
         std::iter::once(usual).chain(others).filter(|way| self.has(*way, rows) && reads(*way)).collect()
     }
 }

@@ -163,10 +163,17 @@ struct Loaded {
     hash: String,
 }
 
-/// Takes the embedded code for this GPU if there is any, else compiles all modules at once.
+/// Compiled code that a GPU runs which has none of its own: within a major version a later chip runs an earlier one's.
+fn runs_code_of(arch: &str) -> Option<&'static str> {
+    matches!(arch, "sm_86" | "sm_87").then_some("sm_80")
+}
+
+/// Takes the embedded code for this GPU if there is any, else compiles all modules at once; without a compiler, embedded
+/// code that the GPU runs as well.
 fn load_modules(device: &Device) -> Result<Loaded> {
     let arch = device.arch();
-    let images: Vec<(&'static str, Vec<u8>)> = match embedded::for_arch(&arch) {
+    let other = || runs_code_of(&arch).filter(|_| !nvrtc_is_there()).and_then(embedded::for_arch);
+    let images: Vec<(&'static str, Vec<u8>)> = match embedded::for_arch(&arch).or_else(other) {
         Some(images) => images.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect(),
         None => compile_all(&arch)?,
     };

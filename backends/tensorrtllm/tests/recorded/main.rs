@@ -7,4 +7,5 @@ mod choices;
 mod faults;
 mod launches;
 mod model;
+mod programs;
 mod recorder;

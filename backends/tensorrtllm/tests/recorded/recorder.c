@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef int status;
 enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, IN_CAPTURE = 900 };
@@ -17,6 +18,8 @@ enum { OK = 0, INVALID = 1, NO_MEMORY = 2, NO_DEVICE = 100, IN_CAPTURE = 900 };
 static size_t memory = 80ull << 30;
 static int major = 9, minor = 0, devices = 1, driver = 13000;
 static char fail_call[64];
+/* Nothing fails before there is such a file. */
+static const char *fail_file;
 static int fail_after, fail_code, fail_stays, failed;
 static struct { char name[64]; double us; } costs[32];
 static int num_costs, lt_version = 130100;
@@ -60,6 +63,7 @@ static void environment(void) {
     if (value) memory = (size_t)atoll(value) << 20;
     if ((value = getenv("RECORDER_DEVICES"))) devices = atoi(value);
     if ((value = getenv("RECORDER_DRIVER"))) driver = atoi(value);
+    fail_file = getenv("RECORDER_FAIL_FILE");
     if ((value = getenv("RECORDER_FAIL")))
         sscanf(value, "%63[^:]:%d:%d:%d", fail_call, &fail_after, &fail_code, &fail_stays);
 }
@@ -69,6 +73,7 @@ static status fault(const char *call) {
     environment();
     calls++;
     if (failed && fail_stays) return fail_code;
+    if (fail_file && !failed && access(fail_file, F_OK) != 0) return OK;
     if (!fail_call[0] || failed || (strcmp(fail_call, "*") != 0 && strcmp(call, fail_call) != 0) || fail_after-- > 0) return OK;
     failed = 1;
     return fail_code;

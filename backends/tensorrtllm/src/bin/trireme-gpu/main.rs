@@ -28,9 +28,9 @@ enum Command {
         /// Sequences of the step
         #[arg(long, default_value_t = 1)]
         rows: usize,
-        /// Positions of each
-        #[arg(long, default_value_t = 1024)]
-        context: usize,
+        /// Positions of each; 1024, or as many as the model has
+        #[arg(long)]
+        context: Option<usize>,
         /// Whether norms and activations are computed inside of the products beside them
         #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
         fusion: bool,
@@ -39,9 +39,9 @@ enum Command {
     Profile {
         #[command(flatten)]
         model: ModelArgs,
-        /// Positions of each sequence
-        #[arg(long, default_value_t = 1024)]
-        context: usize,
+        /// Positions of each sequence; 1024, or as many as the model has
+        #[arg(long)]
+        context: Option<usize>,
     },
     /// Compile the kernels with NVRTC; no GPU is needed
     Kernels(kernels::Args),

@@ -1,16 +1,19 @@
 //! What `explain` and `profile` print.
 
-use anyhow::Result;
-use trireme_tensorrtllm::OfflineModel;
+use anyhow::{Result, bail};
+use trireme_llm::executor::Executor;
 use trireme_tensorrtllm::executor::padding;
 use trireme_tensorrtllm::tuning::Way;
+use trireme_tensorrtllm::{CudaExecutor, OfflineModel};
 
 use crate::say;
 
 /// A decode step kernel by kernel.
-pub(crate) fn explain(model: OfflineModel, rows: usize, context: usize, fusion: bool) -> Result<()> {
+pub(crate) fn explain(model: OfflineModel, rows: usize, context: Option<usize>, fusion: bool) -> Result<()> {
     let model = if fusion { model } else { model.unfused() };
     let mut executor = model.load()?;
+    within("--rows", rows, "sequences", executor.info().max_slots)?;
+    let context = positions(context, &executor)?;
     let ceiling = executor.copy_rate()?;
     say(&format!(
         "{}: copies run at {:.0} GB/s; {}",
@@ -44,7 +47,7 @@ pub(crate) fn explain(model: OfflineModel, rows: usize, context: usize, fusion: 
 }
 
 /// Every size of decode steps.
-pub(crate) fn profile(model: &OfflineModel, context: usize) -> Result<()> {
+pub(crate) fn profile(model: &OfflineModel, context: Option<usize>) -> Result<()> {
     let mut executor = match model.load() {
         Ok(executor) => executor,
         // What needs no GPU is said all the same.
@@ -53,6 +56,7 @@ pub(crate) fn profile(model: &OfflineModel, context: usize) -> Result<()> {
             return Err(error.into());
         }
     };
+    let context = positions(context, &executor)?;
     say(&format!("{}: {}", executor.device_name(), executor.memory_plan()));
     say(&OfflineModel::choices(&executor));
     say("| rows | padding, mean | products | graph MB | ms a step | tokens/s |\n|---|---|---|---|---|---|");
@@ -66,6 +70,21 @@ pub(crate) fn profile(model: &OfflineModel, context: usize) -> Result<()> {
             row.milliseconds,
             row.rows as f64 / row.milliseconds * 1e3
         ));
+    }
+    Ok(())
+}
+
+/// Positions that a sequence of this model can have.
+fn positions(given: Option<usize>, executor: &CudaExecutor) -> Result<usize> {
+    let most = executor.info().max_context;
+    let context = given.unwrap_or_else(|| most.min(1024));
+    within("--context", context, "positions of a sequence", most)?;
+    Ok(context)
+}
+
+fn within(flag: &str, given: usize, what: &str, most: usize) -> Result<()> {
+    if given == 0 || given > most {
+        bail!("{flag} is {given}, this model has 1 to {most} {what}");
     }
     Ok(())
 }
