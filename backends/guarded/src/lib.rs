@@ -4,7 +4,7 @@
 //! A model multiplies: X FP32 \[n\] → Y FP32 \[n\] on the device of its instance, WHERE UINT64 \[2\]: the addresses of X, 0 if
 //! it came in the memory of the process, and of Y. Parameters: `factor`; `delay_ms`, how long the kernel takes, which is
 //! still running when the answer is sent; `output`: `own` (default) memory of this library, `asked` that of the server;
-//! `broken`: the memory of Y cannot be copied.
+//! `broken`: the memory of Y cannot be copied; `forward`: Y is X itself.
 
 mod device;
 mod event;
@@ -29,6 +29,7 @@ struct Multiplier {
     delay: Duration,
     asks: bool,
     broken: bool,
+    forwards: bool,
     device: i32,
 }
 
@@ -64,6 +65,7 @@ impl Backend for GuardedBackend {
             delay: Duration::from_millis(config.parameter("delay_ms")?.unwrap_or(0)),
             asks,
             broken: config.parameter("broken")?.unwrap_or(false),
+            forwards: config.parameter("forward")?.unwrap_or(false),
             device: 0,
         })
     }
@@ -109,6 +111,11 @@ impl Multiplier {
         let there = input.on_device()?;
         if there.is_some_and(|view| view.device != device) {
             return Err(Error::internal("the input is on another device"));
+        }
+        if self.forwards {
+            let addresses = vec![there.map_or(0, |view| view.address); 2];
+            let response = Response::new().forward("Y", request, &input)?.tensor("WHERE", &[2], addresses)?;
+            return Ok((response, 0));
         }
         // Of memory that came in the process a copy; of memory on the device a share.
         let x = input.gather_on(device)?;

@@ -152,10 +152,13 @@ impl Gpu {
     fn sweep(&self, all: bool) {
         let mut leaving = lock(&self.leaving);
         leaving.retain(|(what, done)| {
-            // SAFETY: an event of ours, not destroyed yet. An error means that nothing runs any more.
-            let status = match all {
-                true => unsafe { sys::cuEventSynchronize(event(*done)) },
-                false => unsafe { sys::cuEventQuery(event(*done)) },
+            let number = event(*done);
+            let status = if all {
+                // SAFETY: an event of ours, not destroyed yet. An error means that nothing runs any more.
+                unsafe { sys::cuEventSynchronize(number) }
+            } else {
+                // SAFETY: as above.
+                unsafe { sys::cuEventQuery(number) }
             };
             let passed = status != sys::CUresult::CUDA_ERROR_NOT_READY;
             if passed {
