@@ -1,4 +1,4 @@
-"""Tensors on GPUs, with the backend `guarded`: its GPUs are memory that ends the process when the CPU touches it."""
+"""Tensors on GPUs, with the backend `guarded` (tests/examples): its GPUs are memory that ends the process when the CPU touches it."""
 import base64
 import json
 import mmap
@@ -14,7 +14,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from test_ensemble import ensemble, memory, step
-from trireme_server import Server, identity, io, write_model
+from trireme_server import BACKENDS, TARGET, Server, identity, io, write_model
 
 N = 1000
 
@@ -40,6 +40,19 @@ def chain(name, *models, batch=0):
             outputs.append((f"WHERE{number}", "UINT64", "2"))
         tensor = following
     return ensemble(name, [("IN", "FP32", "-1")], outputs, *steps, batch=batch)
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory):
+    """Those that are built, and `guarded`, which is an example of the tests and is not installed with them."""
+    folder = tmp_path_factory.mktemp("backends")
+    for installed in BACKENDS.iterdir():
+        (folder / installed.name).symlink_to(installed)
+    library = TARGET / "examples" / "libtrireme_guarded.so"
+    assert library.is_file(), "cargo build --release -p trireme-tests --examples"
+    (folder / "guarded").mkdir()
+    (folder / "guarded" / library.name).symlink_to(library)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +82,9 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(repository):
+def server(repository, backends):
     with Server(repository, "--model-control-mode", "explicit", "--load-model", "*", "--cache-config", "local,size=1048576",
-                env={"TRIREME_ABI_CHECK": "1"}) as server:
+                env={"TRIREME_ABI_CHECK": "1"}, backends=backends) as server:
         yield server
         server.alive()
         assert "broke the rule" not in server.output()
@@ -261,13 +274,13 @@ def test_a_model_is_unloaded_while_its_memory_is_in_use(server):
     assert after["guarded_bytes"] == before["guarded_bytes"]
 
 
-def test_large_tensors_leave_the_process_as_it_was(repository):
+def test_large_tensors_leave_the_process_as_it_was(repository, backends):
     value = np.ones(2 << 20, np.float32)
     flags = ["--model-control-mode", "explicit", "--load-model", "two", "--load-model", "staged"]
     pools = ["--pinned-memory-pool-byte-size", str(20 << 20), "--cuda-memory-pool-byte-size", f"0:{20 << 20}"]
     # With pools and without them.
     for pool in (pools, ["--pinned-memory-pool-byte-size=0", "--cuda-memory-pool-byte-size=0:0"]):
-        with Server(repository, *flags, *pool) as server:
+        with Server(repository, *flags, *pool, backends=backends) as server:
             module, client = clients(server)[1]
             for model in ("two", "staged"):
                 ask(module, client, model, value)
@@ -290,8 +303,8 @@ def client_memory(length):
     return mmap.mmap(file, length), handle, file
 
 
-def test_tensors_in_cuda_shared_memory(repository):
-    with Server(repository, "--model-control-mode", "explicit", "--load-model", "*", "--allow-client-shm=true") as server:
+def test_tensors_in_cuda_shared_memory(repository, backends):
+    with Server(repository, "--model-control-mode", "explicit", "--load-model", "*", "--allow-client-shm=true", backends=backends) as server:
         memory, handle, file = client_memory(1 << 16)
         for module, client in clients(server):
             encoded = base64.b64encode(handle)

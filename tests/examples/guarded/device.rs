@@ -1,4 +1,5 @@
-//! The provider: two GPUs that share a stream. Work is done by the stream's thread, later than it is asked for.
+//! The provider: two GPUs that share two streams, one of kernels and one of copies. Work is done by the thread of its stream,
+//! later than it is asked for; only events put the work of one behind that of the other.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{Sender, channel};
@@ -6,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use trireme_sdk::{DeviceDescription, DeviceProvider, Error, Gauge, Host, Place, Result};
 
-use crate::event::{Event, Events};
-use crate::memory::Table;
+use super::event::{Event, Events};
+use super::memory::Table;
 
 /// GPUs of this library.
 pub(crate) const DEVICES: i32 = 2;
@@ -26,7 +27,8 @@ pub(crate) struct Guarded {
     events: Mutex<Events>,
     /// Allocations whose bytes cannot be copied.
     broken: Mutex<HashSet<u64>>,
-    stream: Sender<Job>,
+    kernels: Sender<Job>,
+    copies: Sender<Job>,
     host: Host,
     gauges: Gauges,
 }
@@ -43,19 +45,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A thread that does one piece of work after the other.
+fn stream(name: &str) -> Result<Sender<Job>> {
+    let (sender, jobs) = channel::<Job>();
+    let run = move || {
+        for Job { after, work, done } in jobs {
+            let before = after.iter().try_for_each(|event| event.wait());
+            done.set(before.and_then(|()| work()));
+        }
+    };
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    started.map_err(|error| Error::unavailable(format!("no thread for a stream: {error}")))?;
+    Ok(sender)
+}
+
 impl Guarded {
     pub(crate) fn new(host: &Host) -> Result<Arc<Self>> {
-        let (stream, jobs) = channel::<Job>();
-        let run = move || {
-            for Job { after, work, done } in jobs {
-                let before = after.iter().try_for_each(|event| event.wait());
-                done.set(before.and_then(|()| work()));
-            }
-        };
-        std::thread::Builder::new()
-            .name("guarded-stream".to_owned())
-            .spawn(run)
-            .map_err(|error| Error::unavailable(format!("no thread for the stream: {error}")))?;
+        let (kernels, copies) = (stream("guarded-kernels")?, stream("guarded-copies")?);
         let gauge = |name: &str, help: &str| host.gauge(name, help, &[]);
         let gauges = Gauges {
             bytes: gauge("guarded_bytes", "Bytes of the devices that are allocated")?,
@@ -64,7 +70,16 @@ impl Guarded {
         };
         let (table, events, broken) = (Arc::default(), Mutex::default(), Mutex::default());
         let host = host.clone();
-        Ok(Arc::new_cyclic(|me| Self { me: Weak::clone(me), table, events, broken, stream, host, gauges }))
+        Ok(Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            table,
+            events,
+            broken,
+            kernels,
+            copies,
+            host,
+            gauges,
+        }))
     }
 
     fn misused(&self, what: &str) {
@@ -89,20 +104,20 @@ impl Guarded {
     }
 
     /// Puts work into the stream; the event passes when it is done.
-    fn enqueue(&self, after: &[u64], work: Work) -> Result<Arc<Event>> {
+    fn enqueue(&self, stream: &Sender<Job>, after: &[u64], work: Work) -> Result<Arc<Event>> {
         let mut before = Vec::new();
         for event in after {
             before.extend(self.find(*event)?);
         }
         let done = Event::mark();
         let job = Job { after: before, work, done: Arc::clone(&done) };
-        self.stream.send(job).map_err(|_| Error::internal("the stream has ended"))?;
+        stream.send(job).map_err(|_| Error::internal("the stream has ended"))?;
         Ok(done)
     }
 
     /// As [`Self::enqueue`]: waits for it, or gives the number of the event.
-    fn run(&self, after: &[u64], waits: bool, work: Work) -> Result<u64> {
-        let done = self.enqueue(after, work)?;
+    fn run(&self, stream: &Sender<Job>, after: &[u64], waits: bool, work: Work) -> Result<u64> {
+        let done = self.enqueue(stream, after, work)?;
         if waits {
             return done.wait().map(|()| 0);
         }
@@ -140,12 +155,12 @@ impl Guarded {
             }
             Ok(())
         };
-        self.run(&[after], false, Box::new(kernel))
+        self.run(&self.kernels, &[after], false, Box::new(kernel))
     }
 
     /// Returns when all work so far is done.
     pub(crate) fn finish(&self) {
-        if let Ok(done) = self.enqueue(&[], Box::new(|| Ok(()))) {
+        if let Ok(done) = self.enqueue(&self.kernels, &[], Box::new(|| Ok(()))) {
             let _ = done.wait();
         }
     }
@@ -167,7 +182,7 @@ impl Guarded {
         };
         let freed = match done_event {
             0 => work(),
-            event => self.enqueue(&[event], Box::new(work)).map(drop),
+            event => self.enqueue(&self.copies, &[event], Box::new(work)).map(drop),
         };
         if let Err(error) = freed {
             self.misused(&error.message);
@@ -222,7 +237,7 @@ unsafe impl DeviceProvider for Guarded {
             unsafe { to.copy_from_nonoverlapping(from, len) };
             Ok(())
         };
-        self.run(&[after], waits, Box::new(work))
+        self.run(&self.copies, &[after], waits, Box::new(work))
     }
 
     unsafe fn fill(&self, to: Place, value: u8, after: u64, waits: bool) -> Result<u64> {
@@ -233,7 +248,7 @@ unsafe impl DeviceProvider for Guarded {
             unsafe { table.hidden(to.address, to.byte_size)?.write_bytes(value, to.byte_size) };
             Ok(())
         };
-        self.run(&[after], waits, Box::new(work))
+        self.run(&self.copies, &[after], waits, Box::new(work))
     }
 
     fn join(&self, _device: i32, events: &[u64]) -> Result<u64> {

@@ -1,6 +1,9 @@
 //! What the host does with tensors on devices, on devices whose memory ends the process when the CPU touches it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../examples/guarded/lib.rs"]
+mod guarded;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -87,7 +90,7 @@ impl ResponseSink for Reader {
 
 fn backend() -> Arc<Backend> {
     // SAFETY: made by `export_backend!`, from the functions of the backend.
-    let library = unsafe { Library::from_static(&trireme_guarded::trireme_backend_probe) }.unwrap();
+    let library = unsafe { Library::from_static(&guarded::trireme_backend_probe) }.unwrap();
     Backend::create(library, &SERVICES, r#"{"cmdline": {}}"#).unwrap()
 }
 
@@ -135,8 +138,8 @@ fn ask(instance: &mut Instance, x: X, reads_devices: bool) -> Response {
     });
     let reader = Arc::new(Reader { reads_devices, ..Reader::default() });
     let responder = Responder::new(Arc::clone(&reader) as Arc<dyn ResponseSink>);
+    // Not drained: the kernel may still run.
     instance.execute(&mut vec![Item { request, responder }]).unwrap();
-    instance.drain();
     reader.answer.lock().unwrap().take().unwrap()
 }
 
@@ -259,6 +262,8 @@ fn memory_of_another_process_is_opened_by_its_handle() {
     let mut double = instance(&backend, &[("factor", "2")], 0);
     let response = ask(&mut double, X::Host((0..100).map(|x| x as f32).collect()), true);
     let (address, tensor) = (addresses(&response)[1], output(&response, "Y").device.clone().unwrap());
+    // Another process knows nothing of events.
+    double.drain();
     let table = backend.extension(DEVICE_1).cast::<DeviceVtable>();
     let range = trireme_host::abi::MemoryRange {
         data: std::ptr::without_provenance_mut(address as usize),
