@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
 from test_ensemble import stats
+from test_lifecycle import eventually
 from test_python import infer
 from trireme_server import Server, io, write_model
 
@@ -50,7 +51,16 @@ ADD_SUB = model([("Add", ["A", "B"], ["SUM"], {}), ("Sub", ["A", "B"], ["DIFF"],
                 [("A", "FP32", ["n", 4]), ("B", "FP32", ["n", 4])], [("SUM", "FP32", ["n", 4]), ("DIFF", "FP32", ["n", 4])])
 LOOKUP = model([("Constant", [], ["T"], {"value_floats": [0.0, 1.0, 2.0]}), ("Gather", ["T", "IN"], ["OUT"], {})],
                [("IN", "INT64", ["n", 1])], [("OUT", "FP32", ["n", 1])])
+RESHAPE = model([("Reshape", ["IN", "SHAPE"], ["OUT"], {})], [("IN", "FP32", ["n"]), ("SHAPE", "INT64", ["k"])], [("OUT", "FP32", ["a", "b"])])
+EXPAND = model([("Expand", ["IN", "SHAPE"], ["OUT"], {})], [("IN", "FP32", [1]), ("SHAPE", "INT64", ["k"])], [("OUT", "FP32", ["a", "b"])])
 TOTAL = model([("ReduceSum", ["IN"], ["OUT"], {"keepdims": 0})], [("IN", "FP32", [2, 3])], [("OUT", "FP32", [])])
+
+
+def with_default():
+    """OUT = IN * SCALE, and SCALE is 3 unless a request says otherwise."""
+    made = onnx.load_from_string(model([("Mul", ["IN", "SCALE"], ["OUT"], {})], [("IN", "FP32", ["n"]), ("SCALE", "FP32", [1])], [("OUT", "FP32", ["n"])]))
+    made.graph.initializer.append(helper.make_tensor("SCALE", TensorProto.FLOAT, [1], [3.0]))
+    return made.SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +73,12 @@ def server(tmp_path_factory):
     queued = "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 200000 preferred_batch_size: 6 }\n"
     put(repository, "texts", identity("STRING", ["n", "m"]), queued + io("input", "IN", "STRING", "-1") + io("output", "OUT", "STRING", "-1"))
     put(repository, "lookup", LOOKUP, queued)
+    shapes = io("input", "SHAPE", "INT64", "-1") + io("output", "OUT", "FP32", "-1, -1")
+    put(repository, "reshape", RESHAPE, io("input", "IN", "FP32", "-1") + shapes)
+    put(repository, "expand", EXPAND, io("input", "IN", "FP32", "1") + shapes)
+    optional = lambda name, dims: io("input", name, "FP32", dims, "optional: true")  # noqa: E731
+    put(repository, "scaled", with_default(), io("input", "IN", "FP32", "-1") + optional("SCALE", "1") + io("output", "OUT", "FP32", "-1"))
+    put(repository, "needed", ADD_SUB, io("input", "A", "FP32", "-1, 4") + optional("B", "-1, 4") + io("output", "SUM", "FP32", "-1, 4"))
     put(repository, "odd", ADD_SUB, parameter("intra_op_thread_counts", 1) + parameter("gpu_mem_limit", 1))
     put(repository, "total", TOTAL)
     put(repository, "by_backend", ADD_SUB, 'backend: "onnxruntime"\ndefault_model_filename: "other.onnx"\n', "other.onnx")
@@ -170,6 +186,57 @@ def test_what_does_not_fit_is_the_clients_fault(server):
         infer(server, "add_sub", A=np.zeros((1, 4), np.float32), B=np.zeros((1, 5), np.float32))
 
 
+def test_numbers_that_an_operator_cannot_use_are_the_clients_fault(server):
+    value = np.arange(6, dtype=np.float32)
+    assert infer(server, "reshape", IN=value, SHAPE=np.array([2, 3])).as_numpy("OUT").shape == (2, 3)
+    with pytest.raises(InferenceServerException, match=r"\[400\].*Reshape.*the inputs were 'IN' FP32 \[6\], 'SHAPE' INT64 \[2\]"):
+        infer(server, "reshape", IN=value, SHAPE=np.array([4, 2]))
+    # It is the request's error, not the server's.
+    infer(server, "reshape", IN=value, SHAPE=np.array([6, 1]))
+    assert "Reshape" not in server.output()
+
+
+def test_more_memory_than_there_is_ends_a_request_alone(server):
+    for shape in ([1 << 40, 1 << 8], [1 << 31, 1 << 31]):
+        with pytest.raises(InferenceServerException, match=r"\[(400|500)\].*Expand"):
+            infer(server, "expand", IN=np.ones(1, np.float32), SHAPE=np.array(shape))
+    assert infer(server, "expand", IN=np.ones(1, np.float32), SHAPE=np.array([2, 3])).as_numpy("OUT").tolist() == [[1] * 3] * 2
+    server.alive()
+
+
+def test_an_input_with_a_default_may_be_left_out(server):
+    value = np.arange(3, dtype=np.float32)
+    assert infer(server, "scaled", IN=value).as_numpy("OUT").tolist() == [0, 3, 6]
+    assert infer(server, "scaled", IN=value, SCALE=np.array([5], np.float32)).as_numpy("OUT").tolist() == [0, 5, 10]
+
+
+def test_an_optional_input_without_a_default_is_named(server):
+    assert "model 'needed': input 'B' is optional in the configuration, but the model has no default for it" in server.output()
+    with pytest.raises(InferenceServerException, match=r"\[400\] input 'B' is missing, and the model has no value for it"):
+        infer(server, "needed", A=np.ones((1, 4), np.float32))
+
+
+def test_memory_goes_back_with_a_model(tmp_path):
+    """What a model held goes back to the system when it is unloaded."""
+    size = 64 << 20
+    weights = helper.make_node("ConstantOfShape", ["SHAPE"], ["OUT"])
+    graph = helper.make_graph([weights], "graph", [helper.make_tensor_value_info("SHAPE", TensorProto.INT64, [1])],
+                              [helper.make_tensor_value_info("OUT", TensorProto.FLOAT, ["n"])])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    put(tmp_path, "ones", made.SerializeToString())
+    with Server(tmp_path, RUNTIME, "--model-control-mode=explicit") as server:
+        kib = lambda: int(next(  # noqa: E731
+            line.split()[1] for line in pathlib.Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmRSS")))
+        for _ in range(3):
+            assert server.raw("POST", "/v2/repository/models/ones/load")[0] == 200
+            before = kib()
+            assert infer(server, "ones", SHAPE=np.array([size // 4])).as_numpy("OUT").size == size // 4
+            held = kib()
+            assert server.raw("POST", "/v2/repository/models/ones/unload")[0] == 200
+            eventually(lambda: kib() < held - (size >> 10) * 9 // 10)
+            assert held - before > size >> 11, "nothing was held"
+
+
 def test_what_cannot_be_served_says_why(tmp_path):
     tensors = io("input", "A", "FP32", "4") + io("input", "B", "FP32", "4") + io("output", "SUM", "FP32", "4")
     sequence = helper.make_model(helper.make_graph(
@@ -186,12 +253,15 @@ def test_what_cannot_be_served_says_why(tmp_path):
         "other_dims": (ADD_SUB, "max_batch_size: 4\n" + tensors.replace("[ 4 ]", "[ 3 ]"), "input 'A' has the dimensions [-1, 3], the batch first, in the configuration, but [-1, 4] in the model"),
         "other_rank": (ADD_SUB, tensors.replace("[ 4 ]", "[ 1, 1, 4 ]"), "input 'A' has the dimensions [1, 1, 4] in the configuration, but [-1, 4]"),
         "other_output": (ADD_SUB, 'max_batch_size: 4\n' + tensors.replace('SUM" data_type: TYPE_FP32 dims: [ 4 ]', 'SUM" data_type: TYPE_FP32 dims: [ 5 ]'), "output 'SUM' has the dimensions [-1, 5]"),
+        "other_output_rank": (ADD_SUB, 'max_batch_size: 4\n' + tensors.replace('SUM" data_type: TYPE_FP32 dims: [ 4 ]', 'SUM" data_type: TYPE_FP32 dims: [ 4, 1 ]'), "output 'SUM' has the dimensions [-1, 4, 1], the batch first, in the configuration, but [-1, 4]"),
+        "outside": (ADD_SUB, 'default_model_filename: "../../other.onnx"\n', "default_model_filename '../../other.onnx' leaves the version's directory"),
         "many_threads": (ADD_SUB, parameter("intra_op_thread_count", 3_000_000_000), "'intra_op_thread_count' is 3000000000, at most 1024"),
         "shrink": (ADD_SUB, parameter("memory.enable_memory_arena_shrinkage", "gpu:0"), "there is only the memory 'cpu:0'"),
         "accelerated": (ADD_SUB, 'optimization { execution_accelerators { gpu_execution_accelerator: [ { name: "tensorrt" } ] } }\n', "only the CPU provider"),
     }
     for name, (made, more, _) in cases.items():
         put(tmp_path, name, made, more)
+    (tmp_path / "other.onnx").write_bytes(ADD_SUB)
     write_model(tmp_path, "no_file", 'platform: "onnxruntime_onnx"\n')
     with Server(tmp_path, RUNTIME, "--exit-on-error=false") as server:
         index = {line["name"]: line for line in json.loads(server.raw("POST", "/v2/repository/index")[2])}

@@ -8,18 +8,33 @@ use ort::session::SessionInputValue;
 use ort::value::{PrimitiveTensorElementType, Shape, Tensor as Value, TensorRef};
 use trireme_sdk::{DataType, Element, Error, Input, Request, Result};
 
-use crate::signature::{Joined, LayoutInput};
+use crate::signature::{Absent, Joined, LayoutInput};
 
 /// An input for the whole batch. That of a single request is looked at where it is, if it is in one piece and aligned as
-/// ONNX Runtime aligns its own.
+/// ONNX Runtime aligns its own. `None`: no request has it, and the model has a value for it.
 pub(crate) fn input<'a>(
     to: &LayoutInput,
     batch: &'a [Request],
     batches: bool,
-) -> Result<SessionInputValue<'a>> {
+) -> Result<Option<SessionInputValue<'a>>> {
     let tensor = &to.tensor;
     let inputs: Vec<Input<'a>> =
-        batch.iter().map(|request| request.input(&tensor.name)).collect::<Result<_>>()?;
+        batch.iter().filter_map(|request| request.optional_input(&tensor.name)).collect();
+    // Who leaves it out does not share a batch with who does not.
+    if inputs.len() < batch.len() {
+        return match to.absent {
+            Absent::Default if inputs.is_empty() => Ok(None),
+            _ => Err(Error::invalid(format!(
+                "input '{}' is missing, and the model has no value for it",
+                tensor.name
+            ))),
+        };
+    }
+    value(to, &inputs, batches).map(Some)
+}
+
+fn value<'a>(to: &LayoutInput, inputs: &[Input<'a>], batches: bool) -> Result<SessionInputValue<'a>> {
+    let tensor = &to.tensor;
     if let Some(other) = inputs.iter().find(|input| input.data_type() != tensor.data_type) {
         return Err(Error::invalid(format!(
             "input '{}' is {}, but {} in the model",
@@ -30,24 +45,24 @@ pub(crate) fn input<'a>(
     }
     let shape = match to.joined {
         Joined::Flat => vec![inputs.iter().map(|input| input.element_count() as i64).sum()],
-        Joined::Rows => rows(to, &inputs, batches)?,
-        Joined::Parts => rows(to, &inputs, true)?,
+        Joined::Rows => rows(to, inputs, batches)?,
+        Joined::Parts => rows(to, inputs, true)?,
     };
     match tensor.data_type {
-        DataType::Bool => values::<bool>(shape, &inputs),
-        DataType::Uint8 => values::<u8>(shape, &inputs),
-        DataType::Uint16 => values::<u16>(shape, &inputs),
-        DataType::Uint32 => values::<u32>(shape, &inputs),
-        DataType::Uint64 => values::<u64>(shape, &inputs),
-        DataType::Int8 => values::<i8>(shape, &inputs),
-        DataType::Int16 => values::<i16>(shape, &inputs),
-        DataType::Int32 => values::<i32>(shape, &inputs),
-        DataType::Int64 => values::<i64>(shape, &inputs),
-        DataType::Fp32 => values::<f32>(shape, &inputs),
-        DataType::Fp64 => values::<f64>(shape, &inputs),
-        DataType::Fp16 => halves(shape, &inputs, f16::from_le_bytes),
-        DataType::Bf16 => halves(shape, &inputs, bf16::from_le_bytes),
-        DataType::Bytes => texts(shape, &inputs),
+        DataType::Bool => values::<bool>(shape, inputs),
+        DataType::Uint8 => values::<u8>(shape, inputs),
+        DataType::Uint16 => values::<u16>(shape, inputs),
+        DataType::Uint32 => values::<u32>(shape, inputs),
+        DataType::Uint64 => values::<u64>(shape, inputs),
+        DataType::Int8 => values::<i8>(shape, inputs),
+        DataType::Int16 => values::<i16>(shape, inputs),
+        DataType::Int32 => values::<i32>(shape, inputs),
+        DataType::Int64 => values::<i64>(shape, inputs),
+        DataType::Fp32 => values::<f32>(shape, inputs),
+        DataType::Fp64 => values::<f64>(shape, inputs),
+        DataType::Fp16 => halves(shape, inputs, f16::from_le_bytes),
+        DataType::Bf16 => halves(shape, inputs, bf16::from_le_bytes),
+        DataType::Bytes => texts(shape, inputs),
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue, SessionOutputs};
 use trireme_sdk::{Error, Instance, Request, Response, Result};
 
+use crate::failure::{self, Log};
 use crate::gather;
 use crate::scatter::{self, Cut};
 use crate::signature::{Joined, Layout};
@@ -14,29 +15,44 @@ pub struct OnnxInstance {
     session: Session,
     run: RunOptions<NoSelectedOutputs>,
     layout: Arc<Layout>,
+    log: Log,
 }
 
 impl OnnxInstance {
-    pub(crate) fn new(session: Session, run: RunOptions<NoSelectedOutputs>, layout: Arc<Layout>) -> Self {
-        Self { session, run, layout }
+    pub(crate) fn new(
+        session: Session,
+        run: RunOptions<NoSelectedOutputs>,
+        layout: Arc<Layout>,
+        log: Log,
+    ) -> Self {
+        Self { session, run, layout, log }
     }
 
-    /// Answers requests that run together. If the run fails, whose fault that is cannot be told: each then runs alone, so
-    /// that what is wrong with one does not reach its neighbours.
-    fn answer(&mut self, batch: Vec<Request>) {
-        let layout = Arc::clone(&self.layout);
-        let run = compute(&mut self.session, &self.run, &layout, &batch);
-        match run.map(|outputs| answers(&layout, &outputs, &batch)) {
-            Ok(Ok(answers)) => {
+    /// Runs requests together and answers them, or gives them back.
+    fn try_answer(&mut self, batch: Vec<Request>) -> std::result::Result<(), (Vec<Request>, Error)> {
+        let Self { session, run, layout, .. } = self;
+        let made =
+            compute(session, run, layout, &batch).and_then(|outputs| answers(layout, &outputs, &batch));
+        match made {
+            Ok(answers) => {
                 for (mut request, answer) in batch.into_iter().zip(answers) {
                     request.responder().computed();
                     request.respond(answer);
                 }
+                Ok(())
             }
-            Err(_) if batch.len() > 1 => batch.into_iter().for_each(|request| self.answer(vec![request])),
-            Ok(Err(error)) | Err(error) => {
-                batch.into_iter().for_each(|request| request.fail(error.clone()));
-            }
+            Err(error) => Err((batch, error)),
+        }
+    }
+
+    fn answer(&mut self, batch: Vec<Request>) {
+        let mut failed = Vec::new();
+        failure::divided(batch, &mut |part| self.try_answer(part), &mut |request, error| {
+            failed.push((request, error));
+        });
+        for (request, error) in failed {
+            self.log.failed(&error);
+            request.fail(error);
         }
     }
 }
@@ -63,10 +79,10 @@ fn compute<'s>(
 ) -> Result<SessionOutputs<'s>> {
     let mut inputs = Vec::with_capacity(layout.inputs.len());
     for input in &layout.inputs {
-        let value: SessionInputValue<'_> = gather::input(input, batch, layout.batches)?;
-        inputs.push((input.tensor.name.as_str(), value));
+        let value: Option<SessionInputValue<'_>> = gather::input(input, batch, layout.batches)?;
+        inputs.extend(value.map(|value| (input.tensor.name.as_str(), value)));
     }
-    session.run_with_options(inputs, run).map_err(|error| failed(&error))
+    session.run_with_options(inputs, run).map_err(|error| failure::of_run(&error, layout, batch))
 }
 
 /// The answers, in the order of the batch.
@@ -102,13 +118,4 @@ fn rows(layout: &Layout, request: &Request) -> usize {
     let joined = layout.inputs.iter().find(|input| input.joined == Joined::Rows);
     let first = joined.and_then(|input| request.input(&input.tensor.name).ok()?.shape().first().copied());
     first.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(request.batch_size() as usize)
-}
-
-fn failed(error: &ort::Error) -> Error {
-    let message = format!("ONNX Runtime: {error}");
-    match error.code() {
-        ort::ErrorCode::InvalidArgument => Error::invalid(message),
-        ort::ErrorCode::NotImplemented => Error::unsupported(message),
-        _ => Error::internal(message),
-    }
 }

@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod failure;
 mod gather;
 mod instance;
 mod library;
@@ -22,9 +23,10 @@ use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use trireme_sdk::{
-    Backend, BackendContext, ConfigPatch, Error, InstanceContext, Model, ModelContext, Result,
+    Backend, BackendContext, ConfigPatch, Error, Host, InstanceContext, Model, ModelContext, Result,
 };
 
+use crate::failure::Log;
 use crate::instance::OnnxInstance;
 use crate::library::Settings;
 use crate::options::Options;
@@ -41,12 +43,25 @@ pub struct OnnxRuntime {
 
 /// A model and version.
 pub struct OnnxModel {
-    file: PathBuf,
-    options: Options,
+    name: String,
+    host: Host,
+    source: Source,
     layout: Arc<Layout>,
-    environment: Environment,
     /// The session that showed at load that the model works: it becomes that of the first instance.
     first: Mutex<Option<Session>>,
+}
+
+/// What sessions of a model are opened from.
+struct Source {
+    file: PathBuf,
+    options: Options,
+    environment: Environment,
+}
+
+impl Source {
+    fn open(&self) -> Result<Session> {
+        open(&self.file, self.options.session(&self.environment))
+    }
 }
 
 impl Backend for OnnxRuntime {
@@ -75,10 +90,18 @@ impl Backend for OnnxRuntime {
                 context.name
             ));
         }
-        let session = open(&file, options.session(&self.environment))?;
-        let layout = Arc::new(Signature::of(&session)?.layout(&context.config)?);
-        let (environment, first) = (self.environment.clone(), Mutex::new(Some(session)));
-        Ok(OnnxModel { file, options, layout, environment, first })
+        let source = Source { file, options, environment: self.environment.clone() };
+        let first = source.open()?;
+        let layout = Arc::new(Signature::of(&first)?.layout(&context.config)?);
+        for name in layout.needed_optional() {
+            context.host.warn(format!(
+                "model '{}': input '{name}' is optional in the configuration, but the model has no default for it: \
+                 requests without it are refused",
+                context.name
+            ));
+        }
+        let (name, host, first) = (context.name, context.host, Mutex::new(Some(first)));
+        Ok(OnnxModel { name, host, source, layout, first })
     }
 }
 
@@ -89,10 +112,12 @@ impl Model for OnnxModel {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let session = match first {
             Some(session) => session,
-            None => open(&self.file, self.options.session(&self.environment))?,
+            None => self.source.open()?,
         };
-        let run = self.options.run().map_err(|error| Error::internal(format!("ONNX Runtime: {error}")))?;
-        Ok(OnnxInstance::new(session, run, Arc::clone(&self.layout)))
+        let run = self.source.options.run();
+        let run = run.map_err(|error| Error::internal(format!("ONNX Runtime: {error}")))?;
+        let log = Log { host: self.host.clone(), model: self.name.clone() };
+        Ok(OnnxInstance::new(session, run, Arc::clone(&self.layout), log))
     }
 }
 

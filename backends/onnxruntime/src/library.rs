@@ -116,19 +116,19 @@ fn at_most(name: &str, given: u32, most: u32) -> Result<u32> {
     }
 }
 
-/// `libonnxruntime.so`, or with a version behind it.
+/// `libonnxruntime.so.VERSION`, the newest; one without a version only if there is no other.
 fn beside(directory: &Path) -> Option<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
-        })
-        .collect();
-    found.sort();
-    found.pop()
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    files.filter_map(|path| Some((version(path.file_name()?.to_str()?)?, path))).max().map(|(_, path)| path)
+}
+
+/// The numbers behind the name of the library, if it is one.
+fn version(file: &str) -> Option<Vec<u64>> {
+    let rest = file.strip_prefix("libonnxruntime.so")?;
+    match rest.strip_prefix('.') {
+        Some(numbers) => numbers.split('.').map(|number| number.parse().ok()).collect(),
+        None => rest.is_empty().then(Vec::new),
+    }
 }
 
 /// A file that was copied in part would take the server with it: the dynamic linker maps what the program headers announce,
@@ -199,6 +199,16 @@ mod tests {
         std::fs::create_dir(&own).unwrap();
         std::fs::write(own.join("libonnxruntime.so.1.2"), "").unwrap();
         assert_eq!(plain.find(None).unwrap(), own.join("libonnxruntime.so.1.2"));
+        // Not as words: 9 is less than 10.
+        for name in [
+            "libonnxruntime.so",
+            "libonnxruntime.so.1.9.0",
+            "libonnxruntime.so.1.10",
+            "libonnxruntime.so.2.old",
+        ] {
+            std::fs::write(own.join(name), "").unwrap();
+        }
+        assert_eq!(plain.find(None).unwrap(), own.join("libonnxruntime.so.1.10"));
         assert_eq!(plain.find(Some("/v".into())).unwrap(), PathBuf::from("/v"));
         let named = settings(json!({ "library": "/l", "default-max-batch-size": "7" })).unwrap();
         assert_eq!((named.find(Some("/v".into())).unwrap(), named.default_max_batch_size), ("/l".into(), 7));

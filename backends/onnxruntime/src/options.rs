@@ -4,6 +4,7 @@ use std::thread::available_parallelism;
 
 use ort::environment::Environment;
 use ort::ep;
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use serde_json::Value;
@@ -60,6 +61,10 @@ const READ: [&str; 6] = [
     "enable_mem_arena",
     SHRINK,
 ];
+/// Threads that wait for the next operator of a run look for it without sleeping. Without this they would go on when the run
+/// has ended, on the cores that the server's other threads need.
+const STOP_SPINNING: &str = "session.force_spinning_stop";
+
 /// More threads than a machine has processors; ONNX Runtime would start any number.
 pub(crate) const MOST_THREADS: u32 = 1024;
 
@@ -72,7 +77,22 @@ impl Options {
             }
         };
         let all = available_parallelism().map_or(1, usize::from);
-        let entries = config.parameters().filter(|(name, _)| name.starts_with("session."));
+        let written = |name: &str| config.parameters().any(|(one, _)| one == name);
+        let given = config.parameters().filter(|(name, _)| name.starts_with("session."));
+        let mut entries: Vec<_> = given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if !written(STOP_SPINNING) {
+            entries.push((STOP_SPINNING.to_owned(), "1".to_owned()));
+        }
+        let parallel = match config.parameter::<u8>("execution_mode")?.unwrap_or(0) {
+            mode @ (0 | 1) => mode == 1,
+            other => {
+                return Err(Error::invalid(format!(
+                    "parameter 'execution_mode' is {other}, it must be 0 or 1"
+                )));
+            }
+        };
+        let memory_arena = flag(config, "enable_mem_arena", true)?;
+        let shrink_arena = shrink(config)?;
         Ok(Self {
             intra_op_threads: match count("intra_op_thread_count")? {
                 // As many as this process may use, which need not be as many as the machine has.
@@ -84,19 +104,12 @@ impl Options {
                 given => given,
             },
             sizes_threads: config.parameters().any(|(name, _)| name.ends_with("_op_thread_count")),
-            parallel: match config.parameter::<u8>("execution_mode")?.unwrap_or(0) {
-                mode @ (0 | 1) => mode == 1,
-                other => {
-                    return Err(Error::invalid(format!(
-                        "parameter 'execution_mode' is {other}, it must be 0 or 1"
-                    )));
-                }
-            },
+            parallel,
             memory_pattern: flag(config, "enable_mem_pattern", true)?,
-            memory_arena: flag(config, "enable_mem_arena", true)?,
-            shrink_arena: shrink(config)?,
+            memory_arena,
+            shrink_arena,
             level: level(config.json())?,
-            entries: entries.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            entries,
             idle: config
                 .parameters()
                 .filter(|(name, _)| !READ.contains(name) && !name.starts_with("session."))
@@ -149,6 +162,8 @@ impl Options {
     /// What each run is told.
     pub(crate) fn run(&self) -> ort::Result<RunOptions<NoSelectedOutputs>> {
         let mut run = RunOptions::new()?;
+        // It would log what a request brings as an error of its own; `failure` says it.
+        run.set_log_level(LogLevel::Fatal)?;
         if let Some(memory) = &self.shrink_arena {
             run.set(SHRINK, memory)?;
         }

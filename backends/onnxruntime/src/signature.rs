@@ -17,6 +17,8 @@ pub(crate) struct Tensor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Signature {
     inputs: Vec<Tensor>,
+    /// Inputs for which the model has a value: initializers that may be overridden.
+    defaults: Vec<Tensor>,
     outputs: Vec<Tensor>,
 }
 
@@ -25,6 +27,19 @@ pub(crate) struct Signature {
 pub(crate) struct LayoutInput {
     pub(crate) tensor: Tensor,
     pub(crate) joined: Joined,
+    /// Whether a request may leave it out.
+    pub(crate) absent: Absent,
+}
+
+/// What becomes of a request that does not bring an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// The server refuses it: the input is not optional.
+    Never,
+    /// The model has a value for it.
+    Default,
+    /// It is refused here: the configuration calls the input optional, the model does not.
+    Refused,
 }
 
 /// How the tensors of a batch are put together.
@@ -66,12 +81,30 @@ pub(crate) struct Layout {
     pub(crate) batches: bool,
 }
 
+impl Layout {
+    /// Inputs that are optional in the configuration alone.
+    pub(crate) fn needed_optional(&self) -> impl Iterator<Item = &str> {
+        self.inputs
+            .iter()
+            .filter(|input| input.absent == Absent::Refused)
+            .map(|input| input.tensor.name.as_str())
+    }
+}
+
 impl Signature {
     pub(crate) fn of(session: &Session) -> Result<Self> {
         let all = |what: &str, outlets: &[Outlet]| -> Result<Vec<Tensor>> {
             outlets.iter().map(|outlet| tensor(what, outlet)).collect()
         };
-        Ok(Self { inputs: all("input", session.inputs())?, outputs: all("output", session.outputs())? })
+        let defaults = session.overridable_initializers();
+        // One of a type that no request can have keeps its value.
+        let defaults =
+            defaults.iter().filter_map(|one| typed("input", one.name(), one.dtype()).ok()).collect();
+        Ok(Self {
+            inputs: all("input", session.inputs())?,
+            defaults,
+            outputs: all("output", session.outputs())?,
+        })
     }
 
     /// Whether the first dimension of every tensor is free.
@@ -127,22 +160,25 @@ impl Signature {
             let mut written = json["input"].as_array().into_iter().flatten();
             written.any(|input| input["name"] == name && input["allow_ragged_batch"] == true)
         };
+        let taken: Vec<Tensor> = self.inputs.iter().chain(&self.defaults).cloned().collect();
         let mut inputs = Vec::new();
         for input in &config.inputs()? {
             let joined = if ragged(&input.name) { Joined::Flat } else { Joined::Rows };
-            let tensor = chosen("input", input, &self.inputs, batches && joined == Joined::Rows)?;
+            let tensor = chosen("input", input, &taken, batches && joined == Joined::Rows)?;
             if joined == Joined::Rows {
                 dims_agree("input", &input.name, json, &tensor, batches)?;
             }
-            inputs.push(LayoutInput { tensor, joined });
+            let absent = match input.optional {
+                false => Absent::Never,
+                true if self.defaults.contains(&tensor) => Absent::Default,
+                true => Absent::Refused,
+            };
+            inputs.push(LayoutInput { tensor, joined, absent });
         }
-        for name in &added.rows {
-            let tensor = found("input", name, &self.inputs)?.clone();
-            inputs.push(LayoutInput { tensor, joined: Joined::Rows });
-        }
-        for name in &added.parts {
-            let tensor = found("input", name, &self.inputs)?.clone();
-            inputs.push(LayoutInput { tensor, joined: Joined::Parts });
+        let given = added.rows.iter().map(|name| (name, Joined::Rows));
+        for (name, joined) in given.chain(added.parts.iter().map(|name| (name, Joined::Parts))) {
+            let tensor = found("input", name, &taken)?.clone();
+            inputs.push(LayoutInput { tensor, joined, absent: Absent::Never });
         }
         for missing in &self.inputs {
             if !inputs.iter().any(|input| input.tensor.name == missing.name) {
@@ -253,8 +289,10 @@ fn dims_agree(what: &str, name: &str, config: &Value, tensor: &Tensor, batches: 
     let dims = shape.unwrap_or(&written["dims"]).as_array().into_iter().flatten().filter_map(Value::as_i64);
     let shown: Vec<i64> = batches.then_some(-1).into_iter().chain(dims).collect();
     let model = &tensor.dims;
-    // Of a tensor without dimensions the model does not say whether it has none or any number of them.
-    let added_one = shown.len() == model.len() + 1 && shown.last() == Some(&1);
+    // Of a tensor without dimensions the model does not say whether it has none or any number of them. A configuration cannot
+    // say that there is none beside the batch.
+    let bare = model.len() == usize::from(batches);
+    let added_one = bare && shown.len() == model.len() + 1 && shown.last() == Some(&1);
     let same = |(shown, model): (&i64, &i64)| *shown < 0 || *model <= 0 || shown == model;
     if model.is_empty() || ((added_one || shown.len() == model.len()) && shown.iter().zip(model).all(same)) {
         return Ok(());
@@ -266,12 +304,12 @@ fn dims_agree(what: &str, name: &str, config: &Value, tensor: &Tensor, batches: 
 }
 
 fn tensor(what: &str, outlet: &Outlet) -> Result<Tensor> {
-    let name = outlet.name();
-    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
-        return Err(Error::unsupported(format!(
-            "the model's {what} '{name}' is no tensor: {:?}",
-            outlet.dtype()
-        )));
+    typed(what, outlet.name(), outlet.dtype())
+}
+
+fn typed(what: &str, name: &str, dtype: &ValueType) -> Result<Tensor> {
+    let ValueType::Tensor { ty, shape, .. } = dtype else {
+        return Err(Error::unsupported(format!("the model's {what} '{name}' is no tensor: {dtype:?}")));
     };
     let data_type = data_type(*ty).ok_or_else(|| {
         Error::unsupported(format!("the model's {what} '{name}' has elements of type {ty}"))

@@ -129,6 +129,15 @@ impl Draft {
         self.spans.repeated().iter().map(slip).collect()
     }
 
+    /// The rules about files that the configuration names, to be asked before a backend reads one of them to complete it.
+    ///
+    /// # Errors
+    /// A file outside the directory in which it belongs.
+    pub fn check_files(&self) -> Result<(), Vec<Finding>> {
+        let findings = crate::check::files(self);
+        if findings.is_empty() { Ok(()) } else { Err(findings) }
+    }
+
     /// A finding about a field.
     pub fn finding(&self, severity: Severity, field: &str, message: impl Into<String>) -> Finding {
         Finding::at(severity, self.path.as_deref(), &self.text, self.spans.find(field), message.into())

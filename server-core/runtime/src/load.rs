@@ -132,6 +132,7 @@ impl Loader<'_> {
         if source::is_ensemble(&draft) {
             return self.ensemble(found, &draft, number, numbers);
         }
+        source::check_files(&draft)?;
         if let Some((library, name)) = source::asked_first(self.options, &draft, found, dir) {
             match self.backends.get(&library, &name).and_then(|backend| {
                 self.with_backend(found, draft.clone(), (number, dir), numbers, (library, name), backend)

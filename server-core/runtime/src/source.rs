@@ -283,6 +283,11 @@ pub(crate) fn stand_in(
     Some((path, other.clone()))
 }
 
+/// Refuses a configuration that names a file outside its directories: before a backend is asked, since some run what they find.
+pub(crate) fn check_files(draft: &Draft) -> Result<(), ServeError> {
+    draft.check_files().map_err(|findings| all(&findings))
+}
+
 /// The configuration as JSON, for a backend that is to complete it.
 pub(crate) fn json(draft: &Draft) -> String {
     config_json(&draft.proto)

@@ -1,7 +1,33 @@
 //! Name, backend, platform, and the files that a model names.
 
 use super::{Checker, stays_inside};
+use crate::draft::Draft;
+use crate::finding::{Finding, Severity};
 use crate::normalise::platforms_of;
+
+/// The files that a configuration names and that do not lie where it may name them.
+pub(crate) fn files(draft: &Draft) -> Vec<Finding> {
+    let config = &draft.proto;
+    let mut findings = Vec::new();
+    let mut leaves = |field: &str, message: String| {
+        findings.push(draft.finding(Severity::Error, field, message));
+    };
+    let (runtime, file) = (&config.runtime, &config.default_model_filename);
+    if !runtime.is_empty() && !stays_inside(runtime) {
+        leaves("runtime", format!("runtime '{runtime}' leaves the backend's directory"));
+    }
+    if !file.is_empty() && !stays_inside(file) {
+        let message = format!("default_model_filename '{file}' leaves the version's directory");
+        leaves("default_model_filename", message);
+    }
+    for (capability, file) in &config.cc_model_filenames {
+        if !stays_inside(file) {
+            let message = format!("cc_model_filenames has '{file}', which leaves the version's directory");
+            leaves(&format!("cc_model_filenames.{capability}"), message);
+        }
+    }
+    findings
+}
 
 impl Checker<'_> {
     pub(super) fn identity(&mut self, directory: &str) {
@@ -16,23 +42,7 @@ impl Checker<'_> {
         if !self.is_ensemble() {
             self.backend();
         }
-        if !config.runtime.is_empty() && !stays_inside(&config.runtime) {
-            self.error("runtime", format!("runtime '{}' leaves the backend's directory", config.runtime));
-        }
-        if !config.default_model_filename.is_empty() && !stays_inside(&config.default_model_filename) {
-            let message = format!(
-                "default_model_filename '{}' leaves the version's directory",
-                config.default_model_filename
-            );
-            self.error("default_model_filename", message);
-        }
-        for (capability, file) in &config.cc_model_filenames {
-            if !stays_inside(file) {
-                let message =
-                    format!("cc_model_filenames has '{file}', which leaves the version's directory");
-                self.error(&format!("cc_model_filenames.{capability}"), message);
-            }
-        }
+        self.findings.extend(files(self.draft));
     }
 
     fn backend(&mut self) {

@@ -20,6 +20,7 @@ use crate::draft::Draft;
 use crate::finding::{Finding, Severity};
 use crate::version_policy::VersionPolicy;
 
+pub(crate) use identity::files;
 pub(crate) use members::check_members;
 
 struct Checker<'a> {
