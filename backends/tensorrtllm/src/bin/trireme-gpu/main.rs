@@ -31,9 +31,9 @@ enum Command {
         /// Positions of each; 1024, or as many as the model has
         #[arg(long)]
         context: Option<usize>,
-        /// Whether norms and activations are computed inside of the products beside them
-        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-        fusion: bool,
+        /// Whether norms and activations are computed inside of the products beside them; as the model says if not given
+        #[arg(long, action = clap::ArgAction::Set)]
+        fusion: Option<bool>,
     },
     /// Show the sizes that steps are padded to: the share of padding, the memory of their graphs, their time
     Profile {
