@@ -8,14 +8,13 @@ use toml::{Table, Value};
 
 use crate::workspace::{Package, Workspace};
 
-/// Crates that need unsafe code: the wire, its two sides, kernels, mapped checkpoints, and memory of devices.
-const MAY_BE_UNSAFE: [&str; 8] = [
+/// Crates that need unsafe code: the wire, its two sides, kernels, and mapped checkpoints.
+const MAY_BE_UNSAFE: [&str; 7] = [
     "backend-api/abi",
     "backend-api/host",
     "backend-api/sdk",
     "backend-api/testing",
     "backends/cpu",
-    "backends/guarded",
     "backends/tensorrtllm",
     "backends/llm",
 ];

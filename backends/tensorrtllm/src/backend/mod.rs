@@ -13,15 +13,16 @@ mod tuning;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use trireme_llm::serve::{Decoder, DecoderInstance, text_config};
 use trireme_llm::tensors::TokenDoor;
 use trireme_sdk::{
-    Backend, BackendContext, ConfigPatch, Devices, Error, Info, Instance, InstanceContext, Model,
-    ModelContext, Request, Result,
+    Backend, BackendContext, ConfigPatch, DeviceProvider, Devices, Error, Info, Instance, InstanceContext,
+    Model, ModelContext, Request, Result,
 };
 
-use crate::device;
+use crate::device::{self, CudaDevices};
 use graphs::GraphSetting;
 
 pub use params::PARAMETERS;
@@ -31,6 +32,8 @@ pub use tool::OfflineModel;
 pub struct CudaBackend {
     /// GPUs of this machine.
     gpus: usize,
+    /// Their memory, for the server and for other backends.
+    devices: Arc<CudaDevices>,
     settings: Settings,
 }
 
@@ -66,7 +69,12 @@ impl Backend for CudaBackend {
         if context.settings["cmdline"]["gpu_metrics"] != "false" {
             gauges::start(&context.host);
         }
-        Ok(Self { gpus, settings })
+        let devices = CudaDevices::new(gpus, &context.host);
+        Ok(Self { gpus, devices, settings })
+    }
+
+    fn device_provider(&self) -> Option<Arc<dyn DeviceProvider>> {
+        Some(Arc::clone(&self.devices) as Arc<dyn DeviceProvider>)
     }
 
     fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {
