@@ -83,6 +83,7 @@ def index(server):
 def start(driver, repository, *flags, **env):
     env = {"LD_LIBRARY_PATH": str(driver), **{name: str(value) for name, value in env.items()}}
     cache = [] if any("tuning_cache" in flag for flag in flags) else ["--backend-config=tensorrtllm,tuning_cache=off"]
+    cache += ["--backend-config=tensorrtllm,kernel_cache=off"]
     return Server(repository, "--exit-on-error=false", *cache, *flags, env=env)
 
 

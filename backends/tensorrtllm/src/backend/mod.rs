@@ -12,7 +12,6 @@ mod tool;
 mod tuning;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use trireme_llm::serve::{Decoder, DecoderInstance, text_config};
@@ -24,6 +23,7 @@ use trireme_sdk::{
 
 use crate::device::{self, CudaDevices};
 use graphs::GraphSetting;
+use tuning::Caches;
 
 pub use params::PARAMETERS;
 pub use tool::OfflineModel;
@@ -41,8 +41,7 @@ pub struct CudaBackend {
 #[derive(Clone)]
 struct Settings {
     graphs: Option<GraphSetting>,
-    /// The folder of tuning tables.
-    tuning: Option<PathBuf>,
+    caches: Caches,
 }
 
 /// A loaded decoder, by GPU.
@@ -63,7 +62,7 @@ impl Backend for CudaBackend {
     fn create(context: BackendContext) -> Result<Self> {
         let settings = Settings {
             graphs: graphs::of_settings(&context.settings)?,
-            tuning: tuning::of_settings(&context.settings)?,
+            caches: Caches::of_settings(&context.settings)?,
         };
         let gpus = device::count().map_err(|error| Error::unavailable(error.to_string()))?;
         if context.settings["cmdline"]["gpu_metrics"] != "false" {

@@ -9,7 +9,8 @@ use trireme_llm::serve::Sizes;
 use trireme_sdk::{Error, Result};
 
 use super::PARAMETERS;
-use super::{graphs, load, tuning};
+use super::tuning::{self, Caches};
+use super::{graphs, load};
 use crate::executor::{CudaExecutor, Options, Outline};
 
 /// A checkpoint with what its configuration says of its executor.
@@ -40,13 +41,15 @@ impl OfflineModel {
         Ok(Self { checkpoint, params, options, tuning: None })
     }
 
-    /// With choices of kernels kept in a folder; `off` for none, the user's own if not given.
+    /// With choices of kernels, and code of them, kept in folders; `off` for none, the user's own where it is not given.
     ///
     /// # Errors
-    /// The folder has no name.
-    pub fn keeping(mut self, folder: Option<&str>) -> Result<Self> {
-        let settings = folder.map_or(Value::Null, |folder| serde_json::json!({ "tuning_cache": folder }));
-        self.tuning = tuning::of_settings(&settings)?;
+    /// A folder has no name.
+    pub fn keeping(mut self, tuning: Option<&str>, kernels: Option<&str>) -> Result<Self> {
+        let given = [("tuning_cache", tuning), ("kernel_cache", kernels)];
+        let given = given.into_iter().filter_map(|(name, folder)| Some((name.to_owned(), folder?.into())));
+        let caches = Caches::of_settings(&Value::Object(given.collect()))?;
+        (self.tuning, self.options.kernel_cache) = (caches.tuning, caches.kernels);
         Ok(self)
     }
 

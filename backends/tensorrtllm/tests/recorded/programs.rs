@@ -26,7 +26,7 @@ fn run_with(model: &Path, config: &str, arguments: &[&str], gpu: bool) -> (Optio
     command
         .arg(arguments[0])
         .arg(model)
-        .args(["--config", config, "--tuning-cache", "off"])
+        .args(["--config", config, "--tuning-cache", "off", "--kernel-cache", "off"])
         .args(&arguments[1..]);
     command.env_remove("LD_LIBRARY_PATH");
     if gpu {
