@@ -8,8 +8,8 @@ use toml::{Table, Value};
 
 use crate::workspace::{Package, Workspace};
 
-/// Crates that need unsafe code: the wire, its two sides, kernels, mapped checkpoints, and memory of devices.
-const MAY_BE_UNSAFE: [&str; 8] = [
+/// Crates that need unsafe code: the wire, its two sides, kernels, mapped checkpoints, memory of devices and of ONNX Runtime.
+const MAY_BE_UNSAFE: [&str; 9] = [
     "backend-api/abi",
     "backend-api/host",
     "backend-api/sdk",
@@ -18,6 +18,7 @@ const MAY_BE_UNSAFE: [&str; 8] = [
     "backends/guarded",
     "backends/tensorrtllm",
     "backends/llm",
+    "backends/onnxruntime",
 ];
 
 const FORBID: &str = "#![forbid(unsafe_code)]";

@@ -80,16 +80,8 @@ impl Loader<'_> {
     }
 
     fn wrk(&self, server: &Server, cell: Cell, count: u64) -> Result<Seen> {
-        let file = |end: &str| self.bodies.join(format!("http-{}.{end}", cell.payload_name()));
-        let header_length = fs::read_to_string(file("header")).context("cannot read the header's length")?;
-        let mut wrk = Command::new("wrk");
-        // The script stops at the count; the duration only bounds a server that hangs.
-        wrk.args(["--threads", "1", "--duration", "300s", "--timeout", "60s", "--latency", "--script"]);
-        wrk.arg(self.workspace.root.join("tests/peers/count.lua"));
-        wrk.args(["--connections", &cell.concurrency.to_string()]);
-        wrk.arg(format!("http://{}/v2/models/{}/infer", server.http, cell.model));
-        wrk.env("BODY", file("body")).env("HEADER_LENGTH", header_length).env("COUNT", count.to_string());
-        read_wrk(&process::output(&mut wrk, "wrk")?)
+        let stem = self.bodies.join(format!("http-{}", cell.payload_name()));
+        wrk(self.workspace, server, cell.model, &stem, cell.concurrency, count)
     }
 
     fn h2load(&self, server: &Server, cell: Cell, count: u64) -> Result<Seen> {
@@ -114,6 +106,39 @@ impl Loader<'_> {
         let log = fs::read_to_string(&log).context("h2load wrote no log")?;
         read_h2load(&printed, &log, count)
     }
+}
+
+/// Sends `count` requests with the body in `STEM.body`, and the length of its JSON in `STEM.header`.
+fn wrk(
+    workspace: &Workspace,
+    server: &Server,
+    model: &str,
+    stem: &Path,
+    connections: u32,
+    count: u64,
+) -> Result<Seen> {
+    let file = |end: &str| stem.with_extension(end);
+    let header_length = fs::read_to_string(file("header")).context("cannot read the header's length")?;
+    let mut wrk = Command::new("wrk");
+    // The script stops at the count; the duration only bounds a server that hangs.
+    wrk.args(["--threads", "1", "--duration", "300s", "--timeout", "60s", "--latency", "--script"]);
+    wrk.arg(workspace.root.join("tests/peers/count.lua"));
+    wrk.args(["--connections", &connections.to_string()]);
+    wrk.arg(format!("http://{}/v2/models/{model}/infer", server.http));
+    wrk.env("BODY", file("body")).env("HEADER_LENGTH", header_length).env("COUNT", count.to_string());
+    read_wrk(&process::output(&mut wrk, "wrk")?)
+}
+
+/// Requests a second of such a run.
+pub(crate) fn http_rate(
+    workspace: &Workspace,
+    server: &Server,
+    model: &str,
+    stem: &Path,
+    connections: u32,
+    count: u64,
+) -> Result<f64> {
+    Ok(wrk(workspace, server, model, stem, connections, count)?.requests_per_second)
 }
 
 fn read_wrk(text: &str) -> Result<Seen> {
