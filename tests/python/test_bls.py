@@ -17,8 +17,9 @@ def caller(name, model, mode="then", dtype="FP32", dims="-1", batch=64, extra=""
     return text.replace('"identity"', '"caller"', 1)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
+# The conformance kit has no other models to ask, so here `caller` and the host are looked at while they talk.
+@pytest.fixture(scope="module", params=["0", "1"], ids=["plain", "checked"])
+def server(tmp_path_factory, request):
     repository = tmp_path_factory.mktemp("bls")
     write_model(repository, "identity", identity())
     write_model(repository, "slow", identity("slow", parameters={"execute_delay_ms": 300}))
@@ -35,9 +36,11 @@ def server(tmp_path_factory):
     outer += 'parameters { key: "model" value { string_value: "repeat_int32" } }\nparameters { key: "mode" value { string_value: "each" } }\n'
     outer += "model_transaction_policy { decoupled: true }\n" + REPEAT[REPEAT.index("input ["):]
     write_model(repository, "ask_each", outer)
-    with Server(repository, "--model-control-mode", "explicit", "--load-model", "*") as server:
+    flags = ("--model-control-mode", "explicit", "--load-model", "*")
+    with Server(repository, *flags, env={"TRIREME_ABI_CHECK": request.param}) as server:
         yield server
         server.alive()
+        assert "broke the rule" not in server.output(), server.output()
 
 
 def ask(server, model, value=np.arange(6, dtype=np.float32).reshape(2, 3), **options):

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from test_llm_metrics import SHAPE
+from test_onnxruntime import ADD_SUB, LIBRARY
+from test_tensorrtllm import GGUF
 from trireme_server import BACKENDS, BINARY, ROOT, Server, io, write_model
 
 COMPAT = ROOT / "tests" / "abi-compat"
@@ -73,6 +75,16 @@ MODELS = {
     "doubler": ("python", 'name: "doubler"\nbackend: "python"\nmax_batch_size: 8\n' + tensors(
         ("input", "INPUT0", "FP32", "-1", ""), ("output", "OUTPUT0", "FP32", "-1", "")), {
         "settings": {"interpreter": sys.executable}}, {"1/model.py": PYTHON}, {"bytes", "ragged", "error_mapping"}),
+    "text_score": ("glue", OWN / "text_score", {}, {}, {"bytes", "ragged", "error_mapping"}),
+    "text_clean": ("glue", OWN / "text_clean", {}, {}, {"ragged", "error_mapping"}),
+    # Its configuration is what the backend completes.
+    "sum_and_difference": ("onnxruntime", 'name: "sum_and_difference"\nplatform: "onnxruntime_onnx"\n', {
+        "settings": {"library": str(LIBRARY)}}, {"1/model.onnx": ADD_SUB}, {"bytes", "ragged", "error_mapping"}),
+    "preprocessing": ("tokenizer", ROOT / "tests" / "tensorrtllm" / "preprocessing", {
+        "requests": [
+            request("a fox", {"QUERY": ([1, 1], ["The quick brown fox"]), "REQUEST_OUTPUT_LEN": ([1, 1], [4])}),
+            request("no query", {"REQUEST_OUTPUT_LEN": ([1, 1], [4])}, error="INVALID_ARG"),
+        ]}, {}, {"ragged"}),
     "tiny": ("cpu", 'name: "tiny"\nbackend: "cpu"\nmax_batch_size: 4\n' + "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in {
             "load_format": "dummy", "max_tokens_in_paged_kv_cache": 2048}.items()), {
@@ -86,8 +98,10 @@ MODELS = {
 def place(tmp_path, name):
     backend, config, declared, files, excluded = MODELS[name]
     text = config if isinstance(config, str) else (config / "config.pbtxt").read_text()
+    text = text.replace("../../tensorrt_llm/1", str(GGUF))
     files = {"conformance.json": json.dumps(declared), **files}
-    directory = write_model(tmp_path, name, text, files=[(path, text.encode()) for path, text in files.items()])
+    files = [(path, content.encode() if isinstance(content, str) else content) for path, content in files.items()]
+    directory = write_model(tmp_path, name, text, files=files)
     return BACKENDS / backend / f"libtrireme_{backend}.so", directory, excluded
 
 

@@ -1,6 +1,8 @@
 """The backend `tensorrtllm` in a real server, on a GPU that records in the place of one that computes
 (`backends/tensorrtllm/tests/recorded/recorder.c`): what becomes of checkpoints, of memory, of choices that are kept, and
 of a GPU that is lost. Its tokens are all 0."""
+import concurrent.futures
+import http.client
 import json
 import struct
 import subprocess
@@ -8,6 +10,7 @@ import time
 
 import pytest
 
+from test_llm_metrics import Numbers, until
 from trireme_server import BINARY, ROOT, Server
 
 SOURCE = ROOT / "backends/tensorrtllm/tests/recorded/recorder.c"
@@ -80,6 +83,7 @@ def index(server):
 def start(driver, repository, *flags, **env):
     env = {"LD_LIBRARY_PATH": str(driver), **{name: str(value) for name, value in env.items()}}
     cache = [] if any("tuning_cache" in flag for flag in flags) else ["--backend-config=tensorrtllm,tuning_cache=off"]
+    cache += ["--backend-config=tensorrtllm,kernel_cache=off"]
     return Server(repository, "--exit-on-error=false", *cache, *flags, env=env)
 
 
@@ -187,6 +191,34 @@ def test_a_gpu_that_is_lost_in_a_step_ends_the_server_in_order(driver, tmp_path,
         assert status == 503 and "unspecified launch failure" in json.loads(body)["error"], (status, body)
         assert server.process.wait(60) == 70, server.output()
         assert server.output().count("a device is lost to this process") == 1
+
+
+def test_streams_that_are_left_hold_nothing(driver, tmp_path):
+    """More of them than there are slots, each left after another number of tokens."""
+    model(tmp_path, "m", shape={**SHAPE, "max_position_embeddings": 65536})
+    body = json.dumps({"model": "m", "prompt": [3, 4, 5], "max_tokens": 60000, "ignore_eos": True, "temperature": 0, "stream": True})
+
+    def leave(server, after):
+        connection = http.client.HTTPConnection("127.0.0.1", server.http, timeout=30)
+        connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        for _ in range(after):
+            assert answer.readline()
+        connection.close()
+
+    with start(driver, tmp_path) as server:
+        before = Numbers(server, "m")
+        assert before["nv_trt_llm_runtime_memory_metrics/gpu"] > 0
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            for left in [pool.submit(leave, server, number % 20) for number in range(200)]:
+                left.result()
+        gone = until(server, "m", lambda now: now["trireme_llm_running"] == 0 and now["trireme_llm_waiting"] == 0)
+        assert gone["trireme_llm_kv_blocks_used"] == 0
+        ended = {how: gone[f"trireme_llm_requests_total/{how}"] for how in ("answered", "cancelled", "failed")}
+        assert ended["failed"] == 0 and ended["answered"] + ended["cancelled"] == 200 and ended["cancelled"] > 150, ended
+        assert generate(server)[0] == 200
+        assert Numbers(server, "m")["nv_trt_llm_runtime_memory_metrics/gpu"] == before["nv_trt_llm_runtime_memory_metrics/gpu"]
 
 
 def test_a_graph_without_memory_is_no_error(driver, tmp_path):

@@ -5,10 +5,12 @@ import queue
 import re
 import signal
 import sys
+import tarfile
 import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -621,18 +623,50 @@ WRONG = {
 def test_scripts_that_cannot_serve_say_why(tmp_path):
     for name, (script, _) in WRONG.items():
         put(tmp_path, name, script, COUNT)
-    put(tmp_path, "archive", ADD_SUB, PAIR, extra='parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }\n')
+    (put(tmp_path, "archive", ADD_SUB, PAIR, extra='parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.tar.gz" } }\n')
+     / "env.tar.gz").write_bytes(b"none")
+    put(tmp_path, "zip", ADD_SUB, PAIR, extra='parameters { key: "EXECUTION_ENV_PATH" value { string_value: "$$TRITON_MODEL_DIRECTORY/env.zip" } }\n')
     put(tmp_path, "elsewhere", ADD_SUB, PAIR, extra='parameters { key: "EXECUTION_ENV_PATH" value { string_value: "/nowhere" } }\n')
     put(tmp_path, "own", ADD_SUB, PAIR, extra=f'parameters {{ key: "EXECUTION_ENV_PATH" value {{ string_value: "{sys.prefix}" }} }}\n')
     write_model(tmp_path, "no_script", VALUES.format("no_script", 0) + COUNT)
     expected = {name: says for name, (_, says) in WRONG.items()}
-    expected |= {"archive": "archives are not unpacked here", "elsewhere": "'/nowhere', which is neither", "no_script": "model.py' does not exist"}
+    expected |= {"archive": "an archive that cannot be unpacked: ", "zip": "make it a .tar.gz", "elsewhere": "'/nowhere', which is neither", "no_script": "model.py' does not exist"}
     # The interpreter of the machine need not have numpy; the one that a model names is taken before it.
     with Server(tmp_path, PYTHON, "--exit-on-error=false") as server:
         index = {line["name"]: line for line in json.loads(server.raw("POST", "/v2/repository/index")[2])}
         for name, says in expected.items():
             assert index[name]["state"] == "UNAVAILABLE" and says in index[name]["reason"], index[name]
         assert index["own"]["state"] == "READY", index["own"]
+
+
+def test_an_environment_may_be_an_archive(tmp_path):
+    """Two versions and another model run in what was unpacked once; it goes with the server."""
+    told = method("""
+return [pb_utils.InferenceResponse([pb_utils.Tensor("SAID", np.array([os.environ["FROM"]], dtype=object))]) for _ in requests]
+""")
+    packed = tmp_path / "env.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        content = f'#!/bin/sh\nFROM="$0" exec {sys.executable} "$@"\n'.encode()
+        head = tarfile.TarInfo("bin/python3")
+        head.size, head.mode = len(content), 0o755
+        archive.addfile(head, BytesIO(content))
+    said = io("input", "IN", "INT32", "1") + io("output", "SAID", "STRING", "1")
+    environment = f'parameters {{ key: "EXECUTION_ENV_PATH" value {{ string_value: "{packed}" }} }}\n'
+    models, folder = tmp_path / "models", tmp_path / "unpacked"
+    folder.mkdir()
+    put(models, "one", told, said, extra=environment + "version_policy { all {} }\n")
+    (models / "one" / "2").mkdir()
+    (models / "one" / "2" / "model.py").write_text(told)
+    put(models, "two", told, said, extra=environment)
+    with Server(models, "--backend-config=python,interpreter=/nowhere", env={"TMPDIR": str(folder)}) as server:
+        client = httpclient.InferenceServerClient(f"127.0.0.1:{server.http}")
+        value = tensors(httpclient, {"IN": np.array([1], np.int32)})
+        programs = {client.infer(model, value, model_version=version).as_numpy("SAID")[0].decode()
+                    for model, version in (("one", "1"), ("one", "2"), ("two", ""))}
+        (program,) = programs
+        assert program.startswith(str(folder)) and program.endswith("/bin/python3") and os.path.exists(program)
+        assert server.output().count("unpacking the environment") == 1
+        assert server.stop() == 0 and not os.path.exists(program)
 
 
 def test_a_script_outside_the_model_is_not_run(tmp_path):

@@ -30,8 +30,22 @@ impl Server {
     /// # Errors
     /// It ends or takes too long; with its log.
     pub fn start(repository: &Path, backends: &Path, scratch: &Path) -> Result<Self> {
+        Self::start_in(&[], repository, backends, scratch)
+    }
+
+    /// The same with variables in its environment.
+    ///
+    /// # Errors
+    /// As of [`Server::start`].
+    pub fn start_in(
+        environment: &[(&str, &str)],
+        repository: &Path,
+        backends: &Path,
+        scratch: &Path,
+    ) -> Result<Self> {
         let log = scratch.join("server.log");
         let mut command = Command::new(places::server()?);
+        command.envs(environment.iter().copied());
         command.args(["serve", "--http-address=127.0.0.1", "--grpc-address=127.0.0.1"]);
         command.args(["--http-port=0", "--grpc-port=0", "--metrics-port=0"]);
         command.arg("--model-repository").arg(repository).arg("--backend-directory").arg(backends);

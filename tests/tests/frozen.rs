@@ -220,8 +220,18 @@ fn a_host_of_today_has_all_that_one_of_1_0_had() {
     let witness = r#"backend: "witness" max_batch_size: 8 dynamic_batching { priority_levels: 3 default_priority_level: 1
         default_queue_policy { allow_timeout_override: true } }"#;
     config("witness", witness);
-    let server = Server::start(&models, &backends, scratch.path()).unwrap();
+    // Without the check layer, and with it.
+    for check in ["0", "1"] {
+        let environment = [("TRIREME_ABI_CHECK", check)];
+        let server = Server::start_in(&environment, &models, &backends, scratch.path()).unwrap();
+        testify(&server, &models);
+        assert!(server.stop().unwrap().success());
+        let log = fs::read_to_string(scratch.path().join("server.log")).unwrap();
+        assert!(log.contains("a line of the witness") && !log.contains("broke the rule"), "{log}");
+    }
+}
 
+fn testify(server: &Server, models: &Path) {
     let body = json!({
         "id": "r1",
         "parameters": { "text": "words", "flag": true, "whole": 7, "part": 0.25, "priority": 2, "timeout": 9_000_000 },
@@ -242,7 +252,7 @@ fn a_host_of_today_has_all_that_one_of_1_0_had() {
     for (key, values) in EXPECTED {
         assert_eq!(told(key), values, "{key}\n{report}");
     }
-    let model = models.canonicalize().unwrap_or(models.clone()).join("witness");
+    let model = models.canonicalize().unwrap().join("witness");
     assert!(
         told("model")[0].starts_with("witness 1 ")
             && told("model")[0].contains(&format!("{}/1 1", model.display())),
@@ -257,9 +267,6 @@ fn a_host_of_today_has_all_that_one_of_1_0_had() {
     assert_eq!(ask("pass"), (200, json!({ "object": "witness" })));
     let (status, answer) = ask("fail");
     assert_eq!((status, &answer["error"]["message"]), (418, &json!("no tea")));
-    assert!(server.stop().unwrap().success());
-    let log = fs::read_to_string(scratch.path().join("server.log")).unwrap();
-    assert!(log.contains("a line of the witness"), "{log}");
 }
 
 /// What the witness tells of the first request.

@@ -6,6 +6,7 @@
 
 mod backend;
 mod bls;
+mod callback;
 pub mod check;
 mod device;
 mod elf;

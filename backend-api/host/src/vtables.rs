@@ -14,6 +14,7 @@ use trireme_abi::{
     Stage, Status as WireStatus, StatusCode, StrView, Writable,
 };
 
+use crate::callback::Callback;
 use crate::check::Party;
 use crate::device::DeviceTensor;
 use crate::memory::{Data, Foreign, HostMemory};
@@ -500,23 +501,8 @@ unsafe fn take_parameter(parameter: &Parameter) -> Result<(String, Value), Statu
     Ok((name, value))
 }
 
-/// A callback of a backend on its way to the sink. It is owed: a sink that forgets it makes the call by that.
-struct Callback(Option<Writable>);
-
-// SAFETY: the ABI says that the host may call it from any thread.
-unsafe impl Send for Callback {}
-
-impl Drop for Callback {
-    fn drop(&mut self) {
-        if let Some(callback) = self.0.take() {
-            // SAFETY: called once, with the pointer that came with it.
-            unsafe { (callback.call)(callback.user) };
-        }
-    }
-}
-
 unsafe extern "C" fn on_writable(handle: *mut ResponderHandle, callback: Writable) {
-    let callback = Callback(Some(callback));
+    let callback = Callback::new(callback);
     // SAFETY: the ABI demands a live handle.
     let sink = Arc::clone(unsafe { &responder(handle).sink });
     sink.on_writable(Box::new(move || drop(callback)));

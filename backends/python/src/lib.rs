@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod calls;
+mod environments;
 mod incoming;
 mod instance;
 mod metrics;

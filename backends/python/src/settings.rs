@@ -1,10 +1,13 @@
 //! What the command line and a model's configuration say about Python.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use trireme_sdk::{Error, Host, ModelContext, Result};
+
+use crate::environments::{Environments, Kind};
 
 /// The parameter of a model that names the environment it runs in.
 const ENVIRONMENT: &str = "EXECUTION_ENV_PATH";
@@ -23,13 +26,18 @@ const OF_THE_SERVER: [&str; 4] =
 pub(crate) struct Settings {
     /// The interpreter of models that name no environment.
     interpreter: PathBuf,
+    environments: Arc<Environments>,
     /// How long `finalize` may take.
     pub(crate) stop_timeout: Duration,
 }
 
 impl Settings {
     pub(crate) fn read(host: &Host, settings: &Value) -> Result<Self> {
-        let mut read = Self { interpreter: "python3".into(), stop_timeout: Duration::from_secs(30) };
+        let mut read = Self {
+            interpreter: "python3".into(),
+            environments: Arc::default(),
+            stop_timeout: Duration::from_secs(30),
+        };
         for (name, value) in settings["cmdline"].as_object().into_iter().flatten() {
             let value = value.as_str().unwrap_or_default();
             match name.as_str() {
@@ -69,15 +77,23 @@ impl Settings {
         }
         match parameter(ENVIRONMENT) {
             None => Ok(self.interpreter.clone()),
-            Some((_, path)) => environment(path, &context.model_dir),
+            Some((_, path)) => environment(path, &context.model_dir, &self.environments, |archive| {
+                let name = &context.name;
+                context.host.info(format!("model '{name}': unpacking the environment {}", archive.display()));
+            }),
         }
     }
 }
 
-/// The interpreter of an environment: a directory with `bin/python3`, or the interpreter itself.
-fn environment(given: &str, model_dir: &Path) -> Result<PathBuf> {
+/// The interpreter of an environment: a directory with `bin/python3`, an archive of one, or the interpreter itself.
+fn environment(
+    given: &str,
+    model_dir: &Path,
+    environments: &Environments,
+    begins: impl FnOnce(&Path),
+) -> Result<PathBuf> {
     let refuse = |why: &str| Error::invalid(format!("parameter '{ENVIRONMENT}' is '{given}', {why}"));
-    let path = match given.strip_prefix(MODEL_DIRECTORY) {
+    let mut path = match given.strip_prefix(MODEL_DIRECTORY) {
         Some(rest) => {
             let rest = Path::new(rest.trim_start_matches('/'));
             if rest.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
@@ -87,19 +103,25 @@ fn environment(given: &str, model_dir: &Path) -> Result<PathBuf> {
         }
         None => PathBuf::from(given),
     };
-    let name = path.to_string_lossy();
-    if [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end)) {
-        return Err(refuse(
-            "which is an archive: archives are not unpacked here. Unpack it and name the directory, which may be below \
-             $$TRITON_MODEL_DIRECTORY",
-        ));
+    match Kind::of(&path).filter(|_| !path.is_dir()) {
+        None => {}
+        Some(Kind::Other) => {
+            return Err(refuse(
+                "an archive of a kind that is not unpacked here: make it a .tar.gz, or unpack it and name the directory",
+            ));
+        }
+        Some(kind) => {
+            let unpacked = environments.unpacked(&path, matches!(kind, Kind::TarGz), || begins(&path));
+            path =
+                unpacked.map_err(|error| refuse(&format!("an archive that cannot be unpacked: {error}")))?;
+        }
     }
     if path.is_file() {
         return Ok(path);
     }
     let interpreters = ["bin/python3", "bin/python"].map(|program| path.join(program));
     interpreters.into_iter().find(|program| program.is_file()).ok_or_else(|| {
-        refuse("which is neither an interpreter nor a directory with bin/python3, as an environment has it")
+        refuse("which is neither an interpreter nor a directory or archive with bin/python3, as an environment has it")
     })
 }
 
@@ -108,22 +130,82 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn interpreter(given: &str, model_dir: &Path, environments: &Environments) -> Result<PathBuf> {
+        environment(given, model_dir, environments, |_| {})
+    }
+
     #[test]
     fn an_environment_is_a_directory_or_an_interpreter() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, none) = (tempfile::tempdir().unwrap(), Environments::default());
         std::fs::create_dir_all(dir.path().join("env/bin")).unwrap();
         std::fs::write(dir.path().join("env/bin/python3"), "").unwrap();
         let found = dir.path().join("env/bin/python3");
         for given in ["$$TRITON_MODEL_DIRECTORY/env", found.to_str().unwrap()] {
-            assert_eq!(environment(given, dir.path()).unwrap(), found);
+            assert_eq!(interpreter(given, dir.path(), &none).unwrap(), found);
         }
         for (given, why) in [
             ("$$TRITON_MODEL_DIRECTORY/../env", "leads out"),
-            ("$$TRITON_MODEL_DIRECTORY/env.tar.gz", "Unpack it"),
+            ("$$TRITON_MODEL_DIRECTORY/env.tar.gz", "cannot be unpacked: No such file"),
+            ("$$TRITON_MODEL_DIRECTORY/env.zip", "make it a .tar.gz"),
             ("/nowhere", "neither an interpreter nor"),
         ] {
-            let error = environment(given, dir.path()).unwrap_err();
+            let error = interpreter(given, dir.path(), &none).unwrap_err();
             assert!(error.message.contains(why) && error.message.contains(given), "{error}");
         }
+    }
+
+    /// An archive with one file, whose name is not looked at.
+    fn archive(path: &Path, name: &str, content: &[u8]) {
+        let mut head = tar::Header::new_gnu();
+        head.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+        head.set_size(content.len() as u64);
+        head.set_mode(0o755);
+        head.set_cksum();
+        let packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut tar = tar::Builder::new(packed);
+        tar.append(&head, content).unwrap();
+        std::fs::write(path, tar.into_inner().unwrap().finish().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn an_archive_is_unpacked_once_and_anew_when_it_has_changed() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, environments) = (tempfile::tempdir().unwrap(), Environments::default());
+        let (given, path) = ("$$TRITON_MODEL_DIRECTORY/env.tar.gz", dir.path().join("env.tar.gz"));
+        let of = |environments| interpreter(given, dir.path(), environments);
+        archive(&path, "bin/python3", b"one");
+        let first = of(&environments).unwrap();
+        assert_eq!(std::fs::read(&first).unwrap(), b"one");
+        assert_eq!(std::fs::metadata(&first).unwrap().permissions().mode() & 0o111, 0o111);
+        assert_eq!(of(&environments).unwrap(), first);
+        archive(&path, "bin/python3", b"another");
+        let second = of(&environments).unwrap();
+        assert_eq!(
+            (std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap()),
+            (b"one".into(), b"another".into())
+        );
+        drop(environments);
+        assert!(!first.exists() && !second.exists());
+    }
+
+    #[test]
+    fn an_archive_that_is_none_or_writes_elsewhere_is_refused() {
+        let (dir, environments) = (tempfile::tempdir().unwrap(), Environments::default());
+        let path = dir.path().join("env.tgz");
+        let why = || {
+            let error = interpreter(path.to_str().unwrap(), dir.path(), &environments).unwrap_err();
+            assert!(error.message.contains("env.tgz"), "{error}");
+            error.message
+        };
+        std::fs::write(&path, "no archive").unwrap();
+        assert!(why().contains("cannot be unpacked"));
+        archive(&path, "../../trireme-evil", b"");
+        assert!(why().contains("'../../trireme-evil' leads out of it"));
+        archive(&path, "lib/nothing", b"");
+        assert!(why().contains("nor a directory or archive with bin/python3"));
+        archive(&path, "bin/python3", &[7; 100_000]);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+        assert!(why().contains("cannot be unpacked"));
     }
 }

@@ -1,12 +1,14 @@
 //! Shared memory of clients.
 
 use tonic::Status;
+use trireme_protocol::proto::cuda_shared_memory_status_response::RegionStatus as CudaRegion;
 use trireme_protocol::proto::system_shared_memory_status_response::RegionStatus;
 use trireme_protocol::proto::{
     CudaSharedMemoryRegisterRequest, CudaSharedMemoryRegisterResponse, CudaSharedMemoryStatusRequest,
-    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterResponse, SystemSharedMemoryRegisterRequest,
-    SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
-    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
+    CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest, CudaSharedMemoryUnregisterResponse,
+    SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+    SystemSharedMemoryUnregisterResponse,
 };
 use trireme_runtime::Core;
 
@@ -55,19 +57,32 @@ pub(crate) fn cuda_status(
     core: &Core,
     request: &CudaSharedMemoryStatusRequest,
 ) -> Result<CudaSharedMemoryStatusResponse, Status> {
-    core.shared_memory().cuda_status(one(&request.name)).map_err(from_serve)?;
-    Ok(CudaSharedMemoryStatusResponse::default())
+    let regions = core.shared_memory().cuda_status(one(&request.name)).map_err(from_serve)?;
+    let regions = regions.into_iter().map(|region| {
+        let status = CudaRegion {
+            name: region.name.clone(),
+            device_id: u64::try_from(region.device).unwrap_or_default(),
+            byte_size: region.byte_size,
+        };
+        (region.name, status)
+    });
+    Ok(CudaSharedMemoryStatusResponse { regions: regions.collect() })
 }
 
 pub(crate) fn register_cuda(
     core: &Core,
     request: &CudaSharedMemoryRegisterRequest,
 ) -> Result<CudaSharedMemoryRegisterResponse, Status> {
-    core.shared_memory().register_cuda(&request.name).map_err(from_serve)?;
+    let CudaSharedMemoryRegisterRequest { name, raw_handle, device_id, byte_size } = request;
+    let memory = core.shared_memory();
+    memory.register_cuda(name, raw_handle, *device_id, *byte_size).map_err(from_serve)?;
     Ok(CudaSharedMemoryRegisterResponse {})
 }
 
-pub(crate) fn unregister_cuda(core: &Core) -> Result<CudaSharedMemoryUnregisterResponse, Status> {
-    core.shared_memory().unregister_cuda().map_err(from_serve)?;
+pub(crate) fn unregister_cuda(
+    core: &Core,
+    request: &CudaSharedMemoryUnregisterRequest,
+) -> Result<CudaSharedMemoryUnregisterResponse, Status> {
+    core.shared_memory().unregister_cuda(one(&request.name)).map_err(from_serve)?;
     Ok(CudaSharedMemoryUnregisterResponse {})
 }

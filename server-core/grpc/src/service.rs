@@ -173,9 +173,9 @@ impl GrpcInferenceService for Service {
 
     async fn cuda_shared_memory_unregister(
         &self,
-        _: Request<CudaSharedMemoryUnregisterRequest>,
+        request: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Answer<CudaSharedMemoryUnregisterResponse> {
-        memory::unregister_cuda(&self.core).map(Response::new)
+        memory::unregister_cuda(&self.core, request.get_ref()).map(Response::new)
     }
 
     async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {

@@ -56,7 +56,7 @@ pub use model::ModelVersion;
 pub use options::{ControlMode, CoreOptions};
 pub use outputs::OutputPlan;
 pub use served::Served;
-pub use shared_memory::{RegionStatus, SharedMemory};
+pub use shared_memory::{CudaRegionStatus, RegionStatus, SharedMemory};
 pub use source::CAPABILITIES;
 pub use state::{IndexEntry, ModelState};
 pub use stream::ResponseStream;

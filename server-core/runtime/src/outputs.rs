@@ -35,7 +35,7 @@ impl SharedMemory {
         for input in &mut request.inputs {
             if let TensorData::SharedMemory(part) = &input.data {
                 let region = self.find(part)?;
-                input.data = TensorData::Bytes(region.read(part)?);
+                input.data = region.take(part)?;
                 plan.held.push(region);
             }
         }

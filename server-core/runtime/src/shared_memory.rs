@@ -1,18 +1,21 @@
-//! Regions of system shared memory that clients have registered.
+//! Regions of shared memory that clients have registered: of the system, and of CUDA.
 //!
-//! A region is read and written through its file, not through a mapping. Its client may change or shorten it at any
+//! A region of the system is read and written through its file, not through a mapping. Its client may change or shorten it at any
 //! time: behind a mapping that would be a data race and a fatal signal, here it is at worst an error for that client.
-//! The price is one copy of each tensor.
+//! The price is one copy of each tensor. A CUDA region is memory of a GPU that the provider of that GPU has opened: a tensor in
+//! it goes to a model that reads it there without a copy.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
-use trireme_protocol::{SharedMemoryRef, StatusCode};
+use trireme_host::DeviceTensor;
+use trireme_protocol::{SharedMemoryRef, StatusCode, TensorData};
 
+use crate::ensemble::held;
 use crate::error::ServeError;
 use crate::statistics::lock;
 
@@ -52,11 +55,34 @@ pub struct RegionStatus {
     pub byte_size: u64,
 }
 
+/// A CUDA region as the status calls list it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaRegionStatus {
+    /// Its registered name.
+    pub name: String,
+    /// The GPU that has it.
+    pub device: i32,
+    /// Its length in bytes.
+    pub byte_size: u64,
+}
+
 /// One registered region; a request that uses it holds it.
 #[derive(Debug)]
 pub(crate) struct Region {
-    status: RegionStatus,
-    object: File,
+    name: String,
+    byte_size: u64,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+enum Memory {
+    System {
+        object: File,
+        key: String,
+        /// Where the region begins in the object.
+        offset: u64,
+    },
+    Cuda(DeviceTensor),
 }
 
 impl SharedMemory {
@@ -72,6 +98,59 @@ impl SharedMemory {
     pub fn register(&self, name: &str, key: &str, offset: u64, byte_size: u64) -> Result<(), ServeError> {
         self.check_allowed()?;
         check_key(name, key)?;
+        let mut regions = self.room_for(name)?;
+        let object = open(key)?;
+        let invalid =
+            || ServeError::invalid(format!("failed to register shared memory region '{name}': invalid args"));
+        let length = object.metadata().ok().filter(|file| file.is_file()).ok_or_else(invalid)?.len();
+        let end = offset.checked_add(byte_size).ok_or_else(invalid)?;
+        if byte_size == 0 || end > length {
+            return Err(invalid());
+        }
+        let memory = Memory::System { object, key: key.to_owned(), offset };
+        let region = Arc::new(Region { name: name.to_owned(), byte_size, memory });
+        regions.insert(name.to_owned(), Entry { region, leaving: false });
+        Ok(())
+    }
+
+    /// Registers memory of a GPU under a name: `handle` is that of the client's allocation, from whose beginning it is
+    /// counted.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if it is not allowed at all; otherwise what is wrong with the name, the device or the handle.
+    pub fn register_cuda(
+        &self,
+        name: &str,
+        handle: &[u8],
+        device: i64,
+        byte_size: u64,
+    ) -> Result<(), ServeError> {
+        self.check_allowed()?;
+        if name.is_empty() {
+            return Err(ServeError::invalid(
+                "'region name' is necessary to register cuda shared memory region",
+            ));
+        }
+        let mut regions = self.room_for(name)?;
+        let failed = |why: &str| {
+            ServeError::invalid(format!("failed to register CUDA shared memory region: '{name}', {why}"))
+        };
+        let device = i32::try_from(device).map_err(|_| failed("there is no such GPU"))?;
+        if byte_size == 0 {
+            return Err(failed("invalid args"));
+        }
+        let opened =
+            trireme_host::open_shared(device, handle, byte_size).map_err(|status| match status.code {
+                trireme_host::abi::StatusCode::UNSUPPORTED => failed("GPUs not supported"),
+                _ => failed(&status.message),
+            })?;
+        let region = Arc::new(Region { name: name.to_owned(), byte_size, memory: Memory::Cuda(opened) });
+        regions.insert(name.to_owned(), Entry { region, leaving: false });
+        Ok(())
+    }
+
+    /// The table, if another region of this name fits in.
+    fn room_for(&self, name: &str) -> Result<MutexGuard<'_, BTreeMap<String, Entry>>, ServeError> {
         let mut regions = lock(&self.regions);
         sweep(&mut regions);
         if regions.contains_key(name) {
@@ -83,18 +162,7 @@ impl SharedMemory {
                 "failed to register shared memory region '{name}': there are {MAX_REGIONS} regions already"
             )));
         }
-        let object = open(key)?;
-        let invalid =
-            || ServeError::invalid(format!("failed to register shared memory region '{name}': invalid args"));
-        let length = object.metadata().ok().filter(|file| file.is_file()).ok_or_else(invalid)?.len();
-        let end = offset.checked_add(byte_size).ok_or_else(invalid)?;
-        if byte_size == 0 || end > length {
-            return Err(invalid());
-        }
-        let status = RegionStatus { name: name.to_owned(), key: key.to_owned(), offset, byte_size };
-        let region = Arc::new(Region { status, object });
-        regions.insert(name.to_owned(), Entry { region, leaving: false });
-        Ok(())
+        Ok(regions)
     }
 
     /// Unregisters a region, or all; one that a request uses goes when the request ends. A name that nobody has
@@ -103,9 +171,21 @@ impl SharedMemory {
     /// # Errors
     /// UNSUPPORTED if shared memory is not allowed.
     pub fn unregister(&self, name: Option<&str>) -> Result<(), ServeError> {
+        self.leave(name, false)
+    }
+
+    /// As [`Self::unregister`], of CUDA regions.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if shared memory is not allowed.
+    pub fn unregister_cuda(&self, name: Option<&str>) -> Result<(), ServeError> {
+        self.leave(name, true)
+    }
+
+    fn leave(&self, name: Option<&str>, cuda: bool) -> Result<(), ServeError> {
         self.check_allowed()?;
         let mut regions = lock(&self.regions);
-        for (known, entry) in regions.iter_mut() {
+        for (known, entry) in regions.iter_mut().filter(|(_, entry)| entry.region.is_cuda() == cuda) {
             entry.leaving |= name.is_none_or(|name| name == known);
         }
         sweep(&mut regions);
@@ -117,15 +197,38 @@ impl SharedMemory {
     /// # Errors
     /// NOT_FOUND for a name that nobody has registered.
     pub fn status(&self, name: Option<&str>) -> Result<Vec<RegionStatus>, ServeError> {
+        self.listed(name, ("system", "CUDA"), Region::status)
+    }
+
+    /// What is registered of CUDA, all or one.
+    ///
+    /// # Errors
+    /// NOT_FOUND for a name that nobody has registered.
+    pub fn cuda_status(&self, name: Option<&str>) -> Result<Vec<CudaRegionStatus>, ServeError> {
+        self.listed(name, ("CUDA", "system"), Region::cuda_status)
+    }
+
+    fn listed<S>(
+        &self,
+        name: Option<&str>,
+        (kind, other): (&str, &str),
+        status: impl Fn(&Region) -> Option<S>,
+    ) -> Result<Vec<S>, ServeError> {
         let mut regions = lock(&self.regions);
         sweep(&mut regions);
         let Some(name) = name else {
-            return Ok(regions.values().map(|entry| entry.region.status.clone()).collect());
+            return Ok(regions.values().filter_map(|entry| status(&entry.region)).collect());
         };
-        let entry = regions.get(name).ok_or_else(|| {
-            ServeError::not_found(format!("Unable to find system shared memory region: '{name}'"))
+        let found = regions.get(name).ok_or_else(|| {
+            let kind = kind.to_ascii_lowercase();
+            ServeError::not_found(format!("Unable to find {kind} shared memory region: '{name}'"))
         })?;
-        Ok(vec![entry.region.status.clone()])
+        let other = || {
+            ServeError::not_found(format!(
+                "The region named '{name}' is registered as {other} shared memory, not {kind} shared memory"
+            ))
+        };
+        status(&found.region).map(|status| vec![status]).ok_or_else(other)
     }
 
     /// The region that a request names, if the part lies within it.
@@ -139,7 +242,7 @@ impl SharedMemory {
             .get(name)
             .filter(|entry| !entry.leaving)
             .ok_or_else(|| ServeError::not_found(format!("Unable to find shared memory region: '{name}'")))?;
-        let length = entry.region.status.byte_size;
+        let length = entry.region.byte_size;
         if part.offset >= length {
             return Err(ServeError::invalid(format!("Invalid offset for shared memory region: '{name}'")));
         }
@@ -164,39 +267,6 @@ impl SharedMemory {
         Err(ServeError::unsupported(
             "Client shared memory is disabled. Start the server with '--allow-client-shm=true' to enable.",
         ))
-    }
-
-    /// What registering CUDA shared memory is answered with: this server uses no GPU.
-    ///
-    /// # Errors
-    /// Always.
-    pub fn register_cuda(&self, name: &str) -> Result<(), ServeError> {
-        self.check_allowed()?;
-        Err(ServeError::invalid(format!(
-            "failed to register CUDA shared memory region: '{name}', GPUs not supported"
-        )))
-    }
-
-    /// Unregisters CUDA regions, of which there are none.
-    ///
-    /// # Errors
-    /// UNSUPPORTED if shared memory is not allowed.
-    pub fn unregister_cuda(&self) -> Result<(), ServeError> {
-        self.check_allowed()
-    }
-
-    /// The CUDA region of a name; there is none.
-    ///
-    /// # Errors
-    /// NOT_FOUND for any name.
-    pub fn cuda_status(&self, name: Option<&str>) -> Result<(), ServeError> {
-        let Some(name) = name else { return Ok(()) };
-        if lock(&self.regions).contains_key(name) {
-            return Err(ServeError::not_found(format!(
-                "The region named '{name}' is registered as system shared memory, not CUDA shared memory"
-            )));
-        }
-        Err(ServeError::not_found(format!("Unable to find cuda shared memory region: '{name}'")))
     }
 }
 
@@ -238,22 +308,53 @@ fn open(key: &str) -> Result<File, ServeError> {
 }
 
 impl Region {
-    /// A copy of a part that [`SharedMemory::find`] has allowed.
-    pub(crate) fn read(&self, part: &SharedMemoryRef) -> Result<Bytes, ServeError> {
-        let name = &self.status.name;
-        let length = usize::try_from(part.byte_size).unwrap_or(usize::MAX);
+    fn is_cuda(&self) -> bool {
+        matches!(self.memory, Memory::Cuda(_))
+    }
+
+    fn status(&self) -> Option<RegionStatus> {
+        let Memory::System { key, offset, .. } = &self.memory else { return None };
+        let (name, key) = (self.name.clone(), key.clone());
+        Some(RegionStatus { name, key, offset: *offset, byte_size: self.byte_size })
+    }
+
+    fn cuda_status(&self) -> Option<CudaRegionStatus> {
+        let Memory::Cuda(tensor) = &self.memory else { return None };
+        let (name, device) = (self.name.clone(), tensor.device());
+        Some(CudaRegionStatus { name, device, byte_size: self.byte_size })
+    }
+
+    /// A part that [`SharedMemory::find`] has allowed: a copy of it, or where it is on its GPU.
+    pub(crate) fn take(&self, part: &SharedMemoryRef) -> Result<TensorData, ServeError> {
+        match &self.memory {
+            Memory::System { object, offset, .. } => {
+                self.read(object, offset + part.offset, part.byte_size).map(TensorData::Bytes)
+            }
+            Memory::Cuda(_) if part.byte_size == 0 => Ok(TensorData::Bytes(Bytes::new())),
+            Memory::Cuda(tensor) => {
+                let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+                let part = tensor.part(number(part.offset), number(part.byte_size));
+                let lost =
+                    || ServeError::internal(format!("shared memory region '{}' has no such part", self.name));
+                part.map(|part| TensorData::Held(held(part))).ok_or_else(lost)
+            }
+        }
+    }
+
+    fn read(&self, object: &File, start: u64, byte_size: u64) -> Result<Bytes, ServeError> {
+        let name = &self.name;
+        let length = usize::try_from(byte_size).unwrap_or(usize::MAX);
         let mut data: Vec<u8> = Vec::new();
         data.try_reserve_exact(length).map_err(|_| {
             ServeError::unavailable(format!("no memory for {length} bytes of shared memory region '{name}'"))
         })?;
-        let start = self.status.offset + part.offset;
         while data.len() < length {
             let at = start + data.len() as u64;
             // The vector may have got more room than was asked for.
             let room = length - data.len();
             let mut view = std::mem::take(&mut data);
             let spare = rustix::buffer::spare_capacity(&mut view);
-            let read = rustix::io::pread(&self.object, spare, at);
+            let read = rustix::io::pread(object, spare, at);
             data = view;
             match read {
                 Ok(0) => {
@@ -271,8 +372,16 @@ impl Region {
 
     /// Writes a tensor to a part that [`SharedMemory::find`] has allowed, and that is long enough.
     pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Result<(), ServeError> {
-        let written = self.object.write_all_at(data, self.status.offset + offset);
-        written.map_err(|error| failed("written", &self.status.name, &error))
+        match &self.memory {
+            Memory::System { object, offset: start, .. } => {
+                let written = object.write_all_at(data, start + offset);
+                written.map_err(|error| failed("written", &self.name, &error))
+            }
+            Memory::Cuda(tensor) => {
+                let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+                tensor.write(offset, data).map_err(|error| failed("written", &self.name, &error))
+            }
+        }
     }
 }
 
@@ -308,6 +417,13 @@ mod tests {
         SharedMemoryRef { region: "r".to_owned(), offset, byte_size }
     }
 
+    fn read(region: &Region, offset: u64, byte_size: u64) -> Result<Bytes, ServeError> {
+        match region.take(&part(offset, byte_size))? {
+            TensorData::Bytes(bytes) => Ok(bytes),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn bounds_hold_at_registration_and_at_use() {
         let object = Object::new("bounds", 64);
@@ -326,9 +442,9 @@ mod tests {
         assert_eq!(refusal(59, 2), "Invalid offset + byte size for shared memory region: 'r'");
         assert_eq!(refusal(1, u64::MAX), "Invalid offset + byte size for shared memory region: 'r'");
         let region = memory.find(&part(0, 60)).unwrap();
-        assert_eq!(region.read(&part(0, 5)).unwrap(), &[7, 7, 7, 7, 0][..]);
+        assert_eq!(read(&region, 0, 5).unwrap(), &[7, 7, 7, 7, 0][..]);
         region.write(58, &[1, 2]).unwrap();
-        assert_eq!(region.read(&part(57, 3)).unwrap(), &[0, 1, 2][..]);
+        assert_eq!(read(&region, 57, 3).unwrap(), &[0, 1, 2][..]);
     }
 
     #[test]
@@ -339,7 +455,7 @@ mod tests {
         let file = File::options().write(true).open(format!("/dev/shm{}", object.0)).unwrap();
         file.set_len(8).unwrap();
         let region = memory.find(&part(0, 64)).unwrap();
-        let error = region.read(&part(0, 64)).unwrap_err();
+        let error = read(&region, 0, 64).unwrap_err();
         assert!(error.message.contains("is shorter than it was"), "{error}");
     }
 
@@ -405,8 +521,8 @@ mod tests {
         let calls = [
             memory.register("r", "/x", 0, 1),
             memory.unregister(None),
-            memory.register_cuda("r"),
-            memory.unregister_cuda(),
+            memory.register_cuda("r", &[0; 64], 0, 8),
+            memory.unregister_cuda(None),
         ];
         for call in calls {
             let error = call.unwrap_err();
@@ -414,7 +530,7 @@ mod tests {
             assert!(error.message.starts_with("Client shared memory is disabled"));
         }
         assert_eq!(memory.status(None).unwrap(), []);
-        let cuda = SharedMemory::new(true).register_cuda("r").unwrap_err();
+        let cuda = SharedMemory::new(true).register_cuda("r", &[0; 64], 0, 8).unwrap_err();
         assert_eq!(cuda.message, "failed to register CUDA shared memory region: 'r', GPUs not supported");
     }
 }

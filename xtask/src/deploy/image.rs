@@ -31,7 +31,7 @@ const PROGRAMS_TO_RUN: &[(&str, &str)] =
 const SUITE: &str = "bookworm";
 const PACKAGES: &str = "libc6,libgcc-s1,ca-certificates,tzdata,base-files,netbase";
 /// Backends that only tests load.
-const NOT_SHIPPED: &[&str] = &["caller", "guarded", "hostile", "ragged"];
+const NOT_SHIPPED: &[&str] = &["caller", "hostile", "ragged"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -49,13 +49,16 @@ pub(crate) struct Args {
     /// Write the table from the results of earlier runs
     #[arg(long)]
     table: bool,
+    /// The commit whose build all results are of; the table says so
+    #[arg(long, value_name = "COMMIT")]
+    commit: Option<String>,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let chosen = suites::choose(&args.suites)?;
     let cases_file = workspace.root.join("tests/qa/cases.toml");
     if args.table {
-        return report::write(workspace, &cases_file);
+        return report::write(workspace, &cases_file, args.commit.as_deref());
     }
     if !args.from.join("qa/common/util.sh").is_file() {
         let from = args.from.display();
@@ -88,7 +91,7 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         return cases::write(workspace, &cases_file, &args.from, &chosen);
     }
     if args.only.is_none() {
-        report::write(workspace, &cases_file)?;
+        report::write(workspace, &cases_file, args.commit.as_deref())?;
     }
     let failed = failed.into_inner().unwrap_or_default();
     if failed.is_empty() { Ok(()) } else { bail!("did not run: {}", failed.join(", ")) }

@@ -51,13 +51,18 @@ command.
   default at that tag. The sequence suites run with upstream's custom models.
 ";
 
-pub(crate) fn write(workspace: &Workspace, cases_file: &Path) -> Result<()> {
+pub(crate) fn write(workspace: &Workspace, cases_file: &Path, commit: Option<&str>) -> Result<()> {
     let cases = cases::read(cases_file)?;
     let notes_file = workspace.root.join("tests/qa/notes.toml");
     let notes: Notes =
         if notes_file.is_file() { toml::from_str(&super::read(&notes_file)?)? } else { Notes::default() };
-    let mut text = format!("{HEAD}\n| suite | cases | passed | share |\n|---|---:|---:|---:|\n");
+    let mut text = HEAD.to_owned();
+    if let Some(commit) = commit {
+        let _ = writeln!(text, "* All figures are of one build, of commit {commit}.");
+    }
+    text += "\n| suite | cases | passed | share |\n|---|---:|---:|---:|\n";
     let (mut all, mut all_passed) = (0, 0);
+    let (mut python, mut python_passed) = (0, 0);
     let (mut misses, mut others) = (String::new(), String::new());
     for suite in &SUITES {
         let groups: Vec<&Group> = cases.group.iter().filter(|group| group.suite == suite.name).collect();
@@ -74,6 +79,9 @@ pub(crate) fn write(workspace: &Workspace, cases_file: &Path) -> Result<()> {
             }
         }
         (all, all_passed) = (all + count, all_passed + passed);
+        if suite.python {
+            (python, python_passed) = (python + count, python_passed + passed);
+        }
         let _ = writeln!(text, "| {} | {count} | {passed} | {} |", suite.name, share(passed, count));
         println!("  {:<28} {passed:>4} of {count:>4}", suite.name);
         if !missed.is_empty() {
@@ -84,6 +92,11 @@ pub(crate) fn write(workspace: &Workspace, cases_file: &Path) -> Result<()> {
         }
     }
     let _ = writeln!(text, "| **all** | **{all}** | **{all_passed}** | **{}** |", share(all_passed, all));
+    let of_python = share(python_passed, python);
+    let _ = writeln!(
+        text,
+        "| of these with upstream's own models in Python | {python} | {python_passed} | {of_python} |"
+    );
     if !others.is_empty() {
         let _ = write!(
             text,

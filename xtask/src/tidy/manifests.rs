@@ -8,14 +8,13 @@ use toml::{Table, Value};
 
 use crate::workspace::{Package, Workspace};
 
-/// Crates that need unsafe code: the wire, its two sides, kernels, mapped checkpoints, memory of devices and of ONNX Runtime.
-const MAY_BE_UNSAFE: [&str; 9] = [
+/// Crates that need unsafe code: the wire, its two sides, kernels, mapped checkpoints, and the memory of ONNX Runtime.
+const MAY_BE_UNSAFE: [&str; 8] = [
     "backend-api/abi",
     "backend-api/host",
     "backend-api/sdk",
     "backend-api/testing",
     "backends/cpu",
-    "backends/guarded",
     "backends/tensorrtllm",
     "backends/llm",
     "backends/onnxruntime",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use trireme_abi::{Buffer, BufferView, MemoryKind, MemoryRange};
 
 use super::memory::{ProviderMemory, Staging};
-use super::{BETWEEN, Device, TO_HOST, find};
+use super::{BETWEEN, Device, TO_DEVICE, TO_HOST, find};
 use crate::memory::{Foreign, count_copied};
 use crate::status::Status;
 
@@ -101,6 +101,27 @@ impl DeviceTensor {
         TO_HOST.fetch_add(len as u64, Relaxed);
         count_copied(len);
         Ok(Bytes::from_owner(staging))
+    }
+
+    /// Copies bytes of the process to a part of it. For memory that others are told of, as that of a client.
+    ///
+    /// # Errors
+    /// The part reaches beyond the end; the copy failed.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), Status> {
+        let end = offset.checked_add(bytes.len()).filter(|end| *end <= self.0.len);
+        if end.is_none() {
+            return Err(Status::invalid(format!("{} bytes at {offset} of {}", bytes.len(), self.0.len)));
+        }
+        let whole = self.range();
+        let to = MemoryRange { data: whole.data.wrapping_byte_add(offset), len: bytes.len(), ..whole };
+        let data = bytes.as_ptr().cast_mut().cast();
+        let from = MemoryRange { data, len: bytes.len(), kind: MemoryKind::CPU, device: 0 };
+        // SAFETY: the tensor keeps its memory, and the part is within it; both have one length.
+        let copied = unsafe { self.0.device.provider.copy(to, from, self.wire().ready_event) };
+        copied?;
+        TO_DEVICE.fetch_add(bytes.len() as u64, Relaxed);
+        count_copied(bytes.len());
+        Ok(())
     }
 
     /// The same bytes on another GPU.

@@ -14,6 +14,8 @@ const LAST_FUNCTION: &str = r#"
 const EXPORTED: &str = "load: load::<B>,\n        extension: Some(backend_extension::<B>),";
 
 fn doubles(library: &Path) {
+    let info = Library::open(library, "compat", &LoadOptions::default()).unwrap().info();
+    assert_eq!(info.max_in_flight, 3, "what the backend says of itself");
     let mut instance = instance(library, "compat", "{}");
     let numbers: Vec<u8> = [1i32, -2, 3, i32::MAX / 2].iter().flat_map(|x| x.to_le_bytes()).collect();
     let doubled: Vec<u8> = [2i32, -4, 6, i32::MAX - 1].iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -45,6 +47,18 @@ fn a_backend_with_one_function_more_is_served() {
     let edits: [Edit<'_>; 2] =
         [("abi/src/object.rs", LAST_FUNCTION, &grown), ("sdk/src/export.rs", EXPORTED, &exported)];
     doubles(&compat_library("more", &edits));
+}
+
+/// A later SDK knows more fields of what the host hands in than this host has: it asks for those that it needs.
+#[test]
+fn a_backend_with_longer_arguments_is_served() {
+    let info = "    pub input_kinds: u64,\n";
+    let instance = "    pub reserved: u32,\n}\n\n/// A pointer to [`BackendArgs`]";
+    let edits: [Edit<'_>; 2] = [
+        ("abi/src/args.rs", info, &format!("{info}    pub more: u64,\n")),
+        ("abi/src/args.rs", instance, &instance.replacen(",\n", ",\n    pub more: u64,\n", 1)),
+    ];
+    doubles(&compat_library("longer", &edits));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What is not a backend, or not one that this server can use, is refused in one sentence that says why.
 
 use std::fs;
+use std::path::Path;
 
-use trireme_host::{Library, LoadOptions};
+use trireme_host::{Backend, Library, LoadOptions, ModelArgs};
 
-use crate::support::{c_library, scratch};
+use crate::support::{SERVICES, c_library, scratch};
 
 /// Loads `probe.c` built with definitions, as the backend `probe`.
 fn open(name: &str, definitions: &[(&str, &str)]) -> Result<String, String> {
@@ -20,6 +21,19 @@ fn open(name: &str, definitions: &[(&str, &str)]) -> Result<String, String> {
 #[test]
 fn a_right_probe_is_taken() {
     assert_eq!(open("right", &[]), Ok("probe 1 C".to_owned()));
+}
+
+/// Its tables reach `extension`, and hold null there, as a C compiler writes what an author has not named.
+#[test]
+fn what_may_be_left_out_may_be_null() {
+    let path = scratch("probes").join("libtrireme_null.so");
+    c_library("probes/probe.c", &path, &[]);
+    let library = Library::open(&path, "probe", &LoadOptions::default()).unwrap();
+    let backend = Backend::create(library, &SERVICES, r#"{"cmdline": {}}"#).unwrap();
+    assert!(backend.extension("nothing/1").is_null());
+    let here = Path::new(".");
+    let args = ModelArgs { name: "m", version: 1, model_dir: here, version_dir: here, config_json: "{}" };
+    assert_eq!(backend.load(&args).unwrap().openai_endpoints().unwrap(), [""; 0]);
 }
 
 #[test]

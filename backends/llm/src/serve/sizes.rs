@@ -32,6 +32,14 @@ impl Sizes {
     /// # Errors
     /// INVALID_ARG that names the parameter.
     pub fn read(config: &Config, params: &Parameters, trained: usize) -> Result<Self> {
+        Self::of_json(config.json(), params, trained)
+    }
+
+    /// The same of a configuration as JSON, which may leave out anything.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of_json(config: &Value, params: &Parameters, trained: usize) -> Result<Self> {
         let max_context = params.count("max_context");
         if let Some(n) = max_context.filter(|n| *n > trained) {
             return Err(Error::invalid(format!(
@@ -39,13 +47,16 @@ impl Sizes {
             )));
         }
         Ok(Self {
-            max_batch_size: Some(config.max_batch_size() as usize).filter(|n| *n > 0),
+            max_batch_size: config["max_batch_size"]
+                .as_u64()
+                .and_then(|n| usize::try_from(n).ok())
+                .filter(|n| *n > 0),
             max_num_tokens: params.count("max_num_tokens"),
             max_context,
             kv_tokens: params.count("max_tokens_in_paged_kv_cache"),
             kv_fraction: params.fraction("kv_cache_free_gpu_mem_fraction"),
             profiles: params
-                .profiles_named(&named(config.json())?)
+                .profiles_named(&named(config)?)
                 .map_err(|error| Error::invalid(error.to_string()))?,
         })
     }

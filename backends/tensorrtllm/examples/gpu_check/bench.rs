@@ -41,7 +41,7 @@ pub(crate) fn load(
 pub(crate) fn ceilings() -> Outcome {
     let device = Device::open(0)?;
     let stream = Stream::new(&device)?;
-    let kernels = Kernels::load(&device, 128)?;
+    let kernels = Kernels::load(&device, 128, None)?;
     let (start, end) = (Event::new(&device)?, Event::new(&device)?);
     let bytes = 4usize << 30;
     let (from, to) = (Buffer::new(&device, bytes)?, Buffer::new(&device, bytes)?);

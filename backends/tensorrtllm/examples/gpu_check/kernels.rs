@@ -44,7 +44,7 @@ fn grid(blocks: (usize, usize, usize), threads: usize) -> Grid {
 pub(crate) fn run() -> Outcome {
     let device = Device::open(0)?;
     let stream = Stream::new(&device)?;
-    let kernels = Kernels::load(&device, 128)?;
+    let kernels = Kernels::load(&device, 128, None)?;
     println!("GPU: {}, compute capability {:?}", device.name, device.capability);
     let mut b = Bench { device, stream, kernels, random: Random(1) };
     let few = b.kernels.few;

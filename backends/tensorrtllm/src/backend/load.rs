@@ -70,12 +70,13 @@ fn maker(
     gpu: i32,
 ) -> MakeExecutor {
     let (checkpoint, params, graphs) = (Arc::clone(checkpoint), params.clone(), graphs.clone());
-    let (host, name, folder) = (context.host.clone(), context.name.clone(), settings.tuning.clone());
+    let (host, name, caches) = (context.host.clone(), context.name.clone(), settings.caches.clone());
     Box::new(move |sizes| {
         let config = decoder(&checkpoint)?;
-        let options = options(sizes, &params, &graphs, gpu)?;
+        let kernel_cache = caches.kernels.clone();
+        let options = Options { kernel_cache, ..options(sizes, &params, &graphs, gpu)? };
         let source = source(&checkpoint, &params);
-        let executor = tuning::store(&checkpoint, folder.as_ref(), options.device)
+        let executor = tuning::store(&checkpoint, caches.tuning.as_ref(), options.device)
             .and_then(|tuning| CudaExecutor::load(config, &source, &Options { tuning, ..options }))
             .inspect_err(|error| {
                 if let CudaError::Lost { .. } = error {

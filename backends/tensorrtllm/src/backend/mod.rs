@@ -12,17 +12,18 @@ mod tool;
 mod tuning;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use trireme_llm::serve::{Decoder, DecoderInstance, text_config};
 use trireme_llm::tensors::TokenDoor;
 use trireme_sdk::{
-    Backend, BackendContext, ConfigPatch, Devices, Error, Info, Instance, InstanceContext, Model,
-    ModelContext, Request, Result,
+    Backend, BackendContext, ConfigPatch, DeviceProvider, Devices, Error, Info, Instance, InstanceContext,
+    Model, ModelContext, Request, Result,
 };
 
-use crate::device;
+use crate::device::{self, CudaDevices};
 use graphs::GraphSetting;
+use tuning::Caches;
 
 pub use params::PARAMETERS;
 pub use tool::OfflineModel;
@@ -31,6 +32,8 @@ pub use tool::OfflineModel;
 pub struct CudaBackend {
     /// GPUs of this machine.
     gpus: usize,
+    /// Their memory, for the server and for other backends.
+    devices: Arc<CudaDevices>,
     settings: Settings,
 }
 
@@ -38,8 +41,7 @@ pub struct CudaBackend {
 #[derive(Clone)]
 struct Settings {
     graphs: Option<GraphSetting>,
-    /// The folder of tuning tables.
-    tuning: Option<PathBuf>,
+    caches: Caches,
 }
 
 /// A loaded decoder, by GPU.
@@ -60,13 +62,18 @@ impl Backend for CudaBackend {
     fn create(context: BackendContext) -> Result<Self> {
         let settings = Settings {
             graphs: graphs::of_settings(&context.settings)?,
-            tuning: tuning::of_settings(&context.settings)?,
+            caches: Caches::of_settings(&context.settings)?,
         };
         let gpus = device::count().map_err(|error| Error::unavailable(error.to_string()))?;
         if context.settings["cmdline"]["gpu_metrics"] != "false" {
             gauges::start(&context.host);
         }
-        Ok(Self { gpus, settings })
+        let devices = CudaDevices::new(gpus, &context.host);
+        Ok(Self { gpus, devices, settings })
+    }
+
+    fn device_provider(&self) -> Option<Arc<dyn DeviceProvider>> {
+        Some(Arc::clone(&self.devices) as Arc<dyn DeviceProvider>)
     }
 
     fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {

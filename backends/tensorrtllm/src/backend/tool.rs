@@ -9,7 +9,8 @@ use trireme_llm::serve::Sizes;
 use trireme_sdk::{Error, Result};
 
 use super::PARAMETERS;
-use super::{graphs, load, tuning};
+use super::tuning::{self, Caches};
+use super::{graphs, load};
 use crate::executor::{CudaExecutor, Options, Outline};
 
 /// A checkpoint with what its configuration says of its executor.
@@ -33,36 +34,35 @@ impl OfflineModel {
         let path = if path.is_dir() { params.checkpoint(&version(path)) } else { path.to_owned() };
         let checkpoint = Checkpoint::open_as(&path, params.text("load_format"))
             .map_err(|e| Error::invalid(e.to_string()))?;
-        load::decoder(&checkpoint)?;
+        let trained = load::decoder(&checkpoint)?.max_position_embeddings;
         let graphs = graphs::of_model(config, &params, None)?;
-        let batch = config["max_batch_size"].as_u64().and_then(|n| usize::try_from(n).ok());
-        let sizes = Sizes {
-            max_batch_size: batch.filter(|n| *n > 0),
-            max_num_tokens: params.count("max_num_tokens"),
-            max_context: params.count("max_context"),
-            kv_tokens: params.count("max_tokens_in_paged_kv_cache"),
-            kv_fraction: params.fraction("kv_cache_free_gpu_mem_fraction"),
-            profiles: params.profiles().map_err(|e| Error::invalid(e.to_string()))?,
-        };
+        let sizes = Sizes::of_json(config, &params, trained)?;
         let options = load::options(&sizes, &params, &graphs, gpu)?;
         Ok(Self { checkpoint, params, options, tuning: None })
     }
 
-    /// With choices of kernels kept in a folder; `off` for none, the user's own if not given.
+    /// With choices of kernels, and code of them, kept in folders; `off` for none, the user's own where it is not given.
     ///
     /// # Errors
-    /// The folder has no name.
-    pub fn keeping(mut self, folder: Option<&str>) -> Result<Self> {
-        let settings = folder.map_or(Value::Null, |folder| serde_json::json!({ "tuning_cache": folder }));
-        self.tuning = tuning::of_settings(&settings)?;
+    /// A folder has no name.
+    pub fn keeping(mut self, tuning: Option<&str>, kernels: Option<&str>) -> Result<Self> {
+        let given = [("tuning_cache", tuning), ("kernel_cache", kernels)];
+        let given = given.into_iter().filter_map(|(name, folder)| Some((name.to_owned(), folder?.into())));
+        let caches = Caches::of_settings(&Value::Object(given.collect()))?;
+        (self.tuning, self.options.kernel_cache) = (caches.tuning, caches.kernels);
         Ok(self)
     }
 
-    /// Without what is fused into products.
+    /// With or without what is fused into products, whatever the configuration says.
     #[must_use]
-    pub fn unfused(mut self) -> Self {
-        self.options.skinny_rows = 0;
+    pub fn with_fusion(mut self, on: bool) -> Self {
+        self.options.skinny_rows = if on { Options::default().skinny_rows } else { 0 };
         self
+    }
+
+    /// Whether norms and activations are computed inside of products.
+    pub fn fuses(&self) -> bool {
+        self.options.skinny_rows > 0
     }
 
     /// Puts the model on its GPU.

@@ -1,4 +1,4 @@
-//! Where the choices of the clock are kept: `--backend-config tensorrtllm,tuning_cache=DIR`, or `off`.
+//! What is kept from one load to the next: `--backend-config tensorrtllm,tuning_cache=DIR` and `kernel_cache=DIR`, or `off`.
 
 use std::path::PathBuf;
 
@@ -10,16 +10,28 @@ use crate::device::Device;
 use crate::error::Result as CudaResult;
 use crate::tuning::{Origin, Report, Store, default_folder};
 
-/// The folder that the command line names, the user's one for caches if it names none, no folder for `off`.
-pub(super) fn of_settings(settings: &Value) -> Result<Option<PathBuf>> {
-    let given = settings.pointer("/cmdline/tuning_cache").or_else(|| settings.get("tuning_cache"));
-    match given.map(|value| value.as_str().unwrap_or_default()) {
-        None => Ok(default_folder()),
-        Some("off") => Ok(None),
-        Some("") => Err(Error::invalid(
-            "--backend-config tensorrtllm,tuning_cache must be a folder, or 'off' to keep nothing",
-        )),
-        Some(folder) => Ok(Some(PathBuf::from(folder))),
+/// Folders for what is made at load and would be made again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Caches {
+    /// Choices of the clock.
+    pub(super) tuning: Option<PathBuf>,
+    /// Code that NVRTC has made.
+    pub(super) kernels: Option<PathBuf>,
+}
+
+impl Caches {
+    /// The folders that the command line names, the user's own for caches where it names none, no folder for `off`.
+    pub(super) fn of_settings(settings: &Value) -> Result<Self> {
+        let folder = |name: &str, own: &str| {
+            let given = settings["cmdline"].get(name).or_else(|| settings.get(name));
+            match given.map(|value| value.as_str().unwrap_or_default()) {
+                None => Ok(default_folder(own)),
+                Some("off") => Ok(None),
+                Some("") => Err(Error::invalid(format!("{name} must be a folder, or 'off' to keep nothing"))),
+                Some(folder) => Ok(Some(PathBuf::from(folder))),
+            }
+        };
+        Ok(Self { tuning: folder("tuning_cache", "tuning")?, kernels: folder("kernel_cache", "kernels")? })
     }
 }
 
@@ -56,11 +68,20 @@ mod tests {
 
     #[test]
     fn a_folder_off_or_the_users_own() {
-        let of = |settings: Value| of_settings(&settings).map_err(|e| e.to_string());
-        assert_eq!(of(json!({})), Ok(default_folder()));
-        assert_eq!(of(json!({"cmdline": {"tuning_cache": "off"}})), Ok(None));
-        assert_eq!(of(json!({"cmdline": {"tuning_cache": "/var/t"}})), Ok(Some("/var/t".into())));
-        assert!(of(json!({"cmdline": {"tuning_cache": ""}})).unwrap_err().contains("must be a folder"));
+        let of = |settings: Value| Caches::of_settings(&settings).map_err(|e| e.to_string());
+        let own = Caches { tuning: default_folder("tuning"), kernels: default_folder("kernels") };
+        assert_eq!(of(json!({})), Ok(own.clone()));
+        assert_eq!(
+            of(json!({"cmdline": {"tuning_cache": "off"}})),
+            Ok(Caches { tuning: None, ..own.clone() })
+        );
+        let named = json!({"cmdline": {"kernel_cache": "/var/k", "tuning_cache": "/var/t"}});
+        assert_eq!(of(named), Ok(Caches { tuning: Some("/var/t".into()), kernels: Some("/var/k".into()) }));
+        assert!(
+            of(json!({"cmdline": {"kernel_cache": ""}}))
+                .unwrap_err()
+                .contains("kernel_cache must be a folder")
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod graph;
 mod launch;
 mod memory;
+mod provider;
 mod stream;
 mod tensor_map;
 
@@ -17,6 +18,7 @@ pub use crate::kernel_args as args;
 pub use graph::{Capture, Graph};
 pub use launch::{Function, Grid, KernelArgs};
 pub use memory::{Buffer, Pinned};
+pub use provider::CudaDevices;
 pub use stream::{Event, Stream};
 pub use tensor_map::TensorMap;
 

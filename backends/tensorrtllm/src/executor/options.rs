@@ -1,5 +1,7 @@
 //! What an executor may be told.
 
+use std::path::PathBuf;
+
 use crate::tuning::Store;
 
 /// Settings of an executor.
@@ -40,6 +42,8 @@ pub struct Options {
     pub tune: bool,
     /// Where such choices are kept.
     pub tuning: Store,
+    /// The folder for code that NVRTC has made; none is kept without one.
+    pub kernel_cache: Option<PathBuf>,
 }
 
 /// Kernels that start before the one in front of them has ended.
@@ -79,6 +83,7 @@ impl Default for Options {
             deterministic: false,
             tune: true,
             tuning: Store::default(),
+            kernel_cache: None,
         }
     }
 }

@@ -66,7 +66,7 @@ impl CudaExecutor {
         let stream = Stream::new(&device)?;
         let (c, slots) = (config, options.max_slots);
         let groups = attention_groups(c.num_heads, c.num_kv_heads);
-        let mut kernels = Kernels::load(&device, c.head_dim)?;
+        let mut kernels = Kernels::load(&device, c.head_dim, options.kernel_cache.as_deref())?;
         if !options.sm90_prefill {
             kernels.attention_prefill_sm90 = None;
         }

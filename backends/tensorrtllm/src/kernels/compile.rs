@@ -7,6 +7,18 @@ use cudarc::nvrtc::{result, sys};
 use super::Module;
 use crate::error::{CudaError, Result};
 
+/// What the compiler is told beside the architecture.
+pub(super) const OPTIONS: [&str; 2] = ["-std=c++17", "--ptxas-options=-v"];
+
+/// The compiler's version, whose library must be there.
+pub(super) fn version() -> Result<(i32, i32)> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: both are valid for writes.
+    let status = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
+    status.result().map_err(|e| CudaError::Driver { call: "nvrtcVersion", error: e.to_string() })?;
+    Ok((major, minor))
+}
+
 /// Whether the compiler's library can be opened.
 pub fn nvrtc_is_there() -> bool {
     // SAFETY: only looks for the library.
@@ -20,7 +32,7 @@ pub fn compile(module: &Module, arch: &str) -> Result<(Vec<u8>, String)> {
     let source = CString::new(module.source).map_err(|e| failed(e.to_string()))?;
     let name = CString::new(format!("{}.cu", module.name)).map_err(|e| failed(e.to_string()))?;
     let program = result::create_program(&source, Some(&name)).map_err(driver("nvrtcCreateProgram"))?;
-    let options = [format!("--gpu-architecture={arch}"), "-std=c++17".into(), "--ptxas-options=-v".into()];
+    let options = [&format!("--gpu-architecture={arch}"), OPTIONS[0], OPTIONS[1]].map(str::to_owned);
     // SAFETY: the program was made above and is destroyed below, on every way out.
     let compiled = unsafe { result::compile_program(program, &options) };
     // SAFETY: as above.

@@ -1,11 +1,13 @@
 //! The kernels: their sources, how they become code for a GPU, and a table of what the host calls.
 
+mod cache;
 mod compile;
 mod embedded;
 mod sources;
 mod streams;
 
 use std::ffi::CString;
+use std::path::Path;
 
 use cudarc::driver::sys;
 use sha2::{Digest, Sha256};
@@ -43,11 +45,11 @@ macro_rules! kernel_table {
         }
 
         impl Kernels {
-            /// Loads all kernels for a model with this head size.
-            pub fn load(device: &Device, head_dim: usize) -> Result<Self> {
+            /// Loads all kernels for a model with this head size. Code that has to be compiled is kept in the folder `cache`.
+            pub fn load(device: &Device, head_dim: usize, cache: Option<&Path>) -> Result<Self> {
                 device.bind()?;
                 check_shared(device, head_dim)?;
-                let modules = load_modules(device)?;
+                let modules = load_modules(device, cache)?;
                 let of = |module: &str, name: &str| modules.function(module, name);
                 let hopper = device.capability == (9, 0) && SM90_HEAD_DIMS.contains(&head_dim);
                 let name = format!("attention_prefill_sm90_{head_dim}");
@@ -170,12 +172,12 @@ fn runs_code_of(arch: &str) -> Option<&'static str> {
 
 /// Takes the embedded code for this GPU if there is any, else compiles all modules at once; without a compiler, embedded
 /// code that the GPU runs as well.
-fn load_modules(device: &Device) -> Result<Loaded> {
+fn load_modules(device: &Device, cache: Option<&Path>) -> Result<Loaded> {
     let arch = device.arch();
     let other = || runs_code_of(&arch).filter(|_| !nvrtc_is_there()).and_then(embedded::for_arch);
     let images: Vec<(&'static str, Vec<u8>)> = match embedded::for_arch(&arch).or_else(other) {
         Some(images) => images.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect(),
-        None => compile_all(&arch)?,
+        None => compile_all(&arch, cache)?,
     };
     let (mut modules, mut hash) = (Vec::new(), Sha256::new());
     for (name, image) in images {
@@ -189,18 +191,27 @@ fn load_modules(device: &Device) -> Result<Loaded> {
     Ok(Loaded { modules, hash })
 }
 
-fn compile_all(arch: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+fn compile_all(arch: &str, folder: Option<&Path>) -> Result<Vec<(&'static str, Vec<u8>)>> {
     if !nvrtc_is_there() {
         return Err(CudaError::NoLibrary {
             library: "libnvrtc.so",
             mend: "install CUDA's NVRTC, or take a build with compiled kernels (`cargo xtask kernels`)",
         });
     }
+    let compiler = compile::version()?;
+    let code = move |module: &Module| -> Result<Vec<u8>> {
+        if let Some(code) = folder.and_then(|folder| cache::read(folder, module, arch, compiler)) {
+            return Ok(code);
+        }
+        let (code, _) = compile(module, arch)?;
+        if let Some(folder) = folder {
+            cache::write(folder, module, arch, compiler, &code);
+        }
+        Ok(code)
+    };
     std::thread::scope(|scope| {
-        let running: Vec<_> = MODULES
-            .iter()
-            .map(|module| scope.spawn(move || Ok((module.name, compile(module, arch)?.0))))
-            .collect();
+        let running: Vec<_> =
+            MODULES.iter().map(|module| scope.spawn(move || Ok((module.name, code(module)?)))).collect();
         running
             .into_iter()
             .map(|thread| {

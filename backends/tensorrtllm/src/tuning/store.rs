@@ -78,11 +78,11 @@ impl Store {
     }
 }
 
-/// `trireme/tuning` in the user's folder for caches; `None` where there is no such folder.
-pub fn default_folder() -> Option<PathBuf> {
+/// `trireme/NAME` in the user's folder for caches; `None` where there is no such folder.
+pub fn default_folder(name: &str) -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
-    Some(caches.join("trireme/tuning"))
+    Some(caches.join("trireme").join(name))
 }
 
 /// `None` if there is no such file. Of a longer one no more is read than is needed to see that it is too long.

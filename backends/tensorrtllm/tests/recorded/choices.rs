@@ -228,3 +228,23 @@ fn older_gpus_choose_between_few_rows_and_the_library() {
     let nine = launches(&recorder, &mut executor, &decode(9));
     assert!(names(&nine).iter().any(|n| n.starts_with("cublaslt")), "{nine:?}");
 }
+
+#[test]
+fn kernels_are_compiled_once_for_an_architecture() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    let cached = Options { kernel_cache: Some(dir.path().join("kernels")), ..options() };
+    let compiled = |options: &Options| {
+        let before = recorder.compiled();
+        load(&config(), options).unwrap();
+        recorder.compiled() - before
+    };
+    let modules = trireme_tensorrtllm::kernels::MODULES.len() as i32;
+    assert_eq!([compiled(&cached), compiled(&cached), compiled(&options())], [modules, 0, modules]);
+    // One file is cut: that one is compiled again.
+    let file = fs::read_dir(dir.path().join("kernels")).unwrap().next().unwrap().unwrap().path();
+    fs::write(&file, "cut").unwrap();
+    assert_eq!([compiled(&cached), compiled(&cached)], [1, 0]);
+    recorder.set_capability(8, 0);
+    assert_eq!(compiled(&cached), modules);
+}

@@ -18,11 +18,15 @@ fn model(shape: &str) -> tempfile::TempDir {
 const CONFIG: &str = r#"{"max_batch_size": 24, "parameters": {"load_format": {"string_value": "dummy"}}}"#;
 
 fn run(model: &Path, arguments: &[&str], gpu: bool) -> (Option<i32>, String, String) {
+    run_with(model, CONFIG, arguments, gpu)
+}
+
+fn run_with(model: &Path, config: &str, arguments: &[&str], gpu: bool) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trireme-gpu"));
     command
         .arg(arguments[0])
         .arg(model)
-        .args(["--config", CONFIG, "--tuning-cache", "off"])
+        .args(["--config", config, "--tuning-cache", "off", "--kernel-cache", "off"])
         .args(&arguments[1..]);
     command.env_remove("LD_LIBRARY_PATH");
     if gpu {
@@ -53,6 +57,47 @@ fn explain_and_profile_print_their_tables() {
     assert!(out.contains("choices of kernels were timed"), "{out}");
     assert!(out.lines().any(|l| l.starts_with("| 24 | 14.6 % | fused")), "{out}");
     assert_eq!(out.lines().filter(|l| l.starts_with("| ")).count(), 1 + 17, "{out}");
+}
+
+#[test]
+fn the_models_own_settings_hold_where_no_flag_says_otherwise() {
+    let dir = model(SHAPE);
+    let config = |more: &str, groups: &str| {
+        format!(
+            r#"{{"max_batch_size": 64, "instance_group": [{groups}], "parameters": {{
+                "load_format": {{"string_value": "dummy"}}{more}}}}}"#
+        )
+    };
+    let off = config(r#", "fusion": {"string_value": "false"}"#, "");
+    let (_, out, _) = run_with(dir.path(), &off, &["explain"], true);
+    assert!(out.contains("fusion off") && out.contains("| rope_write | 2 |"), "{out}");
+    let (_, out, _) = run_with(dir.path(), &off, &["explain", "--fusion", "true"], true);
+    assert!(out.contains("fusion on") && !out.contains("rope_write"), "{out}");
+    // Of two profiles that which the instance group names.
+    let value = |n: u32, key: &str, v: u32| format!(r#", "profile.{n}.{key}": {{"string_value": "{v}"}}"#);
+    let profile = |n, batch: u32| {
+        ["batch.min", "batch.opt", "batch.max"].map(|key| value(n, key, batch)).concat()
+            + &[("tokens.min", 1), ("tokens.opt", 256), ("tokens.max", 512)]
+                .map(|(key, v)| value(n, key, v))
+                .concat()
+    };
+    let both = profile(0, 8) + &profile(1, 48);
+    let (code, out, err) = run_with(dir.path(), &config(&both, r#"{"profile": ["1"]}"#), &["profile"], true);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let sizes: Vec<&str> =
+        out.lines().filter_map(|l| l.strip_prefix("| ")?.split(' ').next()).skip(1).collect();
+    assert_eq!(sizes, ["48", "64"], "{out}");
+    let long = config(r#", "max_context": {"string_value": "4096"}"#, "");
+    let (code, _, err) = run_with(dir.path(), &long, &["explain"], true);
+    assert!(
+        code == Some(1) && err.contains("'max_context' is 4096, the model was trained for at most 512"),
+        "{err}"
+    );
+    let twice = config("", r#"{"profile": ["1"]}, {"profile": []}"#);
+    let (_, _, err) = run_with(dir.path(), &twice, &["profile"], true);
+    assert!(err.contains("the instance groups name different profiles"), "{err}");
+    let (_, _, err) = run_with(dir.path(), CONFIG, &["profile", "--gpu", "-1"], true);
+    assert!(!err.is_empty(), "{err}");
 }
 
 #[test]

@@ -121,6 +121,11 @@ impl Recorder {
         self.number("recorder_failed") != 0
     }
 
+    /// Modules that NVRTC has compiled in this process.
+    pub(crate) fn compiled(&self) -> i32 {
+        self.number("recorder_compiled")
+    }
+
     /// Allocations, streams, events, graphs and descriptors that nobody has freed.
     pub(crate) fn held(&self) -> i32 {
         self.number("recorder_held")

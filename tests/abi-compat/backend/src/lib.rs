@@ -2,15 +2,28 @@
 #![forbid(unsafe_code)]
 
 use trireme_sdk::{
-    Instance, InstanceContext, LoadModel, Model, ModelContext, Request, Response, Result, Stateless,
+    Backend, BackendContext, Info, Instance, InstanceContext, Model, ModelContext, Request, Response, Result,
 };
+
+struct Compat;
 
 struct Doubler(i64);
 
-impl LoadModel for Doubler {
-    fn load(context: ModelContext) -> Result<Self> {
+impl Backend for Compat {
+    type Model = Doubler;
+
+    /// Not the default, so that it is seen whether it arrives.
+    fn info() -> Info {
+        Info { max_in_flight: 3, ..Info::default() }
+    }
+
+    fn create(_: BackendContext) -> Result<Self> {
+        Ok(Self)
+    }
+
+    fn load(&self, context: ModelContext) -> Result<Doubler> {
         context.host.info("loaded");
-        Ok(Self(context.version + 1))
+        Ok(Doubler(context.version + 1))
     }
 }
 
@@ -33,4 +46,4 @@ impl Instance for Doubler {
     }
 }
 
-trireme_sdk::export_backend!(Stateless<Doubler>, name = "compat");
+trireme_sdk::export_backend!(Compat, name = "compat");

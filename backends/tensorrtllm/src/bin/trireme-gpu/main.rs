@@ -31,9 +31,9 @@ enum Command {
         /// Positions of each; 1024, or as many as the model has
         #[arg(long)]
         context: Option<usize>,
-        /// Whether norms and activations are computed inside of the products beside them
-        #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-        fusion: bool,
+        /// Whether norms and activations are computed inside of the products beside them; as the model says if not given
+        #[arg(long, action = clap::ArgAction::Set)]
+        fusion: Option<bool>,
     },
     /// Show the sizes that steps are padded to: the share of padding, the memory of their graphs, their time
     Profile {
@@ -60,12 +60,16 @@ struct ModelArgs {
     /// Where choices of kernels are kept, `off` for nowhere; the folder for caches of the user if not given
     #[arg(long, value_name = "DIR")]
     tuning_cache: Option<String>,
+    /// The same for kernels that NVRTC has compiled
+    #[arg(long, value_name = "DIR")]
+    kernel_cache: Option<String>,
 }
 
 impl ModelArgs {
     fn open(&self) -> anyhow::Result<OfflineModel> {
         let config = serde_json::from_str(&self.config).context("--config")?;
-        Ok(OfflineModel::open(&self.model, &config, self.gpu)?.keeping(self.tuning_cache.as_deref())?)
+        let model = OfflineModel::open(&self.model, &config, self.gpu)?;
+        Ok(model.keeping(self.tuning_cache.as_deref(), self.kernel_cache.as_deref())?)
     }
 }
 

@@ -9,8 +9,16 @@ use trireme_tensorrtllm::{CudaExecutor, OfflineModel};
 use crate::say;
 
 /// A decode step kernel by kernel.
-pub(crate) fn explain(model: OfflineModel, rows: usize, context: Option<usize>, fusion: bool) -> Result<()> {
-    let model = if fusion { model } else { model.unfused() };
+pub(crate) fn explain(
+    model: OfflineModel,
+    rows: usize,
+    context: Option<usize>,
+    fusion: Option<bool>,
+) -> Result<()> {
+    let model = match fusion {
+        Some(on) => model.with_fusion(on),
+        None => model,
+    };
     let mut executor = model.load()?;
     within("--rows", rows, "sequences", executor.info().max_slots)?;
     let context = positions(context, &executor)?;
@@ -23,7 +31,7 @@ pub(crate) fn explain(model: OfflineModel, rows: usize, context: Option<usize>, 
     ));
     say(&format!(
         "a step of {rows} sequences at {context} positions, fusion {}",
-        if fusion { "on" } else { "off" }
+        if model.fuses() { "on" } else { "off" }
     ));
     say(
         "| kernel | launches | computes | MB | us | us each | GB/s | of the floor |\n|---|---|---|---|---|---|---|---|",
