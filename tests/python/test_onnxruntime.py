@@ -217,7 +217,7 @@ def test_an_optional_input_without_a_default_is_named(server):
 
 
 def test_memory_goes_back_with_a_model(tmp_path):
-    """What a model held goes back to the system when it is unloaded."""
+    """The memory of a model's weights and runs is its own, and large pages where the system has them."""
     size = 64 << 20
     weights = helper.make_node("ConstantOfShape", ["SHAPE"], ["OUT"])
     graph = helper.make_graph([weights], "graph", [helper.make_tensor_value_info("SHAPE", TensorProto.INT64, [1])],

@@ -7,6 +7,7 @@ use trireme_sdk::{Error, Instance, Request, Response, Result};
 
 use crate::failure::{self, Log};
 use crate::gather;
+use crate::memory::Pool;
 use crate::scatter::{self, Cut};
 use crate::signature::{Joined, Layout};
 
@@ -14,6 +15,8 @@ use crate::signature::{Joined, Layout};
 pub struct OnnxInstance {
     session: Session,
     run: RunOptions<NoSelectedOutputs>,
+    /// The session's memory, if it is not ONNX Runtime's own.
+    pool: Option<Arc<Pool>>,
     layout: Arc<Layout>,
     log: Log,
 }
@@ -22,17 +25,21 @@ impl OnnxInstance {
     pub(crate) fn new(
         session: Session,
         run: RunOptions<NoSelectedOutputs>,
+        pool: Option<Arc<Pool>>,
         layout: Arc<Layout>,
         log: Log,
     ) -> Self {
-        Self { session, run, layout, log }
+        Self { session, run, pool, layout, log }
     }
 
     /// Runs requests together and answers them, or gives them back.
     fn try_answer(&mut self, batch: Vec<Request>) -> std::result::Result<(), (Vec<Request>, Error)> {
         let Self { session, run, layout, .. } = self;
-        let made =
-            compute(session, run, layout, &batch).and_then(|outputs| answers(layout, &outputs, &batch));
+        let mut work = || answers(layout, &compute(session, run, layout, &batch)?, &batch);
+        let made = match &self.pool {
+            Some(pool) => pool.serve(work),
+            None => work(),
+        };
         match made {
             Ok(answers) => {
                 for (mut request, answer) in batch.into_iter().zip(answers) {

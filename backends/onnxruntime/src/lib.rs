@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! config.pbtxt ─▶ options ─▶ session (one an instance) ◀─ gather ◀─ batch of requests
-//!                    ▲                    │
-//!        signature ──┘                    └─▶ scatter ─▶ answers
+//!                    ▲                 │  ▲
+//!        signature ──┘                 │  └── memory (a pool)
+//!                                      └─▶ scatter ─▶ answers
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod failure;
 mod gather;
 mod instance;
 mod library;
+mod memory;
 mod options;
 mod scatter;
 mod signature;
@@ -29,6 +31,7 @@ use trireme_sdk::{
 use crate::failure::Log;
 use crate::instance::OnnxInstance;
 use crate::library::Settings;
+use crate::memory::Pool;
 use crate::options::Options;
 use crate::signature::{Layout, Signature};
 
@@ -39,6 +42,8 @@ const FILE: &str = "model.onnx";
 pub struct OnnxRuntime {
     settings: Settings,
     environment: Environment,
+    /// Whether sessions can have pools of memory.
+    has_pools: bool,
 }
 
 /// A model and version.
@@ -48,7 +53,7 @@ pub struct OnnxModel {
     source: Source,
     layout: Arc<Layout>,
     /// The session that showed at load that the model works: it becomes that of the first instance.
-    first: Mutex<Option<Session>>,
+    first: Mutex<Option<Opened>>,
 }
 
 /// What sessions of a model are opened from.
@@ -56,11 +61,24 @@ struct Source {
     file: PathBuf,
     options: Options,
     environment: Environment,
+    pooled: bool,
+}
+
+/// A session and the memory that is its own.
+struct Opened {
+    session: Session,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Source {
-    fn open(&self) -> Result<Session> {
-        open(&self.file, self.options.session(&self.environment))
+    fn open(&self) -> Result<Opened> {
+        let pool = self.pooled.then(Pool::new);
+        let commit = || open(&self.file, self.options.session(&self.environment, self.pooled));
+        let session = match &pool {
+            Some(pool) => pool.serve(commit),
+            None => commit(),
+        }?;
+        Ok(Opened { session, pool })
     }
 }
 
@@ -70,7 +88,11 @@ impl Backend for OnnxRuntime {
     fn create(context: BackendContext) -> Result<Self> {
         let settings = Settings::read(&context.settings)?;
         let environment = library::load(&settings, &context.host)?;
-        Ok(Self { settings, environment })
+        let registered = memory::register(&environment);
+        if let Err(error) = &registered {
+            context.host.warn(format!("models run on ONNX Runtime's own memory, in small pages: {error}"));
+        }
+        Ok(Self { settings, environment, has_pools: registered.is_ok() })
     }
 
     fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {
@@ -90,9 +112,10 @@ impl Backend for OnnxRuntime {
                 context.name
             ));
         }
-        let source = Source { file, options, environment: self.environment.clone() };
+        let pooled = self.has_pools && options.pooled();
+        let source = Source { file, options, environment: self.environment.clone(), pooled };
         let first = source.open()?;
-        let layout = Arc::new(Signature::of(&first)?.layout(&context.config)?);
+        let layout = Arc::new(Signature::of(&first.session)?.layout(&context.config)?);
         for name in layout.needed_optional() {
             context.host.warn(format!(
                 "model '{}': input '{name}' is optional in the configuration, but the model has no default for it: \
@@ -110,14 +133,14 @@ impl Model for OnnxModel {
 
     fn create_instance(&self, _: InstanceContext) -> Result<OnnxInstance> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let session = match first {
-            Some(session) => session,
+        let Opened { session, pool } = match first {
+            Some(opened) => opened,
             None => self.source.open()?,
         };
         let run = self.source.options.run();
         let run = run.map_err(|error| Error::internal(format!("ONNX Runtime: {error}")))?;
         let log = Log { host: self.host.clone(), model: self.name.clone() };
-        Ok(OnnxInstance::new(session, run, Arc::clone(&self.layout), log))
+        Ok(OnnxInstance::new(session, run, pool, Arc::clone(&self.layout), log))
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Options {
     /// The memory that the arena gives back after a run, as ONNX Runtime writes it: "cpu:0".
     shrink_arena: Option<String>,
     level: Level,
+    /// Whether sessions take their memory from a [`Pool`](crate::memory::Pool).
+    pooled: bool,
     /// Parameters that ONNX Runtime itself reads: `session.*`.
     entries: Vec<(String, String)>,
     /// What is to be said of parameters that have no meaning here.
@@ -64,6 +66,8 @@ const READ: [&str; 6] = [
 /// Threads that wait for the next operator of a run look for it without sleeping. Without this they would go on when the run
 /// has ended, on the cores that the server's other threads need.
 const STOP_SPINNING: &str = "session.force_spinning_stop";
+/// Memory from the allocator that `memory::register` has registered.
+const ENV_ALLOCATORS: &str = "session.use_env_allocators";
 
 /// More threads than a machine has processors; ONNX Runtime would start any number.
 pub(crate) const MOST_THREADS: u32 = 1024;
@@ -94,6 +98,8 @@ impl Options {
         let memory_arena = flag(config, "enable_mem_arena", true)?;
         let shrink_arena = shrink(config)?;
         Ok(Self {
+            // Operators that run at a time do so on threads of ONNX Runtime, of which no pool knows.
+            pooled: memory_arena && shrink_arena.is_none() && !parallel && !written(ENV_ALLOCATORS),
             intra_op_threads: match count("intra_op_thread_count")? {
                 // As many as this process may use, which need not be as many as the machine has.
                 0 => all,
@@ -130,8 +136,13 @@ impl Options {
         self.sizes_threads
     }
 
-    /// A session to be given its model.
-    pub(crate) fn session(&self, environment: &Environment) -> ort::Result<SessionBuilder> {
+    /// Whether sessions can take their memory from a pool.
+    pub(crate) fn pooled(&self) -> bool {
+        self.pooled
+    }
+
+    /// A session to be given its model; `pooled`: with memory from a pool.
+    pub(crate) fn session(&self, environment: &Environment, pooled: bool) -> ort::Result<SessionBuilder> {
         let level = match self.level {
             Level::Off => GraphOptimizationLevel::Disable,
             Level::Basic => GraphOptimizationLevel::Level1,
@@ -146,6 +157,9 @@ impl Options {
             .with_optimization_level(level)?;
         if self.parallel {
             builder = builder.with_parallel_execution(true)?.with_inter_threads(self.inter_op_threads)?;
+        }
+        if pooled {
+            builder = builder.with_config_entry(ENV_ALLOCATORS, "1")?;
         }
         for (name, value) in &self.entries {
             builder = builder.with_config_entry(name, value)?;
