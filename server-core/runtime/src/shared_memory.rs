@@ -260,7 +260,11 @@ impl SharedMemory {
         Ok(Arc::clone(&entry.region))
     }
 
-    fn check_allowed(&self) -> Result<(), ServeError> {
+    /// Whether clients may register any.
+    ///
+    /// # Errors
+    /// UNSUPPORTED, with the flag that allows it.
+    pub fn check_allowed(&self) -> Result<(), ServeError> {
         if self.allowed {
             return Ok(());
         }

@@ -33,6 +33,8 @@ pub(crate) fn call(
             memory.register(region.unwrap_or_default(), &key, offset, byte_size)?;
         }
         (Memory::Cuda, RegionCall::Register) => {
+            // Before the body is looked at: who may not do it at all is told that.
+            memory.check_allowed()?;
             let CudaPart { handle, device, byte_size } = cuda_part(&object(body, core.limits())?)?;
             memory.register_cuda(region.unwrap_or_default(), &handle, device, byte_size)?;
         }
