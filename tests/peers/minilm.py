@@ -2,9 +2,11 @@
 """Sentences a second of MiniLM in ONNX, the same batches with the same number in flight; prints the number.
 
   minilm.py direct MODEL.onnx ROWS TOKENS BATCHES FLIGHT    ONNX Runtime called directly, as it is by default
-  minilm.py server HOST:PORT  ROWS TOKENS BATCHES FLIGHT    model `minilm_onnx` of a server, over HTTP
+  minilm.py server HOST:PORT  ROWS TOKENS BATCHES FLIGHT    model `minilm_onnx` of a server, over HTTP and this client
+  minilm.py write HOST:PORT MODEL.onnx DIR ROWS TOKENS ...  DIR/batch.{body,header} for a loader, the server's answer compared
 """
 import concurrent.futures
+import pathlib
 import sys
 import threading
 import time
@@ -26,14 +28,36 @@ def direct(model, given):
     return lambda: lambda: session.run(None, given)[0]
 
 
-def server(address, given):
-    """Makes a runner on the thread that is to use it: a client cannot change threads."""
+def tensors(given):
     import tritonclient.http as http
-    inputs = []
+    made = []
     for name, value in given.items():
         tensor = http.InferInput(name, list(value.shape), "INT64")
         tensor.set_data_from_numpy(value)
-        inputs.append(tensor)
+        made.append(tensor)
+    return made
+
+
+def write(address, model, folder, given):
+    import tritonclient.http as http
+    outputs = [http.InferRequestedOutput("last_hidden_state")]
+    body, length = http.InferenceServerClient.generate_request_body(tensors(given), outputs=outputs)
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "batch.body").write_bytes(body)
+    (folder / "batch.header").write_text(str(length))
+    client = http.InferenceServerClient(address, network_timeout=600)
+    # Warm, as the peer is.
+    for _ in range(2):
+        answer = client.infer("minilm_onnx", tensors(given), outputs=outputs)
+    if not np.array_equal(answer.as_numpy("last_hidden_state"), direct(model, given)()()):
+        sys.exit(f"{address} answers otherwise than ONNX Runtime")
+
+
+def server(address, given):
+    """Makes a runner on the thread that is to use it: a client cannot change threads."""
+    import tritonclient.http as http
+    inputs = tensors(given)
 
     def runner():
         client = http.InferenceServerClient(address, network_timeout=600)
@@ -56,6 +80,9 @@ def times(runner, shape, count, together):
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["write"]:
+        address, model, folder, rows, tokens, *_ = sys.argv[2:]
+        sys.exit(write(address, model, folder, batch(int(rows), int(tokens))))
     kind, where, *numbers = sys.argv[1:]
     rows, tokens, batches, flight = map(int, numbers)
     runner = {"direct": direct, "server": server}[kind](where, batch(rows, tokens))

@@ -8,8 +8,8 @@ use toml::{Table, Value};
 
 use crate::workspace::{Package, Workspace};
 
-/// Crates that need unsafe code: the wire, its two sides, kernels, and mapped checkpoints.
-const MAY_BE_UNSAFE: [&str; 7] = [
+/// Crates that need unsafe code: the wire, its two sides, kernels, mapped checkpoints, and the memory of ONNX Runtime.
+const MAY_BE_UNSAFE: [&str; 8] = [
     "backend-api/abi",
     "backend-api/host",
     "backend-api/sdk",
@@ -17,6 +17,7 @@ const MAY_BE_UNSAFE: [&str; 7] = [
     "backends/cpu",
     "backends/tensorrtllm",
     "backends/llm",
+    "backends/onnxruntime",
 ];
 
 const FORBID: &str = "#![forbid(unsafe_code)]";

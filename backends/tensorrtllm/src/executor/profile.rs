@@ -4,15 +4,17 @@ use trireme_llm::executor::{PrefillChunk, Slot, StepDiff, StepId};
 
 use super::forward::{Net, Rows, Samples};
 use super::graphs::decode_step;
+use super::linear::SKINNY_MAX;
 use super::run::CudaExecutor;
 use crate::device::{Buffer, Capture, Event, Stream};
 use crate::error::Result;
+use crate::tuning::{Products, Way};
 
 /// A kind of launch of a step, all layers together.
 #[derive(Clone, Debug)]
 pub struct ProfileRow {
     pub name: &'static str,
-    /// What is computed in one launch.
+    /// What is computed: with commas in one launch, with semicolons in one after another.
     pub fused: &'static str,
     pub launches: usize,
     /// Bytes that all launches must move at least.
@@ -79,11 +81,19 @@ impl CudaExecutor {
         let weight = |n: usize, k: usize| layers * n * k * 2;
         let mut out = Vec::new();
         let rotates = self.net().rotates_behind_product(rows);
+        let (way, of_head) = (self.net().way(Products::Layers, rows), self.net().way(Products::Head, rows));
+        // The kernels for few rows take 16 at a time.
+        let each = if way == Way::Few { rows.div_ceil(SKINNY_MAX) } else { 1 };
         for (part, name, fused) in PARTS {
-            let fused = match part {
+            let (fused, launches) = match part {
                 Part::Rope if rotates => continue,
-                Part::Qkv if rotates => "norm, three projections, bias, head norms, rotation, paged write",
-                _ => fused,
+                Part::Qkv if rotates => {
+                    ("norm, three projections, bias, head norms, rotation, paged write", each)
+                }
+                Part::Qkv if way == Way::Library => ("norm; three projections", 2),
+                Part::GateUp if way == Way::Library => ("norm; two projections; SiLU, product", 3),
+                Part::Rope | Part::Attention => (fused, 1),
+                _ => (fused, each),
             };
             let bytes = match part {
                 Part::Qkv => weight(q + 2 * kv, hidden),
@@ -95,17 +105,16 @@ impl CudaExecutor {
             };
             let microseconds = self
                 .time(|net, stream| (0..layers).try_for_each(|layer| net.part(stream, &list, layer, part)))?;
-            out.push(ProfileRow { name, fused, launches: layers, bytes, microseconds });
+            out.push(ProfileRow { name, fused, launches: layers * launches, bytes, microseconds });
         }
         let head = c.vocab_size * hidden * 2;
         let microseconds = self.time(|net, stream| net.logits(stream, 0, rows))?;
-        out.push(ProfileRow {
-            name: "head",
-            fused: "norm, projection",
-            launches: 1,
-            bytes: head,
-            microseconds,
-        });
+        let (fused, launches) = match of_head {
+            Way::Few => ("norm, projection", rows.div_ceil(SKINNY_MAX)),
+            Way::Stream if way == Way::Stream => ("norm, projection", 1),
+            _ => ("norm; projection", 2),
+        };
+        out.push(ProfileRow { name: "head", fused, launches, bytes: head, microseconds });
         let bytes = rows * c.vocab_size * 4;
         let still = Samples { advance: 0, ..samples };
         let microseconds = self.time(|net, stream| net.sample(stream, &still))?;

@@ -92,6 +92,31 @@ fn a_graph_has_the_launches_of_its_step() {
     assert_eq!(recorder.take().lines().count(), 1);
 }
 
+#[test]
+fn explain_counts_what_is_launched() {
+    let recorder = Recorder::start();
+    for change in [
+        Options { ..options() },
+        Options { skinny_rows: 0, ..options() },
+        Options { deterministic: true, ..options() },
+        Options { sm90_decode: false, ..options() },
+    ] {
+        let mut executor = load(&config(), &change).unwrap();
+        for rows in [1, 9, 20, 100] {
+            let rows_of = executor.profile_decode(rows as usize, 64).unwrap();
+            recorder.take();
+            let step = decode(rows);
+            run(&mut executor, &step);
+            let text = recorder.take();
+            let sent = |l: &&str| l.starts_with("apply_changes") || l.starts_with("clear_slots");
+            let launched = text.lines().filter(|l| !sent(l)).count();
+            // But for the first: the token vectors.
+            assert_eq!(rows_of.last().unwrap().launches + 1, launched, "{rows} rows, {change:?}\n{text}");
+            run(&mut executor, &free(&step));
+        }
+    }
+}
+
 /// The launches without what they read.
 fn kernels(text: &str) -> Vec<String> {
     text.lines().map(|l| l.rsplit_once(' ').map_or(l, |(l, _)| l).to_owned()).collect()

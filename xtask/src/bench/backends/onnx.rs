@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::super::frontend::loader::http_rate;
 use super::super::frontend::servers;
 use super::Row;
 use crate::build::Profile;
@@ -14,28 +15,41 @@ use crate::test::python_environment;
 use crate::workspace::Workspace;
 
 const BAR: f64 = 1.0;
+const MODEL: &str = "minilm_onnx";
 /// Sentences of a batch, tokens of a sentence, batches of a run, batches in flight.
 type Case = [u32; 4];
 const CASES: [Case; 4] = [[1, 32, 120, 1], [8, 32, 32, 1], [32, 64, 8, 1], [8, 32, 32, 2]];
 
 pub(super) fn rows(workspace: &Workspace, folder: &Path, runs: u32) -> Result<Vec<Row>> {
+    if !process::on_path("wrk") {
+        bail!("`wrk` is not installed: install it (Debian: `apt install wrk`)");
+    }
     let python = python_environment(workspace)?;
     models::fetch_onnxruntime(workspace, Profile::Release)?;
     models::fetch_onnx_examples(workspace)?;
     let repository = workspace.onnx_repository();
     let server = servers::trireme_with(workspace, folder, &repository, |command| {
-        command.args(["--model-control-mode=explicit", "--load-model=minilm_onnx"]);
+        command.args(["--model-control-mode=explicit", &format!("--load-model={MODEL}")]);
     })?;
-    let model = repository.join("minilm_onnx/1/model.onnx");
+    let model = repository.join(MODEL).join("1/model.onnx");
     let script = workspace.root.join("tests/peers/minilm.py");
-    let rate = |ours: bool, case: Case| -> Result<f64> {
+    let speak = |more: &[&str], case: Case| -> Result<String> {
         let mut run = Command::new(&python);
-        run.arg(&script);
-        match ours {
-            true => run.args(["server", &server.http]),
-            false => run.arg("direct").arg(&model),
-        };
-        let text = process::output(run.args(case.map(|n| n.to_string())), "minilm.py")?;
+        run.arg(&script).args(more).args(case.map(|n| n.to_string()));
+        process::output(&mut run, "minilm.py")
+    };
+    let (model, bodies) = (model.display().to_string(), folder.join("minilm"));
+    let (stem, written) = (bodies.join("batch"), bodies.display().to_string());
+    let rate = |ours: bool, case: Case| -> Result<f64> {
+        let [rows, _, batches, flight] = case;
+        if ours {
+            // Writes the requests, and holds the answer against ONNX Runtime's. It also waits for the server: wrk leaves with
+            // a request on its way, which would be in front of those that are counted.
+            speak(&["write", &server.http, &model, &written], case)?;
+            let rate = http_rate(workspace, &server, MODEL, &stem, flight, u64::from(batches))?;
+            return Ok(rate * f64::from(rows));
+        }
+        let text = speak(&["direct", &model], case)?;
         text.trim().parse().with_context(|| format!("minilm.py printed {text}"))
     };
     let mut made = Vec::new();

@@ -36,6 +36,7 @@ pub(crate) struct Measured {
 struct Seen {
     requests: u64,
     requests_per_second: f64,
+    mean_us: f64,
     p50_us: f64,
     p99_us: f64,
 }
@@ -80,16 +81,8 @@ impl Loader<'_> {
     }
 
     fn wrk(&self, server: &Server, cell: Cell, count: u64) -> Result<Seen> {
-        let file = |end: &str| self.bodies.join(format!("http-{}.{end}", cell.payload_name()));
-        let header_length = fs::read_to_string(file("header")).context("cannot read the header's length")?;
-        let mut wrk = Command::new("wrk");
-        // The script stops at the count; the duration only bounds a server that hangs.
-        wrk.args(["--threads", "1", "--duration", "300s", "--timeout", "60s", "--latency", "--script"]);
-        wrk.arg(self.workspace.root.join("tests/peers/count.lua"));
-        wrk.args(["--connections", &cell.concurrency.to_string()]);
-        wrk.arg(format!("http://{}/v2/models/{}/infer", server.http, cell.model));
-        wrk.env("BODY", file("body")).env("HEADER_LENGTH", header_length).env("COUNT", count.to_string());
-        read_wrk(&process::output(&mut wrk, "wrk")?)
+        let stem = self.bodies.join(format!("http-{}", cell.payload_name()));
+        wrk(self.workspace, server, cell.model, &stem, cell.concurrency, count)
     }
 
     fn h2load(&self, server: &Server, cell: Cell, count: u64) -> Result<Seen> {
@@ -116,6 +109,40 @@ impl Loader<'_> {
     }
 }
 
+/// Sends `count` requests with the body in `STEM.body`, and the length of its JSON in `STEM.header`.
+fn wrk(
+    workspace: &Workspace,
+    server: &Server,
+    model: &str,
+    stem: &Path,
+    connections: u32,
+    count: u64,
+) -> Result<Seen> {
+    let file = |end: &str| stem.with_extension(end);
+    let header_length = fs::read_to_string(file("header")).context("cannot read the header's length")?;
+    let mut wrk = Command::new("wrk");
+    // The script stops at the count; the duration only bounds a server that hangs.
+    wrk.args(["--threads", "1", "--duration", "300s", "--timeout", "60s", "--latency", "--script"]);
+    wrk.arg(workspace.root.join("tests/peers/count.lua"));
+    wrk.args(["--connections", &connections.to_string()]);
+    wrk.arg(format!("http://{}/v2/models/{model}/infer", server.http));
+    wrk.env("BODY", file("body")).env("HEADER_LENGTH", header_length).env("COUNT", count.to_string());
+    read_wrk(&process::output(&mut wrk, "wrk")?)
+}
+
+/// Requests a second of such a run, by the mean latency: of a few long requests, what wrk needs to start would be a part.
+pub(crate) fn http_rate(
+    workspace: &Workspace,
+    server: &Server,
+    model: &str,
+    stem: &Path,
+    connections: u32,
+    count: u64,
+) -> Result<f64> {
+    let seen = wrk(workspace, server, model, stem, connections, count)?;
+    Ok(f64::from(connections) * 1e6 / seen.mean_us)
+}
+
 fn read_wrk(text: &str) -> Result<Seen> {
     if let Some(bad) = text.lines().find(|line| line.contains("Non-2xx")) {
         bail!("wrk: {}", bad.trim());
@@ -127,6 +154,7 @@ fn read_wrk(text: &str) -> Result<Seen> {
         Some(Seen {
             requests: requests?,
             requests_per_second: first_word("Requests/sec:")?.parse().ok()?,
+            mean_us: microseconds(first_word("Latency")?)?,
             p50_us: microseconds(first_word("50%")?)?,
             p99_us: microseconds(first_word("99%")?)?,
         })
@@ -154,7 +182,9 @@ fn read_h2load(text: &str, log: &str, count: u64) -> Result<Seen> {
         |percent: usize| latencies.get((latencies.len() * percent / 100).min(latencies.len() - 1));
     match (rate, percentile(50), percentile(99)) {
         (Some(requests_per_second), Some(p50), Some(p99)) => {
-            Ok(Seen { requests: count, requests_per_second, p50_us: *p50 as f64, p99_us: *p99 as f64 })
+            let mean_us = latencies.iter().sum::<u64>() as f64 / latencies.len() as f64;
+            let (p50_us, p99_us) = (*p50 as f64, *p99 as f64);
+            Ok(Seen { requests: count, requests_per_second, mean_us, p50_us, p99_us })
         }
         _ => bail!("h2load printed something else than expected:\n{text}"),
     }
@@ -173,9 +203,16 @@ mod tests {
 
     #[test]
     fn wrk_is_read() {
-        let text = "  Latency Distribution\n     50%  313.00us\n     75%    1.0ms\n     99%    4.69ms\n  \
+        let text = "  Thread Stats   Avg      Stdev     Max   +/- Stdev\n    Latency   513.28us    1.02ms  15.98ms   94.81%\n  \
+                    Latency Distribution\n     50%  313.00us\n     75%    1.0ms\n     99%    4.69ms\n  \
                     59949 requests in 495.66ms, 10.46MB read\nRequests/sec: 120948.32\n";
-        let seen = Seen { requests: 59949, requests_per_second: 120948.32, p50_us: 313.0, p99_us: 4690.0 };
+        let seen = Seen {
+            requests: 59949,
+            requests_per_second: 120948.32,
+            mean_us: 513.28,
+            p50_us: 313.0,
+            p99_us: 4690.0,
+        };
         assert_eq!(read_wrk(text).unwrap(), seen);
         assert!(read_wrk(&format!("{text}  Non-2xx or 3xx responses: 3\n")).is_err());
         assert!(read_wrk("").is_err());
@@ -185,7 +222,8 @@ mod tests {
     fn h2load_is_read_and_a_lost_answer_is_seen() {
         let text = "finished in 469.76ms, 42575.11 req/s, 5.88MB/s\n";
         let log = "1\t200\t30\n2\t200\t10\n3\t200\t20\n";
-        let seen = Seen { requests: 3, requests_per_second: 42575.11, p50_us: 20.0, p99_us: 30.0 };
+        let seen =
+            Seen { requests: 3, requests_per_second: 42575.11, mean_us: 20.0, p50_us: 20.0, p99_us: 30.0 };
         assert_eq!(read_h2load(text, log, 3).unwrap(), seen);
         assert!(read_h2load(text, "1\t200\t30\n2\t503\t10\n", 2).is_err());
         assert!(read_h2load("", "", 0).is_err());
