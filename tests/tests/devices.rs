@@ -240,6 +240,20 @@ fn memory_lives_as_long_as_somebody_reads_it() {
 }
 
 #[test]
+fn memory_is_not_freed_under_a_kernel_that_reads_it() {
+    let backend = backend();
+    let mut first = instance(&backend, &[("factor", "2")], 0);
+    let mut slow = instance(&backend, &[("factor", "3"), ("delay_ms", "50")], 0);
+    let response = ask(&mut first, X::Host(vec![5.0; 2000]), true);
+    let tensor = output(&response, "Y").device.clone().unwrap();
+    drop(response);
+    // The request is released while the kernel waits to read the only copy.
+    let response = ask(&mut slow, X::Device(tensor), true);
+    assert_eq!(floats(&output(&response, "Y").device.as_ref().unwrap().to_host().unwrap()), [30.0; 2000]);
+    assert_eq!(metric("guarded_misuses"), 0.0);
+}
+
+#[test]
 fn a_copy_that_fails_ends_its_request_only() {
     let backend = backend();
     let mut broken = instance(&backend, &[("broken", "true")], 0);

@@ -13,6 +13,7 @@ mod forward;
 mod graphs;
 mod head;
 mod linear;
+mod load;
 mod memory_plan;
 mod mixed;
 mod options;

@@ -1,149 +1,49 @@
-//! Loading a model and running its steps.
+//! Running steps.
 
-use trireme_llm::checkpoint::DecoderConfig;
 use trireme_llm::executor::{
-    DecodeRow, ExecutorError, ExecutorInfo, KvLayout, MemoryUse, Slot, StepDiff, StepId, StepOutput,
+    DecodeRow, ExecutorError, ExecutorInfo, MemoryUse, Slot, StepDiff, StepId, StepOutput,
 };
 
-use super::attention::{AttentionCut, AttentionPlaces, attention_groups};
-use super::buffers::Buffers;
 use super::decode_set::DecodeSet;
 use super::forward::{Net, Rows, Samples};
 use super::graphs::{Graphs, decode_step};
-use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, logits_stride};
+use super::memory_plan::{MemoryPlan, logits_stride};
 use super::mixed::{self, MixedLayout};
-use super::options::{EarlyLaunch, Options};
+use super::options::EarlyLaunch;
 use super::results::{IN_FLIGHT, Pending, RING, Results};
-use super::streams::StreamMaps;
-use super::tune::Tuner;
-use super::ways::Ways;
 use crate::device::{Buffer, Device, Event, Grid, Pinned, Stream, args};
 use crate::error::{CudaError, Result};
-use crate::gemm::Gemm;
-use crate::kernels::{Kernels, StreamSize};
-use crate::model::{Source, Weights};
-use crate::state::{Changes, DeviceState, Slots, as_bytes};
-use crate::tuning::{Key, ModelShape, Origin, Products, Report, Way};
+use crate::state::{Changes, Slots, as_bytes};
+use crate::tuning::Report;
 
 /// Bytes of one upload of changes.
-const UPLOAD: usize = 4 << 20;
-
-/// Decode steps that are recorded at load; others when they are first needed.
-const FIRST_GRAPHS: [usize; 5] = [16, 8, 4, 2, 1];
-
-/// Prefill steps whose products are timed at load.
-const TUNED_ROWS: [usize; 8] = [256, 384, 512, 1024, 2048, 4096, 6144, 8192];
+pub(super) const UPLOAD: usize = 4 << 20;
 
 /// One model on one GPU.
 pub struct CudaExecutor {
-    info: ExecutorInfo,
-    plan: MemoryPlan,
-    net: Net,
-    slots: Slots,
-    set: DecodeSet,
-    graphs: Option<Graphs>,
-    sizes: Graphs,
-    results: Results,
-    changes: Changes,
-    upload: Buffer,
-    mixed: Buffer,
+    pub(super) info: ExecutorInfo,
+    pub(super) plan: MemoryPlan,
+    pub(super) net: Net,
+    pub(super) slots: Slots,
+    pub(super) set: DecodeSet,
+    pub(super) graphs: Option<Graphs>,
+    pub(super) sizes: Graphs,
+    pub(super) results: Results,
+    pub(super) changes: Changes,
+    pub(super) upload: Buffer,
+    pub(super) mixed: Buffer,
     /// A staging buffer for each step that may be on its way.
-    staging: Vec<Pinned>,
-    next: u64,
-    sampled: Vec<Slot>,
+    pub(super) staging: Vec<Pinned>,
+    pub(super) next: u64,
+    pub(super) sampled: Vec<Slot>,
     /// Where decode steps begin and end on the GPU, while somebody asks.
-    marks: Option<Vec<(Event, Event)>>,
-    tuning: Report,
-    stream: Stream,
-    device: Device,
+    pub(super) marks: Option<Vec<(Event, Event)>>,
+    pub(super) tuning: Report,
+    pub(super) stream: Stream,
+    pub(super) device: Device,
 }
 
 impl CudaExecutor {
-    /// Loads a model: plans the memory, brings the weights, chooses algorithms, records the first graphs.
-    pub fn load(config: &DecoderConfig, source: &Source<'_>, options: &Options) -> Result<Self> {
-        check_sizes(options)?;
-        let device = Device::open(options.device)?;
-        let stream = Stream::new(&device)?;
-        let (c, slots) = (config, options.max_slots);
-        let groups = attention_groups(c.num_heads, c.num_kv_heads);
-        let mut kernels = Kernels::load(&device, c.head_dim, options.kernel_cache.as_deref())?;
-        if !options.sm90_prefill {
-            kernels.attention_prefill_sm90 = None;
-        }
-        if !options.sm90_decode {
-            (kernels.streams, kernels.attention_ring) = (None, None);
-        }
-        let places = AttentionPlaces::new(&kernels, device.multiprocessors, c.head_dim);
-        let parts = |rows| AttentionCut::new(rows, groups, places, options.deterministic).parts;
-        let most_parts = (1..=slots).map(|rows| rows * groups * parts(rows)).max().unwrap_or(1);
-        let parts_bytes = most_parts * 8 * (c.head_dim + 2) * 4;
-        let gemm = Gemm::new(&device)?;
-        let (free, _) = device.memory()?;
-        let plan = MemoryPlan::new(c, options, parts_bytes, free + Gemm::workspace_bytes(), c.head_dim)?;
-        let table_width = plan.max_context.div_ceil(BLOCK_TOKENS);
-        let state = DeviceState::new(&device, slots, table_width, c.vocab_size)?;
-        let dummy_table = vec![plan.num_blocks as i32; table_width];
-        let dummy_at = (state.args.tables - state.buffer().at(0)) as usize + slots * table_width * 4;
-        // SAFETY: plain numbers.
-        state.buffer().write(dummy_at, unsafe { as_bytes(&dummy_table) }, &stream)?;
-        let buffers = Buffers::new(&device, c, options, &plan, parts_bytes)?;
-        let weights = Weights::load(&device, &stream, &kernels, c, source, plan.max_context)?;
-        let maps = kernels
-            .streams
-            .is_some()
-            .then(|| StreamMaps::new(&weights, &buffers, options.max_step_tokens, options.max_slots));
-        let info = ExecutorInfo {
-            vocab_size: c.vocab_size,
-            max_context: plan.max_context,
-            max_slots: slots,
-            max_step_tokens: options.max_step_tokens,
-            max_steps_in_flight: IN_FLIGHT,
-            kv: KvLayout {
-                block_tokens: BLOCK_TOKENS,
-                num_blocks: plan.num_blocks,
-                block_bytes: plan.block_bytes,
-                dtype: "bfloat16",
-            },
-        };
-        let mixed_bytes = mixed::max_bytes(options.max_step_tokens, slots);
-        let staging_bytes = UPLOAD + slots * 16 + mixed_bytes + 256;
-        let net = Net {
-            kernels,
-            weights,
-            gemm,
-            buffers,
-            state,
-            maps: maps.transpose()?,
-            ways: Ways::default(),
-            multiprocessors: device.multiprocessors,
-            skinny_rows: options.skinny_rows,
-            deterministic: options.deterministic,
-            early: if device.overlaps_launches() { options.early } else { EarlyLaunch::OFF },
-        };
-        let mut executor = Self {
-            slots: Slots::new(&info),
-            set: DecodeSet::new(&device, slots, slots)?,
-            graphs: options.graphs.then(|| Graphs::new(slots, &options.decode_sizes, options.max_graphs)),
-            sizes: Graphs::new(slots, &options.decode_sizes, None),
-            results: Results::new(&device, slots)?,
-            changes: Changes::default(),
-            upload: Buffer::new(&device, UPLOAD)?,
-            mixed: Buffer::new(&device, mixed_bytes)?,
-            staging: (0..RING).map(|_| Pinned::new(&device, staging_bytes)).collect::<Result<_>>()?,
-            next: 0,
-            sampled: Vec::new(),
-            marks: None,
-            tuning: Report { origin: Origin::Timed, timed: 0, written: None, notes: Vec::new() },
-            info,
-            plan,
-            net,
-            stream,
-            device,
-        };
-        executor.prepare(options)?;
-        Ok(executor)
-    }
-
     pub fn memory_plan(&self) -> &MemoryPlan {
         &self.plan
     }
@@ -162,88 +62,6 @@ impl CudaExecutor {
         &self.device.name
     }
 
-    /// Runs every kind of launch once, so that no code is loaded while a graph is recorded, chooses algorithms and
-    /// records the first graphs.
-    fn prepare(&mut self, options: &Options) -> Result<()> {
-        let slots = self.info.max_slots;
-        let mut bytes = vec![0; slots * 16];
-        self.set.encode(&[], &mut bytes);
-        self.set.buffer.write(0, &bytes, &self.stream)?;
-        if options.tune {
-            self.tune(options)?;
-        }
-        for rows in [1, 2, 9, 17, 33, 65, 129, slots].into_iter().filter(|&r| r <= slots) {
-            let (rows, samples) = (self.set.rows(rows), self.decode_samples(rows));
-            decode_step(&self.stream, &mut self.net, &rows, &samples)?;
-        }
-        self.stream.synchronize()?;
-        // From the largest: what a larger one needs serves the smaller ones, too.
-        let mut first: Vec<usize> = FIRST_GRAPHS
-            .iter()
-            .chain(&options.first_graphs)
-            .map(|&r| self.sizes.bucket(r.min(slots)))
-            .collect();
-        first.sort_unstable_by_key(|r| std::cmp::Reverse(*r));
-        first.dedup();
-        for rows in first {
-            self.graph(rows)?;
-        }
-        // The device counts from 1: 0 is "no mask" in a fresh slot.
-        let step = [1u32, 0];
-        // SAFETY: plain numbers.
-        self.net.state.buffer().write(self.net.state.step_offset(), unsafe { as_bytes(&step) }, &self.stream)
-    }
-
-    /// Chooses algorithms, layouts and ways: those of a table that was kept, or the fastest of all, which are then kept.
-    fn tune(&mut self, options: &Options) -> Result<()> {
-        let (device, config) = (&self.device, &self.net.weights.config);
-        let key = Key {
-            device: device.name.to_string(),
-            capability: device.capability,
-            multiprocessors: device.multiprocessors,
-            driver: device.driver_version()?,
-            cublaslt: Gemm::version(),
-            kernels: self.net.kernels.hash.clone(),
-            model: ModelShape::of(config),
-        };
-        let (mut table, report) = options.tuning.read(&key);
-        self.tuning = report;
-        let (stream, graphs) = (&self.stream, self.graphs.is_some());
-        let mut tuner = Tuner { device, stream, graphs, table: &mut table, timed: 0 };
-        let most = self.info.max_slots.min(self.info.max_step_tokens);
-        for rows in TUNED_ROWS.into_iter().filter(|&r| r <= self.info.max_step_tokens) {
-            self.net.tune(&mut tuner, rows, 0)?;
-        }
-        // The largest size of a bucket is timed for all of it.
-        for rows in self.sizes.sizes().iter().rev().copied() {
-            self.net.tune(&mut tuner, rows, rows)?;
-        }
-        let mut done = 0;
-        for size in StreamSize::ALL {
-            let rows = size.rows.min(most);
-            if rows > done {
-                self.net.tune_streams(&mut tuner, &self.set.rows(rows))?;
-                done = rows;
-            }
-        }
-        for rows in self.sizes.sizes().iter().copied() {
-            self.net.tune_ways(&mut tuner, &self.set.rows(rows))?;
-        }
-        self.tuning.timed = tuner.timed;
-        options.tuning.write(&key, &table, &mut self.tuning);
-        Ok(())
-    }
-
-    /// Where the choices of kernels come from.
-    pub fn tuning(&self) -> &Report {
-        &self.tuning
-    }
-
-    /// How decode steps of a size compute their layers' products and the head's.
-    pub fn ways(&self, rows: usize) -> (Way, Way) {
-        (self.net.way(Products::Layers, rows), self.net.way(Products::Head, rows))
-    }
-
     pub(super) fn decode_samples(&self, bucket: usize) -> Samples {
         let rows = self.set.rows(bucket);
         Samples {
@@ -256,15 +74,6 @@ impl CudaExecutor {
             ring: RING,
             max_samples: self.info.max_slots,
         }
-    }
-
-    /// Records the graph of a bucket if it is not there yet.
-    fn graph(&mut self, bucket: usize) -> Result<()> {
-        let (rows, samples) = (self.set.rows(bucket), self.decode_samples(bucket));
-        if let Some(graphs) = &mut self.graphs {
-            graphs.get(&self.device, &self.stream, &mut self.net, &rows, &samples)?;
-        }
-        Ok(())
     }
 
     pub(super) fn submit_step(&mut self, step: &StepDiff) -> Result<StepId, ExecutorError> {
@@ -521,22 +330,6 @@ impl Drop for CudaExecutor {
         let _ = self.device.bind();
         let _ = self.stream.synchronize();
     }
-}
-
-/// Rows and sequences are a dimension of grids, which ends here.
-const MAX_ROWS: usize = 65535;
-
-fn check_sizes(options: &Options) -> Result<()> {
-    let sizes = [
-        ("sequences at a time (max_batch_size)", options.max_slots),
-        ("rows of a step (max_num_tokens)", options.max_step_tokens),
-    ];
-    for (what, size) in sizes {
-        if size == 0 || size > MAX_ROWS {
-            return Err(CudaError::Unsupported(format!("{size} {what}: there must be 1 to {MAX_ROWS}")));
-        }
-    }
-    Ok(())
 }
 
 /// A step's number as the device counts.
