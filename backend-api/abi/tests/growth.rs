@@ -69,6 +69,32 @@ fn version_1_has_only_grown() {
     assert_eq!(broken(&frozen, &record("layouts/v1.txt")), None);
 }
 
+/// Constants of the frozen header that today's does not define, or defines as something else. The minor version grows.
+fn changed_constants<'a>(frozen: &'a str, today: &str) -> Vec<&'a str> {
+    let of_a_constant = |line: &&str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("#define") && words.next() != Some("TRIREME_ABI_MINOR")
+    };
+    let today: Vec<&str> = today.lines().filter(of_a_constant).collect();
+    frozen.lines().filter(of_a_constant).filter(|line| !today.contains(line)).collect()
+}
+
+#[test]
+fn constants_of_version_1_are_what_they_were() {
+    let frozen = record("../../tests/abi-compat/v1/abi/include/trireme_backend.h");
+    let today = record("include/trireme_backend.h");
+    assert_eq!(changed_constants(&frozen, &today), Vec::<&str>::new());
+    assert_eq!(frozen.lines().filter(|line| line.starts_with("#define Trireme")).count(), 52);
+    let line = "#define TriremeStatusCode_CANCELLED 8";
+    for changed in ["", "#define TriremeStatusCode_CANCELLED 9", "// #define TriremeStatusCode_CANCELLED 8"] {
+        assert_eq!(changed_constants(&frozen, &today.replace(line, changed)), [line], "{changed}");
+    }
+    let id = "#define TRIREME_BLS_1 \"bls/1\"";
+    assert_eq!(changed_constants(&frozen, &today.replace(id, "#define TRIREME_BLS_1 \"bls/2\"")), [id]);
+    let grown = "#define TRIREME_ABI_MINOR 1\n#define TriremeStatusCode_NEW 9";
+    assert!(changed_constants(&frozen, &today.replace("#define TRIREME_ABI_MINOR 0", grown)).is_empty());
+}
+
 #[test]
 fn what_is_no_growth_is_seen() {
     let frozen = record("layouts/v1.txt");
