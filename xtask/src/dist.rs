@@ -2,6 +2,7 @@
 //! `backends/`, the kernels inside of the CUDA backend.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -71,20 +72,58 @@ fn kernels_inside(library: &Path, kernels: &Path) -> Result<Vec<String>> {
     Ok(archs)
 }
 
-/// Takes away an earlier tree; anything else is left alone and refused.
-fn make_room(out: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(out) else { return Ok(()) };
-    let foreign = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    let foreign = foreign.filter(|name| name != "backends" && !PROGRAMS.contains(&name.as_str()));
-    if let Some(name) = foreign.min() {
+/// Whether an earlier tree is there. Anything else is refused: a tree is programs, `backends`, in that a folder for each
+/// backend, and in these shared libraries.
+fn earlier_tree(out: &Path) -> Result<bool> {
+    let unreadable = |folder: &Path| format!("cannot look into {}", folder.display());
+    match fs::symlink_metadata(out) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => {
+            if !found.with_context(|| unreadable(out))?.is_dir() {
+                bail!("{} is no folder: name one", out.display());
+            }
+        }
+    }
+    let mut folders = vec![(PathBuf::new(), 0)];
+    let mut foreign = Vec::new();
+    while let Some((folder, depth)) = folders.pop() {
+        let path = out.join(&folder);
+        for entry in fs::read_dir(&path).with_context(|| unreadable(&path))? {
+            let entry = entry.with_context(|| unreadable(&path))?;
+            let (kind, name) = (entry.file_type()?, entry.file_name().to_string_lossy().into_owned());
+            let inside = folder.join(&name);
+            match depth {
+                0 if name == "backends" && kind.is_dir() => folders.push((inside, 1)),
+                0 if PROGRAMS.contains(&name.as_str()) && kind.is_file() => {}
+                1 if kind.is_dir() => folders.push((inside, 2)),
+                2 if kind.is_file() && is_library(&name) => {}
+                _ => foreign.push(inside.display().to_string()),
+            }
+        }
+    }
+    if let Some(name) = foreign.iter().min() {
         bail!("{} holds '{name}', which is no part of a tree: name a folder of its own", out.display());
     }
-    fs::remove_dir_all(out).with_context(|| format!("cannot take away {}", out.display()))
+    Ok(true)
+}
+
+/// `libNAME.so`, or with a version behind it.
+fn is_library(name: &str) -> bool {
+    name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."))
+}
+
+/// Takes away an earlier tree, and nothing else.
+fn make_room(out: &Path) -> Result<()> {
+    if earlier_tree(out)? {
+        fs::remove_dir_all(out).with_context(|| format!("cannot take away {}", out.display()))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let out = args.out.clone().unwrap_or_else(|| workspace.target.join("trireme"));
-    make_room(&out)?;
+    // Before a build of many minutes; an earlier tree stays until there is another one to put in its place.
+    earlier_tree(&out)?;
     let built = if args.no_build {
         let server = workspace.target.join(args.profile.name()).join("trireme");
         Built { server, backends: workspace.backends(args.profile) }
@@ -106,6 +145,10 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             files.push((file.path(), out.join("backends").join(entry.file_name()).join(file.file_name())));
         }
     }
+    if let Some((missing, _)) = files.iter().find(|(from, _)| !from.is_file()) {
+        bail!("{} is not built", workspace.shown(missing));
+    }
+    make_room(&out)?;
     let mut bytes = 0;
     for (from, to) in &files {
         let shown = workspace.shown(from);
@@ -149,12 +192,26 @@ mod tests {
         let out = dir.path().join("tree");
         make_room(&out).unwrap();
         fs::create_dir_all(out.join("backends/old")).unwrap();
-        fs::write(out.join("trireme"), "").unwrap();
-        fs::write(out.join("thesis.txt"), "").unwrap();
-        let error = make_room(&out).unwrap_err().to_string();
-        assert!(error.contains("holds 'thesis.txt'") && out.join("backends/old").is_dir(), "{error}");
-        fs::remove_file(out.join("thesis.txt")).unwrap();
+        let part = |name: &str| fs::write(out.join(name), "").unwrap();
+        for name in ["trireme", "backends/old/libtrireme_old.so", "backends/old/libonnxruntime.so.1.32.0"] {
+            part(name);
+        }
+        for foreign in ["thesis.txt", "backends/thesis.txt", "backends/old/thesis.txt", "backends/libmine.so"] {
+            part(foreign);
+            let error = make_room(&out).unwrap_err().to_string();
+            assert!(error.contains(&format!("holds '{foreign}'")), "{error}");
+            assert!(out.join("trireme").is_file() && out.join("backends/old/libtrireme_old.so").is_file());
+            fs::remove_file(out.join(foreign)).unwrap();
+        }
+        // A link leads to something of somebody else, whatever its name.
+        std::os::unix::fs::symlink(dir.path(), out.join("backends/linked")).unwrap();
+        assert!(make_room(&out).unwrap_err().to_string().contains("holds 'backends/linked'"));
+        fs::remove_file(out.join("backends/linked")).unwrap();
+        assert!(earlier_tree(&out).unwrap() && out.join("trireme").is_file(), "looking takes nothing away");
         make_room(&out).unwrap();
         assert!(!out.exists());
+        fs::write(&out, "").unwrap();
+        assert!(make_room(&out).unwrap_err().to_string().contains("is no folder"));
+        assert!(make_room(&out.join("inside")).is_err(), "what cannot be looked at is not free");
     }
 }
