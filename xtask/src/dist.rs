@@ -196,7 +196,8 @@ mod tests {
         for name in ["trireme", "backends/old/libtrireme_old.so", "backends/old/libonnxruntime.so.1.32.0"] {
             part(name);
         }
-        for foreign in ["thesis.txt", "backends/thesis.txt", "backends/old/thesis.txt", "backends/libmine.so"] {
+        for foreign in ["thesis.txt", "backends/thesis.txt", "backends/old/thesis.txt", "backends/libmine.so"]
+        {
             part(foreign);
             let error = make_room(&out).unwrap_err().to_string();
             assert!(error.contains(&format!("holds '{foreign}'")), "{error}");
