@@ -4,6 +4,7 @@
 //! of its clients want it back. What hyper reads is not changed; a head that is not to be had whole, since it is too long
 //! or came before the last answer was written, leaves the values as hyper has them.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,32 +95,39 @@ impl RawHead {
         None
     }
 
-    /// The value of the header that has `nth` others of its name before it, with the blanks behind it.
-    fn value<'a>(&'a self, name: &HeaderName, nth: usize, trimmed: &'a [u8]) -> &'a [u8] {
-        let lines = self.0.split(|byte| *byte == b'\n').skip(1);
-        let mut named = lines.filter_map(|line| {
+    /// The values of each header as they were sent, in their order; blanks in front are still there.
+    fn values(&self) -> HashMap<HeaderName, Vec<&[u8]>> {
+        let mut values: HashMap<HeaderName, Vec<&[u8]>> = HashMap::new();
+        for line in self.0.split(|byte| *byte == b'\n').skip(1) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            line[..colon].eq_ignore_ascii_case(name.as_str().as_bytes()).then(|| &line[colon + 1..])
-        });
-        let Some(sent) = named.nth(nth) else { return trimmed };
-        let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-        let value = &sent[sent.iter().take_while(|byte| blank(byte)).count()..];
-        match value.strip_prefix(trimmed) {
-            Some(rest) if rest.iter().all(blank) => value,
-            _ => trimmed,
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            if let Ok(name) = HeaderName::from_bytes(&line[..colon]) {
+                values.entry(name).or_default().push(&line[colon + 1..]);
+            }
         }
+        values
+    }
+}
+
+/// A value with the blanks behind it, if what was sent is that value.
+fn whole<'a>(sent: &'a [u8], trimmed: &'a [u8]) -> &'a [u8] {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let value = &sent[sent.iter().take_while(|byte| blank(byte)).count()..];
+    match value.strip_prefix(trimmed) {
+        Some(rest) if rest.iter().all(blank) => value,
+        _ => trimmed,
     }
 }
 
 /// The headers whose names match, as they were sent. Names are in lower case, as HTTP/2 has them.
 pub(crate) fn forwarded(head: &Parts, pattern: Option<&Regex>) -> Vec<(HeaderName, HeaderValue)> {
     let Some(pattern) = pattern else { return Vec::new() };
-    let raw = head.extensions.get::<RawHead>();
+    let raw = head.extensions.get::<RawHead>().map(RawHead::values).unwrap_or_default();
     let names = head.headers.keys().filter(|name| pattern.is_match(name.as_str()));
     let values = names.flat_map(|name| {
+        let raw = raw.get(name);
         head.headers.get_all(name).iter().enumerate().map(move |(nth, value)| {
-            let sent = raw.map(|raw| raw.value(name, nth, value.as_bytes()));
+            let sent = raw.and_then(|raw| raw.get(nth)).map(|sent| whole(sent, value.as_bytes()));
             let sent = sent.and_then(|sent| HeaderValue::from_bytes(sent).ok());
             (name.clone(), sent.unwrap_or_else(|| value.clone()))
         })
