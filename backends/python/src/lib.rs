@@ -69,11 +69,15 @@ impl Backend for Python {
         let completed = supervisor::completed(&plan)?;
         let completed: Value = serde_json::from_str(&completed)
             .map_err(|error| Error::invalid(format!("auto_complete_config: {error}")))?;
-        patch::between(context.config.json(), &completed)
+        let patch = patch::between(context.config.json(), &completed)?;
+        self.settings.environments.await_load(&context.name, plan.environment.clone());
+        Ok(patch)
     }
 
     fn load(&self, context: ModelContext) -> Result<PythonModel> {
-        let plan = Plan::new(&context, &self.settings, &self.package)?;
+        let plan = Plan::new(&context, &self.settings, &self.package);
+        self.settings.environments.await_load(&context.name, None);
+        let plan = plan?;
         let outputs = context.config.json()["output"].as_array().map_or(0, Vec::len);
         if outputs > usize::from(u16::MAX - 1) {
             return Err(Error::invalid(format!(

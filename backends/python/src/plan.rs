@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use trireme_sdk::{Error, Host, ModelContext, Result};
 
+use crate::environments::Environment;
 use crate::metrics::Metrics;
 use crate::package::Package;
-use crate::settings::Settings;
+use crate::settings::{Interpreter, Settings};
 
 /// The script of a model that names none.
 const SCRIPT: &str = "model.py";
@@ -18,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) host: Host,
     pub(crate) settings: Settings,
     pub(crate) interpreter: PathBuf,
+    /// Where the interpreter is, if that was unpacked: it stays as long as the model.
+    pub(crate) environment: Option<Arc<Environment>>,
     pub(crate) metrics: Arc<Metrics>,
     package: Arc<Package>,
     name: String,
@@ -47,10 +50,12 @@ impl Plan {
             "version_dir": context.version_dir,
             "config": config.to_string(),
         });
+        let Interpreter { program, environment } = settings.interpreter(context)?;
         Ok(Self {
             host: context.host.clone(),
             settings: settings.clone(),
-            interpreter: settings.interpreter(context)?,
+            interpreter: program,
+            environment,
             metrics: Arc::new(Metrics::new(&context.host)),
             package: Arc::clone(package),
             name: context.name.clone(),

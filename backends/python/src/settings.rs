@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use trireme_sdk::{Error, Host, ModelContext, Result};
 
-use crate::environments::{Environments, Kind};
+use crate::environments::{self, Environment, Environments, Kind};
 
 /// The parameter of a model that names the environment it runs in.
 const ENVIRONMENT: &str = "EXECUTION_ENV_PATH";
@@ -26,7 +26,7 @@ const OF_THE_SERVER: [&str; 4] =
 pub(crate) struct Settings {
     /// The interpreter of models that name no environment.
     interpreter: PathBuf,
-    environments: Arc<Environments>,
+    pub(crate) environments: Arc<Environments>,
     /// How long `finalize` may take.
     pub(crate) stop_timeout: Duration,
 }
@@ -50,6 +50,14 @@ impl Settings {
                     };
                     read.stop_timeout = Duration::from_secs(value.parse().map_err(|_| wrong())?);
                 }
+                "environments-byte-size" => {
+                    let wrong = || {
+                        Error::invalid(format!(
+                            "--backend-config=python,{name}={value}: a number of bytes is expected"
+                        ))
+                    };
+                    read.environments = Arc::new(Environments::new(value.parse().map_err(|_| wrong())?));
+                }
                 name if OF_THE_SERVER.contains(&name) => {}
                 name if WITHOUT_EFFECT.contains(&name) => {
                     host.warn(format!(
@@ -58,16 +66,18 @@ impl Settings {
                 }
                 name => {
                     return Err(Error::invalid(format!(
-                        "--backend-config=python,{name} is unknown: there are interpreter and stub-timeout-seconds"
+                        "--backend-config=python,{name} is unknown: there are interpreter, stub-timeout-seconds and \
+                         environments-byte-size"
                     )));
                 }
             }
         }
+        environments::sweep(&std::env::temp_dir());
         Ok(read)
     }
 
     /// The interpreter that runs a model.
-    pub(crate) fn interpreter(&self, context: &ModelContext) -> Result<PathBuf> {
+    pub(crate) fn interpreter(&self, context: &ModelContext) -> Result<Interpreter> {
         let parameter = |wanted| context.config.parameters().find(|(name, _)| *name == wanted);
         if parameter(FORCE_CPU).is_some_and(|(_, value)| value.eq_ignore_ascii_case("no")) {
             let name = &context.name;
@@ -76,7 +86,7 @@ impl Settings {
             ));
         }
         match parameter(ENVIRONMENT) {
-            None => Ok(self.interpreter.clone()),
+            None => Ok(Interpreter { program: self.interpreter.clone(), environment: None }),
             Some((_, path)) => environment(path, &context.model_dir, &self.environments, |archive| {
                 let name = &context.name;
                 context.host.info(format!("model '{name}': unpacking the environment {}", archive.display()));
@@ -85,13 +95,19 @@ impl Settings {
     }
 }
 
+/// An interpreter, and the unpacked archive that it is in, which stays as long as this is held.
+pub(crate) struct Interpreter {
+    pub(crate) program: PathBuf,
+    pub(crate) environment: Option<Arc<Environment>>,
+}
+
 /// The interpreter of an environment: a directory with `bin/python3`, an archive of one, or the interpreter itself.
 fn environment(
     given: &str,
     model_dir: &Path,
     environments: &Environments,
     begins: impl FnOnce(&Path),
-) -> Result<PathBuf> {
+) -> Result<Interpreter> {
     let refuse = |why: &str| Error::invalid(format!("parameter '{ENVIRONMENT}' is '{given}', {why}"));
     let mut path = match given.strip_prefix(MODEL_DIRECTORY) {
         Some(rest) => {
@@ -103,8 +119,8 @@ fn environment(
         }
         None => PathBuf::from(given),
     };
-    match Kind::of(&path).filter(|_| !path.is_dir()) {
-        None => {}
+    let environment = match Kind::of(&path).filter(|_| !path.is_dir()) {
+        None => None,
         Some(Kind::Other) => {
             return Err(refuse(
                 "an archive of a kind that is not unpacked here: make it a .tar.gz, or unpack it and name the directory",
@@ -112,17 +128,20 @@ fn environment(
         }
         Some(kind) => {
             let unpacked = environments.unpacked(&path, matches!(kind, Kind::TarGz), || begins(&path));
-            path =
+            let unpacked =
                 unpacked.map_err(|error| refuse(&format!("an archive that cannot be unpacked: {error}")))?;
+            path = unpacked.path();
+            Some(unpacked)
         }
-    }
+    };
     if path.is_file() {
-        return Ok(path);
+        return Ok(Interpreter { program: path, environment });
     }
     let interpreters = ["bin/python3", "bin/python"].map(|program| path.join(program));
-    interpreters.into_iter().find(|program| program.is_file()).ok_or_else(|| {
+    let program = interpreters.into_iter().find(|program| program.is_file()).ok_or_else(|| {
         refuse("which is neither an interpreter nor a directory or archive with bin/python3, as an environment has it")
-    })
+    })?;
+    Ok(Interpreter { program, environment })
 }
 
 #[cfg(test)]
@@ -130,7 +149,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn interpreter(given: &str, model_dir: &Path, environments: &Environments) -> Result<PathBuf> {
+    fn interpreter(given: &str, model_dir: &Path, environments: &Environments) -> Result<Interpreter> {
         environment(given, model_dir, environments, |_| {})
     }
 
@@ -141,7 +160,7 @@ mod tests {
         std::fs::write(dir.path().join("env/bin/python3"), "").unwrap();
         let found = dir.path().join("env/bin/python3");
         for given in ["$$TRITON_MODEL_DIRECTORY/env", found.to_str().unwrap()] {
-            assert_eq!(interpreter(given, dir.path(), &none).unwrap(), found);
+            assert_eq!(interpreter(given, dir.path(), &none).unwrap().program, found);
         }
         for (given, why) in [
             ("$$TRITON_MODEL_DIRECTORY/../env", "leads out"),
@@ -149,7 +168,7 @@ mod tests {
             ("$$TRITON_MODEL_DIRECTORY/env.zip", "make it a .tar.gz"),
             ("/nowhere", "neither an interpreter nor"),
         ] {
-            let error = interpreter(given, dir.path(), &none).unwrap_err();
+            let error = interpreter(given, dir.path(), &none).err().unwrap();
             assert!(error.message.contains(why) && error.message.contains(given), "{error}");
         }
     }
@@ -175,17 +194,22 @@ mod tests {
         let of = |environments| interpreter(given, dir.path(), environments);
         archive(&path, "bin/python3", b"one");
         let first = of(&environments).unwrap();
-        assert_eq!(std::fs::read(&first).unwrap(), b"one");
-        assert_eq!(std::fs::metadata(&first).unwrap().permissions().mode() & 0o111, 0o111);
-        assert_eq!(of(&environments).unwrap(), first);
+        assert_eq!(std::fs::read(&first.program).unwrap(), b"one");
+        assert_eq!(std::fs::metadata(&first.program).unwrap().permissions().mode() & 0o111, 0o111);
+        let same = of(&environments).unwrap();
+        assert_eq!(same.program, first.program);
         archive(&path, "bin/python3", b"another");
         let second = of(&environments).unwrap();
-        assert_eq!(
-            (std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap()),
-            (b"one".into(), b"another".into())
-        );
-        drop(environments);
-        assert!(!first.exists() && !second.exists());
+        let programs = [&first, &second].map(|interpreter| interpreter.program.clone());
+        let read = programs.each_ref().map(|program| std::fs::read(program).unwrap());
+        assert_eq!(read, [b"one".to_vec(), b"another".to_vec()]);
+        let there = || programs.each_ref().map(|program| program.exists());
+        drop(first);
+        assert_eq!(there(), [true, true]);
+        drop(same);
+        assert_eq!(there(), [false, true]);
+        drop((second, environments));
+        assert_eq!(there(), [false, false]);
     }
 
     #[test]
@@ -193,7 +217,7 @@ mod tests {
         let (dir, environments) = (tempfile::tempdir().unwrap(), Environments::default());
         let path = dir.path().join("env.tgz");
         let why = || {
-            let error = interpreter(path.to_str().unwrap(), dir.path(), &environments).unwrap_err();
+            let error = interpreter(path.to_str().unwrap(), dir.path(), &environments).err().unwrap();
             assert!(error.message.contains("env.tgz"), "{error}");
             error.message
         };
