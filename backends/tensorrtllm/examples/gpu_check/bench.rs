@@ -9,7 +9,7 @@ use trireme_llm::executor::{Executor, SlotSampling};
 use trireme_tensorrtllm::device::{Buffer, Device, Event, Stream};
 use trireme_tensorrtllm::gemm::{Gemm, Kind, Product};
 use trireme_tensorrtllm::kernels::Kernels;
-use trireme_tensorrtllm::tuning::Table;
+use trireme_tensorrtllm::tuning::Session;
 use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options, Source, fill_with};
 
 use crate::Outcome;
@@ -70,7 +70,7 @@ pub(crate) fn ceilings() -> Outcome {
     };
     let mut gemm = Gemm::new(&device)?;
     // SAFETY: the buffers hold matrices of these sizes.
-    unsafe { gemm.tune(&device, &stream, &product, &mut Table::default())? };
+    unsafe { gemm.tune(&device, &stream, &product, &mut Session::unkept(0))? };
     let mut times = Vec::new();
     for _ in 0..30 {
         start.record(&stream)?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use trireme_llm::checkpoint::Checkpoint;
 use trireme_sdk::{Error, Result};
 
-use crate::device::Device;
+use crate::device;
 use crate::error::Result as CudaResult;
 use crate::tuning::{Origin, Report, Store, default_folder};
 
@@ -37,27 +37,29 @@ impl Caches {
 
 /// Where a checkpoint's table for this GPU may be.
 pub(super) fn store(checkpoint: &Checkpoint, folder: Option<&PathBuf>, gpu: usize) -> CudaResult<Store> {
-    let device = Device::open(gpu)?;
-    let plan = checkpoint.tuning(&device.name).map(<[u8]>::to_vec);
+    let plan = checkpoint.tuning(&device::name(gpu)?).map(<[u8]>::to_vec);
     Ok(Store { plan, folder: folder.cloned() })
 }
 
 /// A sentence on what came of it.
 pub(super) fn said(report: &Report) -> String {
-    let from = match (&report.origin, report.timed) {
-        (Origin::Timed, timed) => format!("{timed} choices of kernels were timed"),
-        (Origin::Plan, 0) => "the choices of kernels are those of the plan".to_owned(),
-        (Origin::File(file), 0) => format!("the choices of kernels are those of {}", file.display()),
-        (Origin::Plan, timed) => {
-            format!("the choices of kernels are those of the plan, {timed} more were timed")
-        }
-        (Origin::File(file), timed) => {
-            format!("the choices of kernels are those of {}, {timed} more were timed", file.display())
-        }
+    let of = match &report.origin {
+        Origin::Timed => None,
+        Origin::Plan => Some("the plan".to_owned()),
+        Origin::PlanAndFile(file) => Some(format!("the plan and of {}", file.display())),
+        Origin::File(file) => Some(file.display().to_string()),
     };
-    match &report.written {
-        Some(file) => format!("{from} and are kept in {}", file.display()),
-        None => from,
+    let mut from = match (of, report.timed) {
+        (None, timed) => format!("{timed} choices of kernels were timed"),
+        (Some(of), 0) => format!("the choices of kernels are those of {of}"),
+        (Some(of), timed) => format!("the choices of kernels are those of {of}, {timed} more were timed"),
+    };
+    if let Some(file) = &report.written {
+        from += &format!(" and are kept in {}", file.display());
+    }
+    match report.left {
+        0 => from,
+        left => format!("{from}; {left} are those of larger sizes, as there was no time for them"),
     }
 }
 
@@ -87,12 +89,19 @@ mod tests {
     #[test]
     fn the_log_says_where_choices_come_from_and_go_to() {
         let report = |origin, timed, written: Option<&str>| {
-            said(&Report { origin, timed, written: written.map(PathBuf::from), notes: vec![] })
+            said(&Report { origin, timed, written: written.map(PathBuf::from), ..Report::default() })
         };
         let timed = report(Origin::Timed, 40, Some("/c/x.tuning"));
         assert_eq!(timed, "40 choices of kernels were timed and are kept in /c/x.tuning");
         assert_eq!(report(Origin::Plan, 0, None), "the choices of kernels are those of the plan");
         let more = report(Origin::File("/c/x".into()), 2, Some("/c/x"));
         assert_eq!(more, "the choices of kernels are those of /c/x, 2 more were timed and are kept in /c/x");
+        let both = report(Origin::PlanAndFile("/c/x".into()), 0, None);
+        assert_eq!(both, "the choices of kernels are those of the plan and of /c/x");
+        let left = said(&Report { timed: 2, left: 30, ..Report::default() });
+        assert_eq!(
+            left,
+            "2 choices of kernels were timed; 30 are those of larger sizes, as there was no time for them"
+        );
     }
 }

@@ -78,6 +78,24 @@ pub fn count() -> Result<usize> {
     }
 }
 
+/// What the driver calls GPU `ordinal`; a context on it, which takes hundreds of megabytes of its memory, is not made.
+///
+/// # Errors
+/// As for [`Device::open`].
+pub fn name(ordinal: usize) -> Result<String> {
+    let count = count()?;
+    let number = i32::try_from(ordinal).ok().filter(|_| ordinal < count);
+    let number = number.ok_or(CudaError::NoDevice { ordinal, count })?;
+    let (mut device, mut text) = (0, [0u8; 256]);
+    // SAFETY: the results are valid for writes, the text as far as it is said to be.
+    unsafe {
+        check("cuDeviceGet", sys::cuDeviceGet(&raw mut device, number))?;
+        check("cuDeviceGetName", sys::cuDeviceGetName(text.as_mut_ptr().cast(), 255, device))?;
+    }
+    let text = std::ffi::CStr::from_bytes_until_nul(&text).unwrap_or_default();
+    Ok(text.to_string_lossy().into_owned())
+}
+
 impl Device {
     /// Opens GPU `ordinal`.
     ///

@@ -1,5 +1,7 @@
 //! Loading a model: memory, weights, choices, the first graphs.
 
+use std::time::Duration;
+
 use trireme_llm::checkpoint::DecoderConfig;
 use trireme_llm::executor::{ExecutorInfo, KvLayout};
 
@@ -22,7 +24,7 @@ use crate::gemm::Gemm;
 use crate::kernels::{Kernels, StreamSize};
 use crate::model::{Source, Weights};
 use crate::state::{Changes, DeviceState, Slots, as_bytes};
-use crate::tuning::{Key, ModelShape, Origin, Products, Report, Way};
+use crate::tuning::{Key, ModelShape, Products, Report, Session, Way};
 
 /// Decode steps that are recorded at load; others when they are first needed.
 const FIRST_GRAPHS: [usize; 5] = [16, 8, 4, 2, 1];
@@ -121,7 +123,7 @@ impl CudaExecutor {
             next: 0,
             sampled: Vec::new(),
             marks: None,
-            tuning: Report { origin: Origin::Timed, timed: 0, written: None, notes: Vec::new() },
+            tuning: Report::default(),
             info,
             plan,
             net,
@@ -174,12 +176,18 @@ impl CudaExecutor {
             driver: device.driver_version()?,
             cublaslt: Gemm::version(),
             kernels: self.net.kernels.hash.clone(),
+            graphs: self.graphs.is_some(),
+            early: self.net.early,
             model: ModelShape::of(config),
         };
-        let (mut table, report) = options.tuning.read(&key);
-        self.tuning = report;
-        let (stream, graphs) = (&self.stream, self.graphs.is_some());
-        let mut tuner = Tuner { device, stream, graphs, table: &mut table, timed: 0 };
+        let mut tuner = Tuner {
+            device,
+            stream: &self.stream,
+            graphs: self.graphs.is_some(),
+            session: Session::new(&options.tuning, &key, options.device),
+            ways_within: options.ways_within,
+            ways_took: Duration::ZERO,
+        };
         let most = self.info.max_slots.min(self.info.max_step_tokens);
         for rows in TUNED_ROWS.into_iter().filter(|&r| r <= self.info.max_step_tokens) {
             self.net.tune(&mut tuner, rows, 0)?;
@@ -196,11 +204,11 @@ impl CudaExecutor {
                 done = rows;
             }
         }
-        for rows in self.sizes.sizes().iter().copied() {
+        // From the largest, whose way is that of smaller ones for which there is no time.
+        for rows in self.sizes.sizes().iter().rev().copied() {
             self.net.tune_ways(&mut tuner, &self.set.rows(rows))?;
         }
-        self.tuning.timed = tuner.timed;
-        options.tuning.write(&key, &table, &mut self.tuning);
+        self.tuning = tuner.session.end();
         Ok(())
     }
 

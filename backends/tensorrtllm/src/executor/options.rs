@@ -1,6 +1,9 @@
 //! What an executor may be told.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::tuning::Store;
 
@@ -40,6 +43,9 @@ pub struct Options {
     pub deterministic: bool,
     /// Whether algorithms, layouts and ways are chosen by the clock at load.
     pub tune: bool,
+    /// Time for choosing ways. When it is over, smaller sizes take the way of the next larger one that was timed; a later
+    /// load goes on with them. One size is always timed.
+    pub ways_within: Duration,
     /// Where such choices are kept.
     pub tuning: Store,
     /// The folder for code that NVRTC has made; none is kept without one.
@@ -47,7 +53,8 @@ pub struct Options {
 }
 
 /// Kernels that start before the one in front of them has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EarlyLaunch {
     /// Those that are no products of few rows.
     pub rows: bool,
@@ -82,6 +89,7 @@ impl Default for Options {
             skinny_rows: 8,
             deterministic: false,
             tune: true,
+            ways_within: Duration::from_secs(3),
             tuning: Store::default(),
             kernel_cache: None,
         }

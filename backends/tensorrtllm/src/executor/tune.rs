@@ -1,12 +1,14 @@
 //! Choices that the clock makes while a model loads, and those that a table has from an earlier load.
 
+use std::time::{Duration, Instant};
+
 use super::forward::{Net, Rows};
 use super::memory_plan::logits_stride;
 use crate::device::{Buffer, Capture, Device, Event, Stream};
 use crate::error::{CudaError, Result};
 use crate::gemm::{Kind, Product};
 use crate::kernels::{Layout, Place, StreamSize};
-use crate::tuning::{LayoutEntry, Products, Table, Way, WayEntry, fastest};
+use crate::tuning::{LayoutEntry, Products, Session, Table, Way, WayEntry, fastest, steady};
 
 /// How often each layout runs over all layers when they are timed; the fastest run counts.
 const ROUNDS: usize = 8;
@@ -20,9 +22,10 @@ pub(super) struct Tuner<'a> {
     pub(super) stream: &'a Stream,
     /// Whether steps will run as graphs, and so must what is timed.
     pub(super) graphs: bool,
-    pub(super) table: &'a mut Table,
-    /// Things that were timed because the table did not have them.
-    pub(super) timed: usize,
+    pub(super) session: Session<'a>,
+    /// Time for ways, and what has gone of it.
+    pub(super) ways_within: Duration,
+    pub(super) ways_took: Duration,
 }
 
 impl Net {
@@ -60,8 +63,7 @@ impl Net {
         }
         for product in products {
             // SAFETY: all matrices have the sizes of the model.
-            let timed = unsafe { self.gemm.tune(tuner.device, tuner.stream, &product, tuner.table)? };
-            tuner.timed += usize::from(timed);
+            unsafe { self.gemm.tune(tuner.device, tuner.stream, &product, &mut tuner.session)? };
         }
         Ok(())
     }
@@ -73,7 +75,7 @@ impl Net {
             return Ok(());
         };
         for place in Place::ALL {
-            let layout = match tuner.table.layout(size.rows, place) {
+            let layout = match tuner.session.find(|table| table.layout(size.rows, place)) {
                 Some(layout) => Some(layout),
                 None => self.time_layouts(tuner, rows, place, size.rows)?,
             };
@@ -101,34 +103,50 @@ impl Net {
             }
             end.record(tuner.stream)?;
             end.wait()?;
-            times.push((layout, end.since(&start)?));
+            times.push((layout, end.since(&start)? * 1e3));
         }
-        let Some((layout, ms)) = fastest(times) else { return Ok(None) };
+        let Some((layout, microseconds)) = fastest(times.iter().copied()) else { return Ok(None) };
         let product = self.layer_product(rows, 0, place);
         let (n, k) = (product.n, product.k);
-        tuner.table.put_layout(LayoutEntry { rows: size, place, n, k, layout, microseconds: ms * 1e3 });
-        tuner.timed += 1;
+        tuner.session.timed(steady(&times), |table| {
+            table.put_layout(LayoutEntry { rows: size, place, n, k, layout, microseconds });
+        });
         Ok(Some(layout))
     }
 
-    /// Chooses how steps that are padded to these rows compute their products, where there are several ways. What lies in
-    /// the activations is overwritten.
+    /// Chooses how steps that are padded to these rows compute their products, where there are several ways and there is time
+    /// to time them: else they take the way of the next larger size. What lies in the activations is overwritten.
     pub(super) fn tune_ways(&mut self, tuner: &mut Tuner<'_>, rows: &Rows) -> Result<()> {
+        // Nothing has gone of it before the first size.
+        let may_time = tuner.ways_took.is_zero() || tuner.ways_took < tuner.ways_within;
         for products in [Products::Layers, Products::Head] {
             let ways = self.candidates(products, rows.count);
             if ways.len() < 2 {
                 continue;
             }
-            let kept = tuner.table.ways(products, rows.count).unwrap_or_default().to_vec();
-            let time_of = |way: &Way| kept.iter().find(|(other, _)| other == way).copied();
-            let times = match ways.iter().map(time_of).collect::<Option<Vec<_>>>() {
+            let kept = |table: &Table| {
+                let kept = table.ways(products, rows.count)?;
+                ways.iter().map(|way| kept.iter().find(|(other, _)| other == way).copied()).collect()
+            };
+            let found: Option<Vec<(Way, f32)>> =
+                if may_time { tuner.session.find(kept) } else { tuner.session.look(kept) };
+            let times = match found {
                 Some(times) => times,
+                None if !may_time => {
+                    tuner.session.left();
+                    continue;
+                }
                 None => {
+                    let begin = Instant::now();
                     let timed = self.time_ways(tuner, rows, products, &ways);
                     self.ways.force(None);
-                    let times = timed?;
-                    tuner.table.put_ways(WayEntry { rows: rows.count, products, times: times.clone() });
-                    tuner.timed += 1;
+                    let runs = timed?;
+                    tuner.ways_took += begin.elapsed();
+                    let best = |way: Way| fastest(runs.iter().copied().filter(|(other, _)| *other == way));
+                    let times: Vec<_> = ways.iter().filter_map(|way| best(*way)).collect();
+                    tuner.session.timed(steady(&runs), |table| {
+                        table.put_ways(WayEntry { rows: rows.count, products, times: times.clone() });
+                    });
                     times
                 }
             };
@@ -139,7 +157,7 @@ impl Net {
         Ok(())
     }
 
-    /// The fastest run of each way, microseconds.
+    /// Runs of each way, microseconds.
     fn time_ways(
         &mut self,
         tuner: &Tuner<'_>,
@@ -186,7 +204,6 @@ impl Net {
             end.wait()?;
             times.push((way, end.since(&start)? * 1e3));
         }
-        let best = |way: Way| fastest(times.iter().copied().filter(|(other, _)| *other == way));
-        Ok(ways.iter().filter_map(|way| best(*way)).collect())
+        Ok(times)
     }
 }

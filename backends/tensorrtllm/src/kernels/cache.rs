@@ -1,13 +1,13 @@
 //! Code that NVRTC has made, kept from one load to the next: files of `SHA-256 of the code | code`.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::Module;
 use super::compile::OPTIONS;
+use crate::tuning::put;
 
 /// Bytes of a file before the code.
 const SUM: usize = 32;
@@ -37,15 +37,8 @@ pub(super) fn read(folder: &Path, module: &Module, arch: &str, compiler: (i32, i
 
 /// Keeps it, whole or not at all. Where that cannot be, the next load compiles again.
 pub(super) fn write(folder: &Path, module: &Module, arch: &str, compiler: (i32, i32), code: &[u8]) {
-    let put = || {
-        fs::create_dir_all(folder)?;
-        let mut partial = tempfile::NamedTempFile::new_in(folder)?;
-        partial.write_all(&Sha256::digest(code))?;
-        partial.write_all(code)?;
-        partial.persist(file(folder, module, arch, compiler))?;
-        Ok::<_, std::io::Error>(())
-    };
-    let _ = put();
+    let bytes = [&Sha256::digest(code)[..], code].concat();
+    let _ = put(folder, &file(folder, module, arch, compiler), &bytes);
 }
 
 #[cfg(test)]

@@ -12,6 +12,20 @@ pub fn fastest<T: Copy>(runs: impl IntoIterator<Item = (T, f32)>) -> Option<(T, 
     best
 }
 
+/// Whether each candidate's two fastest runs, in microseconds, agree: within a tenth, or within the microsecond that a GPU's
+/// clock may be off. Where they do not, the GPU had other work meanwhile.
+pub fn steady<T: Copy + PartialEq>(runs: &[(T, f32)]) -> bool {
+    runs.iter().all(|(candidate, _)| {
+        let own = runs.iter().filter(|(other, time)| other == candidate && time.is_finite() && *time > 0.0);
+        let mut own: Vec<f32> = own.map(|(_, time)| *time).collect();
+        own.sort_unstable_by(f32::total_cmp);
+        match own[..] {
+            [best, second, ..] => second <= (best * 1.1).max(best + 1.0),
+            _ => true,
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -25,6 +39,16 @@ mod tests {
             Some(('b', 2.0))
         );
         assert_eq!(fastest([('a', f32::INFINITY)]), None);
+    }
+
+    #[test]
+    fn a_candidate_whose_two_best_runs_differ_was_disturbed() {
+        let runs = [('a', 100.0), ('b', 200.0), ('a', 109.0), ('b', 500.0), ('a', 900.0), ('b', 215.0)];
+        assert!(steady(&runs));
+        assert!(!steady(&runs[..4]), "the second of b");
+        assert!(!steady(&[('a', 100.0), ('a', 112.0)]));
+        assert!(steady(&[('a', 4.0), ('a', 4.9), ('b', f32::NAN), ('b', 4.0)]));
+        assert!(steady::<char>(&[]));
     }
 
     proptest! {

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use trireme_llm::checkpoint::DecoderConfig;
 
+use crate::executor::EarlyLaunch;
+
 /// The GPU, the software on it, and the model's sizes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +21,10 @@ pub struct Key {
     pub cublaslt: usize,
     /// SHA-256 of the kernels' machine code, in hexadecimal.
     pub kernels: String,
+    /// Whether steps run as graphs.
+    pub graphs: bool,
+    /// Which kernels start before the one in front has ended.
+    pub early: EarlyLaunch,
     pub model: ModelShape,
 }
 
@@ -59,13 +65,15 @@ impl ModelShape {
 impl Key {
     /// Why a table of `other` is of no use here; `None` if it is.
     pub fn differs_from(&self, other: &Self) -> Option<String> {
-        let parts: [(&str, String, String); 7] = [
+        let parts: [(&str, String, String); 9] = [
             ("device", format!("{:?}", other.device), format!("{:?}", self.device)),
             ("compute capability", format!("{:?}", other.capability), format!("{:?}", self.capability)),
             ("multiprocessors", other.multiprocessors.to_string(), self.multiprocessors.to_string()),
             ("driver's CUDA", other.driver.to_string(), self.driver.to_string()),
             ("cuBLASLt", other.cublaslt.to_string(), self.cublaslt.to_string()),
             ("kernels", short(&other.kernels), short(&self.kernels)),
+            ("use of graphs", other.graphs.to_string(), self.graphs.to_string()),
+            ("early launch", format!("{:?}", other.early), format!("{:?}", self.early)),
             ("model", format!("{:?}", other.model), format!("{:?}", self.model)),
         ];
         let different = parts.into_iter().find(|(_, there, here)| there != here);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use trireme_llm::plan::MAX_TUNING_BYTES;
@@ -23,6 +24,8 @@ pub enum Origin {
     /// Nothing was kept.
     Timed,
     Plan,
+    /// The file has what the plan lacks.
+    PlanAndFile(PathBuf),
     File(PathBuf),
 }
 
@@ -32,6 +35,10 @@ pub struct Report {
     pub origin: Origin,
     /// Things that were timed because no table had them.
     pub timed: usize,
+    /// Of these, such that the GPU had other work meanwhile; they are not kept.
+    pub unsteady: usize,
+    /// Things that were left to what is known of a larger size: there was no time for them.
+    pub left: usize,
     /// Where they are kept now.
     pub written: Option<PathBuf>,
     /// What is wrong with tables that were passed over, or with the folder; a sentence each.
@@ -39,35 +46,40 @@ pub struct Report {
 }
 
 impl Store {
-    /// The plan's table, else the folder's, else an empty one.
+    /// The plan's table with what only the folder's has, else the folder's, else an empty one.
     pub fn read(&self, key: &Key) -> (Table, Report) {
-        let mut report = Report { origin: Origin::Timed, timed: 0, written: None, notes: Vec::new() };
+        let (mut table, mut report) = (Table::default(), Report::default());
         if let Some(bytes) = &self.plan {
             match Table::decode(bytes, key) {
-                Ok(table) => return (table, Report { origin: Origin::Plan, ..report }),
+                Ok(found) => (table, report.origin) = (found, Origin::Plan),
                 Err(why) => report.notes.push(format!("the plan's tuning table is passed over: it {why}")),
             }
         }
         let Some(file) = self.folder.as_ref().map(|folder| folder.join(key.file_name())) else {
-            return (Table::default(), report);
+            return (table, report);
         };
         let found = match read_limited(&file) {
-            Ok(None) => return (Table::default(), report),
+            Ok(None) => return (table, report),
             Ok(Some(bytes)) => Table::decode(&bytes, key),
             Err(error) => Err(format!("cannot be read: {error}")),
         };
         match found {
-            Ok(table) => (table, Report { origin: Origin::File(file), ..report }),
+            Ok(found) => {
+                if table.add(found) {
+                    let of_plan = report.origin == Origin::Plan;
+                    report.origin = if of_plan { Origin::PlanAndFile(file) } else { Origin::File(file) };
+                }
+            }
             Err(why) => {
                 report.notes.push(format!("the tuning table {} is passed over: it {why}", file.display()));
-                (Table::default(), report)
             }
         }
+        (table, report)
     }
 
     /// Keeps a table that has grown. A folder that cannot be written is a note: the next load times again.
     pub fn write(&self, key: &Key, table: &Table, report: &mut Report) {
-        let Some(folder) = self.folder.as_ref().filter(|_| report.timed > 0) else { return };
+        let Some(folder) = self.folder.as_ref().filter(|_| report.timed > report.unsteady) else { return };
         let file = folder.join(key.file_name());
         match put(folder, &file, &table.encode(key)) {
             Ok(()) => report.written = Some(file),
@@ -96,10 +108,12 @@ fn read_limited(file: &Path) -> std::io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Whole or not at all: two models may write at once.
-fn put(folder: &Path, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Whole or not at all: two models may write at once. Who may read it follows from the umask, as for any file: a temporary
+/// one would be its owner's alone.
+pub(crate) fn put(folder: &Path, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    let mut partial = tempfile::NamedTempFile::new_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    let mut partial = builder.permissions(fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
     partial.write_all(bytes)?;
     partial.persist(file)?;
     Ok(())
@@ -107,35 +121,9 @@ fn put(folder: &Path, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ModelShape, Products, Way, WayEntry};
+    use super::super::testing::{key, table};
+    use super::super::{Products, Way, WayEntry};
     use super::*;
-
-    fn key() -> Key {
-        let model = ModelShape {
-            layers: 1,
-            hidden: 64,
-            intermediate: 64,
-            heads: 1,
-            kv_heads: 1,
-            head_dim: 64,
-            vocab: 8,
-            head_norms: false,
-        };
-        Key {
-            device: "NVIDIA A100-SXM4-80GB".into(),
-            capability: (8, 0),
-            multiprocessors: 108,
-            driver: 13000,
-            cublaslt: 130_100,
-            kernels: "k".into(),
-            model,
-        }
-    }
-
-    fn table(us: f32) -> Table {
-        let times = vec![(Way::Few, us)];
-        Table { ways: vec![WayEntry { rows: 8, products: Products::Head, times }], ..Table::default() }
-    }
 
     #[test]
     fn the_plan_goes_before_the_folder_and_both_before_the_clock() {
@@ -159,6 +147,39 @@ mod tests {
         store.plan = Some(table(2.0).encode(&key()));
         let (found, report) = store.read(&key());
         assert_eq!((found, report.origin, report.notes), (table(2.0), Origin::Plan, vec![]));
+    }
+
+    #[test]
+    fn what_the_plan_lacks_is_taken_from_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store { plan: Some(table(2.0).encode(&key())), folder: Some(dir.path().into()) };
+        // What a load with the plan has timed beside it, and another time for what the plan has.
+        let layers = WayEntry { rows: 16, products: Products::Layers, times: vec![(Way::Library, 5.0)] };
+        let mut both = table(9.0);
+        both.put_ways(layers.clone());
+        let mut report = Report { timed: 1, ..Report::default() };
+        store.write(&key(), &both, &mut report);
+        let file = report.written.unwrap();
+        let (found, report) = store.read(&key());
+        let mut expected = table(2.0);
+        expected.put_ways(layers);
+        assert_eq!(
+            (found, report.origin, report.notes),
+            (expected, Origin::PlanAndFile(file.clone()), vec![])
+        );
+        // A file that is damaged takes nothing from the plan.
+        fs::write(&file, "").unwrap();
+        let (found, report) = store.read(&key());
+        assert_eq!((found, report.origin, report.notes.len()), (table(2.0), Origin::Plan, 1));
+    }
+
+    #[test]
+    fn a_file_is_as_open_as_any_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        put(dir.path(), &dir.path().join("own"), b"x").unwrap();
+        fs::write(dir.path().join("any"), b"x").unwrap();
+        assert_eq!(mode(&dir.path().join("own")), mode(&dir.path().join("any")) & 0o644);
     }
 
     #[test]

@@ -151,6 +151,28 @@ impl Table {
         found.map(|e| e.times.as_slice())
     }
 
+    /// Takes entries for what has none yet; whether there were any.
+    pub(super) fn add(&mut self, other: Self) -> bool {
+        let size = |t: &Self| t.algorithms.len() + t.layouts.len() + t.ways.len();
+        let before = size(self);
+        for entry in other.algorithms {
+            if self.algorithm(entry.m, entry.n, entry.k, entry.kind).is_none() {
+                self.algorithms.push(entry);
+            }
+        }
+        for entry in other.layouts {
+            if self.layout(entry.rows, entry.place).is_none() {
+                self.layouts.push(entry);
+            }
+        }
+        for entry in other.ways {
+            if self.ways(entry.products, entry.rows).is_none() {
+                self.ways.push(entry);
+            }
+        }
+        size(self) > before
+    }
+
     /// Takes the place of an entry for the same thing.
     pub fn put_algorithm(&mut self, entry: AlgorithmEntry) {
         let same = |e: &AlgorithmEntry| (e.m, e.n, e.k, e.kind) == (entry.m, entry.n, entry.k, entry.kind);
@@ -184,6 +206,7 @@ fn size_of(m: &ModelShape, place: Place) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::executor::EarlyLaunch;
     use crate::kernels::Form;
 
     fn key() -> Key {
@@ -204,6 +227,8 @@ mod tests {
             driver: 13000,
             cublaslt: 130_100,
             kernels: "0123456789abcdef".into(),
+            graphs: true,
+            early: EarlyLaunch::ALL,
             model,
         }
     }
@@ -243,7 +268,7 @@ mod tests {
     fn a_table_of_something_else_says_what_differs() {
         let file = table().encode(&key());
         type Change = fn(&mut Key);
-        let changes: [(&str, Change); 7] = [
+        let changes: [(&str, Change); 9] = [
             ("another device: \"NVIDIA H200\", here it is \"NVIDIA H100\"", |k| {
                 k.device = "NVIDIA H100".into()
             }),
@@ -252,6 +277,8 @@ mod tests {
             ("another driver's CUDA: 13000, here it is 13010", |k| k.driver = 13010),
             ("another cuBLASLt: 130100", |k| k.cublaslt = 130_200),
             ("another kernels: 0123456789ab, here it is f", |k| k.kernels = "f".into()),
+            ("another use of graphs: true, here it is false", |k| k.graphs = false),
+            ("another early launch", |k| k.early.late = false),
             ("another model", |k| k.model.layers = 3),
         ];
         for (said, change) in changes {

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use trireme_llm::executor::{Executor, StepDiff};
 use trireme_tensorrtllm::tuning::{Key, Origin, Store, Way, fastest};
 use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options};
 
-use crate::model::{config, decode, free, load, options};
-use crate::recorder::Recorder;
+use crate::model::{config, decode, free, load, options, prefill};
+use crate::recorder::{LAUNCH_FAILED, OUT_OF_MEMORY, Recorder};
 
 fn timed(folder: &Path) -> Options {
     let tuning = Store { plan: None, folder: Some(folder.to_owned()) };
@@ -51,7 +52,19 @@ fn a_step_takes_what_was_faster_at_its_size() {
     assert!(names(&many).contains(&"silu_mul") && names(&many).contains(&"rms_norm"), "{many:?}");
     let some = launches(&recorder, &mut executor, &decode(60));
     assert!(!names(&some).iter().any(|n| n.starts_with("cublaslt")), "{some:?}");
-    // A step of prompts and decode rows takes the same.
+    // A step of prompts and decode rows has its products of all rows at once, so it takes what is for all of them, and its
+    // head those of the rows that are sampled.
+    let mixed = |rows: u32, tokens: u32| {
+        let mut step = decode(rows);
+        prefill(&mut step, rows, tokens, Some(0));
+        step
+    };
+    let many = launches(&recorder, &mut executor, &mixed(90, 10));
+    assert!(!names(&many).iter().any(|n| n.starts_with("stream")), "{many:?}");
+    assert!(names(&many).iter().any(|n| n.starts_with("cublaslt")), "{many:?}");
+    let some = launches(&recorder, &mut executor, &mixed(40, 10));
+    assert!(!names(&some).iter().any(|n| n.starts_with("cublaslt")), "{some:?}");
+    assert!(names(&some).iter().any(|n| n.starts_with("stream")), "{some:?}");
     assert_eq!(executor.tuning().origin, Origin::Timed);
     assert!(executor.tuning().timed > 20 && executor.tuning().notes.is_empty());
 }
@@ -136,6 +149,126 @@ fn an_algorithm_that_the_library_does_not_propose_is_timed_again() {
     assert!(executor.tuning().timed > 10, "{:?}", executor.tuning());
     drop(executor);
     assert_eq!(recorder.held(), 0);
+}
+
+/// The algorithm and sizes of each of cuBLASLt's products, with the rows that its bucket has.
+fn products<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+    lines
+        .filter(|line| line.starts_with("cublaslt"))
+        .map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let rows: usize = words[2].parse().unwrap();
+            format!("{} m {} {}", words[0], rows.div_ceil(16) * 16, words[3..words.len() - 1].join(" "))
+        })
+        .collect()
+}
+
+#[test]
+fn an_algorithm_that_was_kept_has_run_before_a_graph_is_recorded() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.cost("cublaslt3", 0.2);
+    recorder.cost("stream", 90.0);
+    drop(load(&config(), &timed(dir.path())).unwrap());
+    recorder.take();
+    let mut executor = load(&config(), &timed(dir.path())).unwrap();
+    assert_eq!(executor.tuning().timed, 0);
+    // Those of recordings begin with a bar.
+    let run = products(recorder.take().lines());
+    assert!(run.iter().all(|line| line.starts_with("cublaslt3 ")), "{run:?}");
+    for rows in [30, 60, 100, 150] {
+        let recorded = launches(&recorder, &mut executor, &decode(rows));
+        let recorded = products(recorded.iter().map(String::as_str));
+        assert!(
+            recorded.len() > 4 && recorded.iter().all(|line| run.contains(line)),
+            "{recorded:?} of {run:?}"
+        );
+    }
+    drop(executor);
+    // One that cannot run is timed anew among the others.
+    recorder.fail("cublasLtMatmul", 0, LAUNCH_FAILED, false);
+    let executor = load(&config(), &timed(dir.path())).unwrap();
+    assert!(recorder.has_failed());
+    assert_eq!((executor.tuning().timed, executor.tuning().notes.len()), (1, 0), "{:?}", executor.tuning());
+}
+
+#[test]
+fn what_was_timed_while_the_gpu_had_other_work_is_not_kept() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.disturb("cublaslt", 5.0);
+    let report = load(&config(), &timed(dir.path())).unwrap().tuning().clone();
+    assert!(report.unsteady > 20 && report.timed > report.unsteady, "{report:?}");
+    assert!(report.notes.len() == 1 && report.notes[0].contains("not kept"), "{report:?}");
+    // The next load takes what was steady and times the rest, which is all there is then.
+    recorder.call("recorder_reset");
+    let again = load(&config(), &timed(dir.path())).unwrap().tuning().clone();
+    assert_eq!((again.timed, again.unsteady), (report.unsteady, 0), "{again:?}");
+    assert!(again.notes.is_empty() && matches!(again.origin, Origin::File(_)), "{again:?}");
+    assert_eq!(load(&config(), &timed(dir.path())).unwrap().tuning().timed, 0);
+}
+
+#[test]
+fn a_plan_that_lacks_choices_is_completed_once() {
+    let recorder = Recorder::start();
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let small = Options { max_slots: 8, ..timed(dirs[0].path()) };
+    let file = load(&config(), &small).unwrap().tuning().written.clone().unwrap();
+    let plan = Store { plan: Some(fs::read(file).unwrap()), folder: Some(dirs[1].path().to_owned()) };
+    let options = Options { tuning: plan, ..timed(dirs[1].path()) };
+    let report = load(&config(), &options).unwrap().tuning().clone();
+    assert!(report.origin == Origin::Plan && report.timed > 10, "{report:?}");
+    let file = report.written.unwrap();
+    let report = load(&config(), &options).unwrap().tuning().clone();
+    assert_eq!((report.timed, report.origin), (0, Origin::PlanAndFile(file)));
+    assert_eq!(recorder.held(), 0);
+}
+
+#[test]
+fn sizes_for_which_there_is_no_time_take_the_way_of_a_larger_one_until_the_next_load() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    recorder.cost("stream128", 500.0);
+    let hurried = Options { ways_within: Duration::ZERO, ..timed(dir.path()) };
+    let executor = load(&config(), &hurried).unwrap();
+    // 128 rows were timed, 64 were not.
+    assert_eq!((executor.ways(128).0, executor.ways(64).0), (Way::Library, Way::Library));
+    let report = executor.tuning().clone();
+    assert!(report.left > 20 && report.written.is_some(), "{report:?}");
+    drop(executor);
+    let executor = load(&config(), &timed(dir.path())).unwrap();
+    assert_eq!((executor.ways(128).0, executor.ways(64).0), (Way::Library, Way::Stream));
+    assert_eq!((executor.tuning().left, executor.tuning().timed), (0, report.left));
+    drop(executor);
+    // What is kept needs no time.
+    let executor = load(&config(), &hurried).unwrap();
+    assert_eq!((executor.ways(64).0, executor.tuning().left), (Way::Stream, 0));
+    assert_eq!(executor.tuning().timed, 0);
+}
+
+#[test]
+fn choices_for_graphs_are_none_for_steps_without() {
+    let recorder = Recorder::start();
+    let dir = tempfile::tempdir().unwrap();
+    for options in [
+        timed(dir.path()),
+        Options { graphs: false, ..timed(dir.path()) },
+        Options { early: EarlyLaunch::OFF, ..timed(dir.path()) },
+    ] {
+        assert_eq!(load(&config(), &options).unwrap().tuning().origin, Origin::Timed);
+        assert_eq!(load(&config(), &options).unwrap().tuning().timed, 0);
+    }
+    assert_eq!((fs::read_dir(dir.path()).unwrap().count(), recorder.held()), (3, 0));
+}
+
+#[test]
+fn a_gpus_name_needs_no_context() {
+    let recorder = Recorder::start();
+    recorder.fail("cuDevicePrimaryCtxRetain", 0, OUT_OF_MEMORY, true);
+    assert_eq!(trireme_tensorrtllm::device::name(0).unwrap(), "Recorder");
+    assert!(!recorder.has_failed());
+    let error = trireme_tensorrtllm::device::name(3).unwrap_err().to_string();
+    assert_eq!(error, "this machine has 1 GPUs, GPU 3 is not one of them");
 }
 
 #[test]

@@ -79,6 +79,14 @@ impl Recorder {
         unsafe { cost(prefix.as_ptr(), microseconds) }
     }
 
+    /// Lets of 40 such launches each take so many microseconds longer than the one before.
+    pub(crate) fn disturb(&self, prefix: &str, microseconds: f64) {
+        let disturb: Symbol<'_, unsafe extern "C" fn(*const c_char, f64)> = self.symbol("recorder_disturb");
+        let prefix = CString::new(prefix).unwrap();
+        // SAFETY: the text ends with a zero and is copied.
+        unsafe { disturb(prefix.as_ptr(), microseconds) }
+    }
+
     pub(crate) fn set_memory(&self, bytes: usize) {
         let memory: Symbol<'_, unsafe extern "C" fn(usize)> = self.symbol("recorder_memory");
         // SAFETY: a number.
