@@ -38,7 +38,8 @@ impl DeviceView {
     }
 }
 
-/// Memory of the server or of a GPU that this backend holds, to be sent or given back. Dropped, it is given back at once.
+/// Memory of the server or of a GPU that this backend holds, to be sent or given back. Dropped, it is given back when its bytes
+/// are there.
 pub struct Memory(OwnBuffer);
 
 impl Memory {
@@ -97,7 +98,7 @@ impl Memory {
     }
 
     /// Who reads it waits for this event of GPU `device`. For memory of that GPU, and for pinned memory that its work writes.
-    /// `unused` is called once, from any thread, when nobody needs the event any more.
+    /// `unused` is called once, from any thread, when nobody needs the event any more; also after an error.
     ///
     /// # Errors
     /// The memory is neither.
@@ -108,6 +109,8 @@ impl Memory {
         unused: impl FnOnce() + Send + 'static,
     ) -> Result<Self> {
         let Some(whole) = self.0.wire().filter(|_| self.address().is_some()) else {
+            drop(self);
+            unused();
             return Err(Error::internal("only memory that a GPU reaches is ready behind an event of it"));
         };
         let (data, len, kind) = (whole.data, whole.len, whole.kind);
@@ -171,4 +174,29 @@ impl HostDevices {
 
 pub(crate) fn no_devices() -> Error {
     Error::unsupported("this server does not know of memory on devices")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_sent_goes_back_behind_its_event() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (on_release, on_unused) = (Arc::clone(&seen), Arc::clone(&seen));
+        let view = DeviceView { address: 4096, byte_size: 4, device: 0, ready_event: 7 };
+        let note = move |event| on_release.lock().unwrap().push(event);
+        // SAFETY: nobody touches the memory.
+        let memory = unsafe { Memory::of_device(view, note) };
+        drop(memory.ready_after(0, 8, move || on_unused.lock().unwrap().push(u64::MAX)).unwrap());
+        assert_eq!(*seen.lock().unwrap(), [8, u64::MAX], "the event is there until the memory is given back");
+
+        let on_unused = Arc::clone(&seen);
+        let of_process = Memory::new(OwnBuffer::empty());
+        assert!(of_process.ready_after(0, 9, move || on_unused.lock().unwrap().push(9)).is_err());
+        assert_eq!(seen.lock().unwrap().last(), Some(&9), "nobody needs the event");
+    }
 }

@@ -41,8 +41,13 @@ impl RequestGuard {
     }
 
     fn wait_for(&self, done_event: u64) {
-        let first = (done_event != 0).then(|| Input::new(self, 0).ok()?.on_device().ok()?).flatten();
-        if let (Some(view), Some(devices)) = (first, self.host.devices()) {
+        if done_event == 0 {
+            return;
+        }
+        // SAFETY: the handle is live.
+        let count = unsafe { (self.table().input_count)(self.handle) };
+        let on_device = |index| Input::new(self, index).ok()?.on_device().ok()?;
+        if let (Some(view), Some(devices)) = ((0..count).find_map(on_device), self.host.devices()) {
             let _ = devices.wait(view.device, done_event);
         }
     }

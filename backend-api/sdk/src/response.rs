@@ -93,9 +93,9 @@ impl OwnBuffer {
 
 impl Drop for OwnBuffer {
     fn drop(&mut self) {
-        if let Some(Buffer { owner, release: Some(release), .. }) = self.0.take() {
-            // SAFETY: not sent, so this is the only release.
-            unsafe { release(owner, 0) };
+        if let Some(Buffer { owner, ready_event, release: Some(release), .. }) = self.0.take() {
+            // SAFETY: not sent, so this is the only release. What makes the bytes may still run.
+            unsafe { release(owner, ready_event) };
         }
     }
 }
