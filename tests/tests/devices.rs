@@ -254,6 +254,47 @@ fn memory_is_not_freed_under_a_kernel_that_reads_it() {
 }
 
 #[test]
+fn memory_that_nobody_reads_is_not_used_anew_under_the_kernel_that_writes_it() {
+    let backend = backend();
+    for (output, reads_devices) in [("own", true), ("asked", false)] {
+        let parameters = [("factor", "2"), ("delay_ms", "300"), ("output", output)];
+        let mut slow = instance(&backend, &parameters, 0);
+        // Nobody has looked at Y when it is given back.
+        drop(ask(&mut slow, X::Host(vec![1.0; 2000]), reads_devices));
+        slow.drain();
+    }
+    // That of the server's pool: the next one gets other memory, as the kernel of the first still runs.
+    let mut slow = instance(&backend, &[("factor", "2"), ("delay_ms", "300"), ("output", "asked")], 0);
+    let first = ask(&mut slow, X::Host(vec![1.0; 2000]), true);
+    let address = addresses(&first)[1];
+    drop(first);
+    let second = ask(&mut slow, X::Host(vec![3.0; 2000]), true);
+    assert_ne!(addresses(&second)[1], address);
+    assert_eq!(floats(&output(&second, "Y").device.as_ref().unwrap().to_host().unwrap()), [6.0; 2000]);
+    drop(second);
+    // Both are free again.
+    let mut fast = instance(&backend, &[("output", "asked")], 0);
+    let reused = ask(&mut fast, X::Host(vec![1.0; 2000]), true);
+    assert!(addresses(&reused)[1] <= address);
+    drop((reused, slow, fast));
+    assert_eq!(metric("guarded_misuses"), 0.0);
+}
+
+#[test]
+fn memory_is_kept_under_an_event_although_a_reader_has_ended_that_did_not_wait() {
+    let backend = backend();
+    let mut slow = instance(&backend, &[("factor", "2"), ("delay_ms", "300")], 0);
+    let mut forward = instance(&backend, &[("forward", "true")], 0);
+    let response = ask(&mut slow, X::Host(vec![1.0; 2000]), true);
+    let tensor = output(&response, "Y").device.clone().unwrap();
+    drop(response);
+    // It passes the tensor on, unread, and the answer is not wanted.
+    drop(ask(&mut forward, X::Device(tensor), true));
+    slow.drain();
+    assert_eq!(metric("guarded_misuses"), 0.0);
+}
+
+#[test]
 fn a_copy_that_fails_ends_its_request_only() {
     let backend = backend();
     let mut broken = instance(&backend, &[("broken", "true")], 0);
@@ -293,11 +334,11 @@ fn memory_of_another_process_is_opened_by_its_handle() {
     };
     assert_eq!((status.code.0, out.handle_len, out.offset, out.byte_size), (0, 64, 0, 400));
     let opened = trireme_host::open_shared(0, &handle, 400).unwrap();
-    let part = opened.part(4, 8).unwrap();
+    let part = opened.part(4, 8, ()).unwrap();
     assert_eq!(floats(&part.to_host().unwrap()), [2.0, 4.0]);
     opened.write(4, &7.5f32.to_le_bytes()).unwrap();
     assert_eq!(floats(&tensor.to_host().unwrap())[..3], [0.0, 7.5, 4.0], "it is the same memory");
-    assert!(opened.part(396, 5).is_none() && opened.write(397, &[0; 4]).is_err());
+    assert!(opened.part(396, 5, ()).is_none() && opened.write(397, &[0; 4]).is_err());
     let refused =
         |handle: &[u8], device, size| trireme_host::open_shared(device, handle, size).unwrap_err().message;
     assert!(refused(&handle, 0, 5000).contains("the allocation has 4096 bytes, wanted are 5000"));

@@ -143,7 +143,7 @@ pub(crate) enum Data {
     Device(DeviceTensor),
 }
 
-/// Memory of a backend that the host reads. Dropping it gives it back.
+/// Memory of a backend that the host reads. Dropping it gives it back, behind the work that still makes its bytes.
 pub(crate) struct Foreign(Buffer);
 
 // SAFETY: the ABI says that a buffer may be read and released on any thread.
@@ -184,7 +184,7 @@ impl Foreign {
     }
 
     /// What is in it, without a copy; memory of the process is ready.
-    pub(crate) fn into_data(self) -> Result<Data, Status> {
+    pub(crate) fn into_data(mut self) -> Result<Data, Status> {
         let Buffer { data, len, kind, .. } = self.0;
         if len == 0 {
             return Ok(Data::Host(Bytes::new()));
@@ -205,6 +205,7 @@ impl Foreign {
             return Err(Status::internal(format!("the backend sent a buffer of {len} bytes")));
         }
         device::wait_until_ready(&self)?;
+        self.0.ready_event = 0;
         Ok(Data::Host(Bytes::from_owner(self)))
     }
 }
@@ -219,6 +220,41 @@ impl AsRef<[u8]> for Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        self.release(0);
+        // The event is valid until the release. Nobody has waited for it, so what it stands for may still write.
+        self.release(self.0.ready_event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory of one number, which becomes the event that it is given back with.
+    fn buffer(number: &mut u64, kind: MemoryKind, ready_event: u64) -> Foreign {
+        unsafe extern "C" fn note(owner: *mut c_void, done_event: u64) {
+            // SAFETY: the number of the test, which lives longer.
+            unsafe { owner.cast::<u64>().write(done_event) };
+        }
+        let owner = std::ptr::from_mut(number).cast();
+        let buffer = cpu_buffer(owner, size_of::<u64>(), owner, note);
+        // SAFETY: made here, and released by nobody else.
+        unsafe { Foreign::new(Buffer { kind, ready_event, ..buffer }) }
+    }
+
+    #[test]
+    fn memory_that_nobody_waited_for_goes_back_behind_its_own_event() {
+        let mut number = u64::MAX;
+        drop(buffer(&mut number, MemoryKind::CPU, 0));
+        assert_eq!(number, 0);
+        drop(buffer(&mut number, MemoryKind::CPU_PINNED, 7));
+        assert_eq!(number, 7);
+        buffer(&mut number, MemoryKind::CPU_PINNED, 7).give_back(8);
+        assert_eq!(number, 8);
+        // Refused: there is no such device here, nobody can wait.
+        for kind in [MemoryKind::GPU, MemoryKind::CPU_PINNED, MemoryKind::CPU] {
+            number = 0;
+            assert!(buffer(&mut number, kind, 9).into_data().is_err(), "{kind:?}");
+            assert_eq!(number, 9, "{kind:?}");
+        }
     }
 }

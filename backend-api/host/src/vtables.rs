@@ -365,22 +365,21 @@ fn to_reader(responder: &Responder, mut response: Response) -> Result<Response, 
 /// # Safety
 /// `wire` is a whole response whose buffers have not been released.
 unsafe fn take_response(wire: &mut trireme_abi::Response) -> Result<Response, Status> {
-    if wire.output_count > MAX_LIST || wire.parameter_count > MAX_LIST {
-        if !wire.outputs.is_null() {
-            for number in 0..wire.output_count {
-                // SAFETY: within the list; each buffer is taken once and given back.
-                drop(unsafe { Foreign::new(wire.outputs.add(number).read().buffer) });
-            }
-        }
-        return Err(Status::internal(format!(
-            "the backend sent {} outputs and {} parameters; at most {MAX_LIST} of each are allowed",
-            wire.output_count, wire.parameter_count
-        )));
-    }
-    if (wire.outputs.is_null() && wire.output_count > 0)
+    let too_many = wire.output_count > MAX_LIST || wire.parameter_count > MAX_LIST;
+    if too_many
+        || (wire.outputs.is_null() && wire.output_count > 0)
         || (wire.parameters.is_null() && wire.parameter_count > 0)
     {
-        return Err(Status::internal("the backend sent a null pointer for a list that is not empty"));
+        // SAFETY: by this function's contract.
+        unsafe { refuse_outputs(wire) };
+        return Err(Status::internal(if too_many {
+            format!(
+                "the backend sent {} outputs and {} parameters; at most {MAX_LIST} of each are allowed",
+                wire.output_count, wire.parameter_count
+            )
+        } else {
+            "the backend sent a null pointer for a list that is not empty".to_owned()
+        }));
     }
     let mut response = Response::default();
     let mut problem = None;
@@ -408,6 +407,20 @@ unsafe fn take_response(wire: &mut trireme_abi::Response) -> Result<Response, St
         return Ok(Response::error(Status { code: wire.code, message }));
     }
     Ok(response)
+}
+
+/// Gives back the memory of an answer that nobody reads.
+///
+/// # Safety
+/// `wire` is a whole response whose buffers have not been released; this is their last use.
+pub(crate) unsafe fn refuse_outputs(wire: &trireme_abi::Response) {
+    if wire.outputs.is_null() {
+        return;
+    }
+    for number in 0..wire.output_count {
+        // SAFETY: within the list; each buffer is taken once and given back.
+        drop(unsafe { Foreign::new(wire.outputs.add(number).read().buffer) });
+    }
 }
 
 /// # Safety
@@ -606,5 +619,57 @@ unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_
         trireme_abi::METRICS_1 => std::ptr::from_ref(&crate::metrics::METRICS).cast(),
         trireme_abi::OPENAI_1 => std::ptr::from_ref(&crate::openai::OPENAI).cast(),
         id => services.extension(id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The memory of an output is not looked at here: it is given back, with its own event, as nobody waited for it.
+    unsafe extern "C" fn note(owner: *mut c_void, done_event: u64) {
+        // SAFETY: the list of the test, which lives longer.
+        unsafe { &mut *owner.cast::<Vec<u64>>() }.push(done_event);
+    }
+
+    #[test]
+    fn answers_that_are_refused_give_all_their_memory_back() {
+        let text = || view("");
+        for (outputs, parameters) in [(2, 1), (2, MAX_LIST + 1), (MAX_LIST + 1, 0)] {
+            let mut released: Vec<u64> = Vec::new();
+            let owner = std::ptr::from_mut(&mut released).cast();
+            let output = |_| OutputTensor {
+                name: text(),
+                dtype: trireme_abi::DType::FP32,
+                reserved: 0,
+                shape: std::ptr::null(),
+                rank: 0,
+                buffer: Buffer {
+                    data: owner,
+                    len: 4,
+                    kind: MemoryKind::GPU,
+                    device: 0,
+                    ready_event: 3,
+                    fd: -1,
+                    reserved: 0,
+                    fd_offset: 0,
+                    owner,
+                    release: Some(note),
+                },
+            };
+            let mut list: Vec<OutputTensor> = (0..outputs).map(output).collect();
+            let mut wire = trireme_abi::Response {
+                outputs: list.as_mut_ptr(),
+                output_count: outputs,
+                parameters: std::ptr::null(),
+                parameter_count: parameters,
+                code: StatusCode::OK,
+                reserved: 0,
+                message: text(),
+            };
+            // SAFETY: a whole response as far as it is read: its lists cannot be.
+            assert!(unsafe { take_response(&mut wire) }.is_err());
+            assert_eq!(released, vec![3u64; outputs], "{outputs} outputs, {parameters} parameters");
+        }
     }
 }

@@ -66,8 +66,8 @@ async fn call(
         return Err(Status::unimplemented(text));
     }
     let (request, outputs) = core.shared_memory().prepare_async(request).await.map_err(from_serve)?;
-    let mut response = model.infer(request).await.map_err(from_serve)?;
-    outputs.apply(&model, &mut response).map_err(from_serve)?;
+    let response = model.infer(request).await.map_err(from_serve)?;
+    let response = outputs.apply_async(&model, response).await.map_err(from_serve)?;
     let message = encode_grpc_infer(response).map_err(from_protocol)?;
     Ok(Reply::Message(write_answer(message)?.into_iter()))
 }

@@ -69,20 +69,20 @@ pub(crate) fn cuda_status(
     Ok(CudaSharedMemoryStatusResponse { regions: regions.collect() })
 }
 
-pub(crate) fn register_cuda(
+pub(crate) async fn register_cuda(
     core: &Core,
-    request: &CudaSharedMemoryRegisterRequest,
+    request: CudaSharedMemoryRegisterRequest,
 ) -> Result<CudaSharedMemoryRegisterResponse, Status> {
     let CudaSharedMemoryRegisterRequest { name, raw_handle, device_id, byte_size } = request;
     let memory = core.shared_memory();
-    memory.register_cuda(name, raw_handle, *device_id, *byte_size).map_err(from_serve)?;
+    memory.register_cuda_async(&name, raw_handle, device_id, byte_size).await.map_err(from_serve)?;
     Ok(CudaSharedMemoryRegisterResponse {})
 }
 
-pub(crate) fn unregister_cuda(
+pub(crate) async fn unregister_cuda(
     core: &Core,
     request: &CudaSharedMemoryUnregisterRequest,
 ) -> Result<CudaSharedMemoryUnregisterResponse, Status> {
-    core.shared_memory().unregister_cuda(one(&request.name)).map_err(from_serve)?;
+    core.shared_memory().unregister_cuda_async(one(&request.name)).await.map_err(from_serve)?;
     Ok(CudaSharedMemoryUnregisterResponse {})
 }

@@ -94,8 +94,8 @@ impl GrpcInferenceService for Service {
         let model = self.core.model(&request.model_name, request.model_version).map_err(from_serve)?;
         let memory = self.core.shared_memory();
         let (request, outputs) = memory.prepare_async(request).await.map_err(from_serve)?;
-        let mut response = model.infer(request).await.map_err(from_serve)?;
-        outputs.apply(&model, &mut response).map_err(from_serve)?;
+        let response = model.infer(request).await.map_err(from_serve)?;
+        let response = outputs.apply_async(&model, response).await.map_err(from_serve)?;
         Ok(Response::new(encode_grpc_infer(response).map_err(from_protocol)?))
     }
 
@@ -168,14 +168,14 @@ impl GrpcInferenceService for Service {
         &self,
         request: Request<CudaSharedMemoryRegisterRequest>,
     ) -> Answer<CudaSharedMemoryRegisterResponse> {
-        memory::register_cuda(&self.core, request.get_ref()).map(Response::new)
+        memory::register_cuda(&self.core, request.into_inner()).await.map(Response::new)
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         request: Request<CudaSharedMemoryUnregisterRequest>,
     ) -> Answer<CudaSharedMemoryUnregisterResponse> {
-        memory::unregister_cuda(&self.core, request.get_ref()).map(Response::new)
+        memory::unregister_cuda(&self.core, request.get_ref()).await.map(Response::new)
     }
 
     async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Answer<TraceSettingResponse> {

@@ -120,7 +120,7 @@ impl Router {
             }
             Route::SharedMemory { kind, region, call } => {
                 let body = self.inflated(head, body).await?;
-                memory::call(core, kind, region.as_deref(), call, &body)
+                memory::call(core, kind, region.as_deref(), call, &body).await
             }
         }
     }

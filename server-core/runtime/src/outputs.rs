@@ -7,7 +7,7 @@ use trireme_protocol::{InferRequest, InferResponse, OutputTensor, SharedMemoryRe
 use crate::classify::classify;
 use crate::error::ServeError;
 use crate::model::ModelVersion;
-use crate::shared_memory::{Region, SharedMemory};
+use crate::shared_memory::{SharedMemory, Used};
 
 /// Tensors of shared memory of more bytes than this together are read on a thread for such work: it would hold up other
 /// connections for about a tenth of a millisecond.
@@ -17,12 +17,12 @@ const INLINE_UP_TO: u64 = 1 << 20;
 #[derive(Default)]
 pub struct OutputPlan {
     wishes: Vec<(String, Wish)>,
-    held: Vec<Arc<Region>>,
+    held: Vec<Arc<Used>>,
 }
 
 enum Wish {
     Classes(u32),
-    Write(Arc<Region>, SharedMemoryRef),
+    Write(Arc<Used>, SharedMemoryRef),
 }
 
 impl SharedMemory {
@@ -94,9 +94,28 @@ impl OutputPlan {
         }
         Ok(())
     }
+
+    /// As [`OutputPlan::apply`], on another thread if memory of a GPU is written: the copy is waited for.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn apply_async(
+        self,
+        model: &Arc<ModelVersion>,
+        mut response: InferResponse,
+    ) -> Result<InferResponse, ServeError> {
+        let waits = |(_, wish): &(String, Wish)| matches!(wish, Wish::Write(region, _) if region.is_cuda());
+        if !self.wishes.iter().any(waits) {
+            return self.apply(model, &mut response).map(|()| response);
+        }
+        let model = Arc::clone(model);
+        let work = move || self.apply(&model, &mut response).map(|()| response);
+        let ended = tokio::task::spawn_blocking(work).await;
+        ended.unwrap_or_else(|_| Err(ServeError::internal("shared memory could not be written")))
+    }
 }
 
-fn write(output: &mut OutputTensor, region: &Region, part: &SharedMemoryRef) -> Result<(), ServeError> {
+fn write(output: &mut OutputTensor, region: &Used, part: &SharedMemoryRef) -> Result<(), ServeError> {
     let length = output.data.len() as u64;
     if length > part.byte_size {
         return Err(ServeError::internal(format!(

@@ -7,12 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use trireme_host::DeviceTensor;
+use trireme_host::abi::StatusCode as Abi;
 use trireme_protocol::{SharedMemoryRef, StatusCode, TensorData};
 
 use crate::ensemble::held;
@@ -32,14 +34,47 @@ const MAX_TENSOR: u64 = i32::MAX as u64;
 #[derive(Debug)]
 pub struct SharedMemory {
     allowed: bool,
-    regions: Mutex<BTreeMap<String, Entry>>,
+    regions: Regions,
 }
+
+type Regions = Arc<Mutex<BTreeMap<String, Entry>>>;
 
 #[derive(Debug)]
 struct Entry {
     region: Arc<Region>,
     /// Unregistered while requests used it: it goes with the last of them.
     leaving: bool,
+}
+
+/// A region that a request uses, or a tensor of it that a model still reads: as long as this it stays registered.
+#[derive(Debug)]
+pub(crate) struct Used {
+    /// Taken when it is dropped.
+    region: Option<Arc<Region>>,
+    regions: Regions,
+}
+
+impl Deref for Used {
+    type Target = Region;
+
+    fn deref(&self) -> &Region {
+        match &self.region {
+            Some(region) => region,
+            None => unreachable!("it is taken in `drop` only"),
+        }
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        let mut regions = lock(&self.regions);
+        // Under the lock, so that the last one sees that it is.
+        self.region = None;
+        let left = sweep(&mut regions);
+        drop(regions);
+        // A driver may take its time to close them.
+        drop(left);
+    }
 }
 
 /// A region as the status calls list it.
@@ -66,7 +101,7 @@ pub struct CudaRegionStatus {
     pub byte_size: u64,
 }
 
-/// One registered region; a request that uses it holds it.
+/// One registered region.
 #[derive(Debug)]
 pub(crate) struct Region {
     name: String,
@@ -88,7 +123,7 @@ enum Memory {
 impl SharedMemory {
     /// No regions; unless `allowed`, none can be registered.
     pub fn new(allowed: bool) -> Self {
-        Self { allowed, regions: Mutex::default() }
+        Self { allowed, regions: Regions::default() }
     }
 
     /// Registers a part of a shared memory object under a name.
@@ -131,28 +166,46 @@ impl SharedMemory {
                 "'region name' is necessary to register cuda shared memory region",
             ));
         }
-        let mut regions = self.room_for(name)?;
-        let failed = |why: &str| {
-            ServeError::invalid(format!("failed to register CUDA shared memory region: '{name}', {why}"))
-        };
+        drop(self.room_for(name)?);
+        let text = |why: &str| format!("failed to register CUDA shared memory region: '{name}', {why}");
+        let failed = |why: &str| ServeError::invalid(text(why));
         let device = i32::try_from(device).map_err(|_| failed("there is no such GPU"))?;
         if byte_size == 0 {
             return Err(failed("invalid args"));
         }
+        // Not under the lock: a driver may take its time.
         let opened =
             trireme_host::open_shared(device, handle, byte_size).map_err(|status| match status.code {
-                trireme_host::abi::StatusCode::UNSUPPORTED => failed("GPUs not supported"),
+                Abi::UNSUPPORTED => failed("GPUs not supported"),
+                Abi::UNAVAILABLE => ServeError::unavailable(text(&status.message)),
+                Abi::INTERNAL => ServeError::internal(text(&status.message)),
                 _ => failed(&status.message),
             })?;
         let region = Arc::new(Region { name: name.to_owned(), byte_size, memory: Memory::Cuda(opened) });
+        // Somebody may have been faster. Then what was opened is closed, behind the lock.
+        let mut regions = self.room_for(name)?;
         regions.insert(name.to_owned(), Entry { region, leaving: false });
         Ok(())
     }
 
+    /// As [`Self::register_cuda`], on a thread for such work.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn register_cuda_async(
+        self: &Arc<Self>,
+        name: &str,
+        handle: Vec<u8>,
+        device: i64,
+        byte_size: u64,
+    ) -> Result<(), ServeError> {
+        let (memory, name) = (Arc::clone(self), name.to_owned());
+        elsewhere(move || memory.register_cuda(&name, &handle, device, byte_size)).await
+    }
+
     /// The table, if another region of this name fits in.
     fn room_for(&self, name: &str) -> Result<MutexGuard<'_, BTreeMap<String, Entry>>, ServeError> {
-        let mut regions = lock(&self.regions);
-        sweep(&mut regions);
+        let regions = lock(&self.regions);
         if regions.contains_key(name) {
             let text = format!("shared memory region '{name}' already in manager");
             return Err(ServeError::new(StatusCode::AlreadyExists, text));
@@ -182,13 +235,25 @@ impl SharedMemory {
         self.leave(name, true)
     }
 
+    /// As [`Self::unregister_cuda`], on a thread for such work.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn unregister_cuda_async(self: &Arc<Self>, name: Option<&str>) -> Result<(), ServeError> {
+        let (memory, name) = (Arc::clone(self), name.map(str::to_owned));
+        elsewhere(move || memory.unregister_cuda(name.as_deref())).await
+    }
+
     fn leave(&self, name: Option<&str>, cuda: bool) -> Result<(), ServeError> {
         self.check_allowed()?;
         let mut regions = lock(&self.regions);
         for (known, entry) in regions.iter_mut().filter(|(_, entry)| entry.region.is_cuda() == cuda) {
             entry.leaving |= name.is_none_or(|name| name == known);
         }
-        sweep(&mut regions);
+        let left = sweep(&mut regions);
+        drop(regions);
+        // A driver may take its time to close them.
+        drop(left);
         Ok(())
     }
 
@@ -214,8 +279,7 @@ impl SharedMemory {
         (kind, other): (&str, &str),
         status: impl Fn(&Region) -> Option<S>,
     ) -> Result<Vec<S>, ServeError> {
-        let mut regions = lock(&self.regions);
-        sweep(&mut regions);
+        let regions = lock(&self.regions);
         let Some(name) = name else {
             return Ok(regions.values().filter_map(|entry| status(&entry.region)).collect());
         };
@@ -235,7 +299,7 @@ impl SharedMemory {
     ///
     /// # Errors
     /// NOT_FOUND for the name, INVALID_ARG for the bounds.
-    pub(crate) fn find(&self, part: &SharedMemoryRef) -> Result<Arc<Region>, ServeError> {
+    pub(crate) fn find(&self, part: &SharedMemoryRef) -> Result<Arc<Used>, ServeError> {
         let name = &part.region;
         let regions = lock(&self.regions);
         let entry = regions
@@ -257,7 +321,8 @@ impl SharedMemory {
                 part.byte_size
             )));
         }
-        Ok(Arc::clone(&entry.region))
+        let region = Some(Arc::clone(&entry.region));
+        Ok(Arc::new(Used { region, regions: Arc::clone(&self.regions) }))
     }
 
     /// Whether clients may register any.
@@ -274,10 +339,18 @@ impl SharedMemory {
     }
 }
 
-/// Lets go of what was unregistered and is no longer used. The table holds one reference; new ones are only made
-/// under its lock.
-fn sweep(regions: &mut BTreeMap<String, Entry>) {
-    regions.retain(|_, entry| !entry.leaving || Arc::strong_count(&entry.region) > 1);
+/// Takes out what was unregistered and is no longer used, to be dropped when the table is not locked any more. The table
+/// holds one reference; others are only made and dropped under its lock.
+#[must_use]
+fn sweep(regions: &mut BTreeMap<String, Entry>) -> Vec<Entry> {
+    let left = |_: &String, entry: &mut Entry| entry.leaving && Arc::strong_count(&entry.region) == 1;
+    regions.extract_if(.., left).map(|(_, entry)| entry).collect()
+}
+
+/// Does work that waits for a driver where it holds up no connection.
+async fn elsewhere(work: impl FnOnce() -> Result<(), ServeError> + Send + 'static) -> Result<(), ServeError> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|_| Err(ServeError::internal("the work on shared memory did not end")))
 }
 
 fn check_key(name: &str, key: &str) -> Result<(), ServeError> {
@@ -311,8 +384,28 @@ fn open(key: &str) -> Result<File, ServeError> {
     })
 }
 
+impl Used {
+    /// A part that [`SharedMemory::find`] has allowed: a copy of it, or where it is on its GPU. A tensor there keeps the
+    /// region for as long as somebody reads it.
+    pub(crate) fn take(self: &Arc<Self>, part: &SharedMemoryRef) -> Result<TensorData, ServeError> {
+        match &self.memory {
+            Memory::System { object, offset, .. } => {
+                self.read(object, offset + part.offset, part.byte_size).map(TensorData::Bytes)
+            }
+            Memory::Cuda(_) if part.byte_size == 0 => Ok(TensorData::Bytes(Bytes::new())),
+            Memory::Cuda(tensor) => {
+                let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+                let part = tensor.part(number(part.offset), number(part.byte_size), Arc::clone(self));
+                let lost =
+                    || ServeError::internal(format!("shared memory region '{}' has no such part", self.name));
+                part.map(|part| TensorData::Held(held(part))).ok_or_else(lost)
+            }
+        }
+    }
+}
+
 impl Region {
-    fn is_cuda(&self) -> bool {
+    pub(crate) fn is_cuda(&self) -> bool {
         matches!(self.memory, Memory::Cuda(_))
     }
 
@@ -326,23 +419,6 @@ impl Region {
         let Memory::Cuda(tensor) = &self.memory else { return None };
         let (name, device) = (self.name.clone(), tensor.device());
         Some(CudaRegionStatus { name, device, byte_size: self.byte_size })
-    }
-
-    /// A part that [`SharedMemory::find`] has allowed: a copy of it, or where it is on its GPU.
-    pub(crate) fn take(&self, part: &SharedMemoryRef) -> Result<TensorData, ServeError> {
-        match &self.memory {
-            Memory::System { object, offset, .. } => {
-                self.read(object, offset + part.offset, part.byte_size).map(TensorData::Bytes)
-            }
-            Memory::Cuda(_) if part.byte_size == 0 => Ok(TensorData::Bytes(Bytes::new())),
-            Memory::Cuda(tensor) => {
-                let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-                let part = tensor.part(number(part.offset), number(part.byte_size));
-                let lost =
-                    || ServeError::internal(format!("shared memory region '{}' has no such part", self.name));
-                part.map(|part| TensorData::Held(held(part))).ok_or_else(lost)
-            }
-        }
     }
 
     fn read(&self, object: &File, start: u64, byte_size: u64) -> Result<Bytes, ServeError> {
@@ -421,7 +497,7 @@ mod tests {
         SharedMemoryRef { region: "r".to_owned(), offset, byte_size }
     }
 
-    fn read(region: &Region, offset: u64, byte_size: u64) -> Result<Bytes, ServeError> {
+    fn read(region: &Arc<Used>, offset: u64, byte_size: u64) -> Result<Bytes, ServeError> {
         match region.take(&part(offset, byte_size))? {
             TensorData::Bytes(bytes) => Ok(bytes),
             other => panic!("{other:?}"),
@@ -490,7 +566,12 @@ mod tests {
         assert_eq!(memory.find(&part(0, 8)).unwrap_err().status, StatusCode::NotFound);
         assert!(memory.register("r", &object.0, 0, 64).is_err());
         used.write(0, &[9]).unwrap();
+        let (region, also) = (Arc::downgrade(used.region.as_ref().unwrap()), Arc::clone(&used));
         drop(used);
+        assert_eq!(region.strong_count(), 2);
+        drop(also);
+        // At once, not with the next call.
+        assert_eq!(region.strong_count(), 0);
         assert_eq!(memory.status(None).unwrap(), []);
         assert_eq!(
             memory.status(Some("r")).unwrap_err().message,

@@ -109,6 +109,15 @@ impl Guarded {
         for event in after {
             before.extend(self.find(*event)?);
         }
+        let me = Weak::clone(&self.me);
+        let work = Box::new(move || {
+            // As work that runs, it can only have met memory that is not there.
+            work().inspect_err(|error| {
+                if let Some(this) = me.upgrade() {
+                    this.misused(&error.message);
+                }
+            })
+        });
         let done = Event::mark();
         let job = Job { after: before, work, done: Arc::clone(&done) };
         stream.send(job).map_err(|_| Error::internal("the stream has ended"))?;

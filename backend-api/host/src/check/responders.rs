@@ -12,7 +12,7 @@ use trireme_abi::{
 use super::registry::{Entry, Kind, Real, find, take};
 use super::requests::{dead, look_at_result};
 use super::{Rule, buffers, report};
-use crate::vtables::{MAX_LIST, MAX_RANK, RESPONDER as PLAIN, element_count, element_size};
+use crate::vtables::{MAX_LIST, MAX_RANK, RESPONDER as PLAIN, element_count, element_size, refuse_outputs};
 
 pub(crate) static RESPONDER: ResponderVtable = ResponderVtable {
     struct_size: size_of::<ResponderVtable>(),
@@ -60,7 +60,11 @@ unsafe extern "C" fn send(
     let call = "ResponderVtable.send";
     let Some(entry) = find(responder, Kind::Responder, call) else {
         // SAFETY: the buffers move to the host whatever the verdict, so they are given back here.
-        unsafe { give_back(response) };
+        unsafe {
+            if let Some(response) = response.as_ref() {
+                refuse_outputs(response);
+            }
+        }
         return SendVerdict::CLOSED;
     };
     let _turn = entry.turn(call);
@@ -97,25 +101,6 @@ pub(super) fn after_sending(entry: &Entry, last: bool, verdict: SendVerdict) {
         entry.finished.store(true, SeqCst);
     } else if verdict == SendVerdict::PAUSE {
         entry.paused.store(true, SeqCst);
-    }
-}
-
-/// # Safety
-/// `response` is null or whole, and its buffers have not been released.
-unsafe fn give_back(response: *mut Response) {
-    // SAFETY: by this function's contract.
-    let Some(response) = (unsafe { response.as_ref() }) else { return };
-    if response.outputs.is_null() || response.output_count > MAX_LIST {
-        return;
-    }
-    for number in 0..response.output_count {
-        // SAFETY: within the list; each buffer is released once.
-        unsafe {
-            let buffer = &(*response.outputs.add(number)).buffer;
-            if let Some(release) = buffer.release {
-                release(buffer.owner, 0);
-            }
-        }
     }
 }
 

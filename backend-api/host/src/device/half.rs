@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use trireme_abi::{
-    Buffer, DeviceInfo, DeviceVtable, IpcMemory, MemoryKind, MemoryRange, Status as WireStatus,
+    Buffer, DeviceInfo, DeviceVtable, IpcMemory, MemoryKind, MemoryRange, Status as WireStatus, StatusCode,
 };
 
 use super::{all, find, no_provider};
@@ -86,7 +86,18 @@ unsafe extern "C" fn copy(
     done: *mut u64,
 ) -> WireStatus {
     // SAFETY: the ABI demands whole ranges.
-    let found = unsafe { table_of(to).or_else(|_| table_of(from)) };
+    let found = unsafe {
+        match (table_of(to), table_of(from)) {
+            // No provider knows both.
+            (Ok(one), Ok(other)) if !std::ptr::eq(one, other) => Err(Status {
+                code: StatusCode::UNSUPPORTED,
+                message: "the ranges are on devices of different providers: copy by way of the process"
+                    .to_owned(),
+            }),
+            (Ok(table), _) | (_, Ok(table)) => Ok(table),
+            (Err(status), _) => Err(status),
+        }
+    };
     match found {
         // SAFETY: the arguments go on as they are.
         Ok(table) => unsafe { (table.copy)(table.context, to, from, after, done) },

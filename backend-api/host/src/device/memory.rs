@@ -35,17 +35,17 @@ impl ProviderMemory {
         Ok(Self::new(source, len, MemoryKind::GPU, device.number))
     }
 
-    /// Pinned memory of the pool, with anything in it, if there is room.
-    pub(super) fn pinned(len: usize) -> Option<Self> {
-        let part = PINNED.get()?.take(len)?;
-        Some(Self::new(Source::Pool(part), len, MemoryKind::CPU_PINNED, 0))
+    /// Pinned memory of the pool, with anything in it, if there is room and the pool is of the provider of this device.
+    pub(super) fn pinned(device: &Device, len: usize) -> Option<Self> {
+        let part = PINNED.get().filter(|pool| pool.is_of(device.provider))?.take(len)?;
+        Some(Self::new(Source::Pool(part), len, MemoryKind::CPU_PINNED, device.number))
     }
 
     /// Pinned memory for copies to and from a GPU, with anything in it: of the pool, or else the provider's own.
     pub(super) fn pinned_for(device: i32, len: usize) -> Result<Self, Status> {
         let kind = MemoryKind::CPU_PINNED;
         let found = find(device).ok_or_else(|| no_provider(kind, device))?;
-        match Self::pinned(len) {
+        match Self::pinned(found, len) {
             Some(memory) => Ok(memory),
             None => {
                 let own = Source::Own(found.provider.allocate(kind, device, len)?);
@@ -149,8 +149,8 @@ pub(crate) enum Staging {
 }
 
 impl Staging {
-    pub(super) fn take(len: usize) -> Result<Self, Status> {
-        match ProviderMemory::pinned(len) {
+    pub(super) fn take(device: &Device, len: usize) -> Result<Self, Status> {
+        match ProviderMemory::pinned(device, len) {
             Some(memory) => Ok(Self::Pinned(memory)),
             None => HostMemory::allocate(len).map(Self::Plain),
         }

@@ -14,7 +14,7 @@ mod tensor;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Once, OnceLock, PoisonError, RwLock};
 
 use trireme_abi::{DeviceVtable, LogLevel, MemoryKind};
 
@@ -157,6 +157,14 @@ pub(crate) unsafe fn register(
         PINNED.get_or_init(|| Pool::new(provider, MemoryKind::CPU_PINNED, number, sizes.pinned, services));
         services.log(LogLevel::INFO, "device", &said);
     }
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        for (number, size) in sizes.gpu.iter().filter(|(number, size)| **size > 0 && find(**number).is_none())
+        {
+            let said = format!("a pool of {size} bytes is set for GPU {number}, which no backend provides");
+            services.log(LogLevel::WARN, "device", &said);
+        }
+    });
 }
 
 /// Waits until memory that a backend gave may be read by the CPU. `buffer` is memory of the process.

@@ -61,6 +61,11 @@ impl Pool {
         Self { provider, kind, device, size, services, state: Mutex::default() }
     }
 
+    /// Whether its memory is known to this provider.
+    pub(super) fn is_of(&self, provider: Provider) -> bool {
+        self.provider.is(provider)
+    }
+
     /// A part of `len` bytes with anything in it, if there is one.
     pub(super) fn take(&'static self, len: usize) -> Option<Part> {
         if len == 0 || len > self.size {

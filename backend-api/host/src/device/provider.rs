@@ -11,6 +11,8 @@ use crate::wire::read;
 
 /// Devices of one provider; more is a mistake.
 const MAX_DEVICES: usize = 1024;
+/// Of memory that it allocates.
+const ALIGNMENT: usize = 256;
 /// Bytes of a handle that another process opens.
 const MAX_HANDLE: usize = 4096;
 
@@ -80,10 +82,16 @@ impl Provider {
             Foreign::new(buffer)
         };
         let is = buffer.wire();
-        if is.kind != kind || is.len < len || is.data.is_null() || !is.data.addr().is_multiple_of(64) {
+        if is.kind != kind
+            || is.len < len
+            || is.data.is_null()
+            || !is.data.addr().is_multiple_of(ALIGNMENT)
+            || is.device != device
+        {
             return Err(Status::internal(format!(
-                "the provider of GPU {device} was asked for {len} bytes of kind {} and gave {} bytes of kind {} at {:?}",
-                kind.0, is.len, is.kind.0, is.data
+                "the provider of GPU {device} was asked for {len} bytes of kind {} and gave {} bytes of kind {} (device {}) at {:?}; \
+                 memory is of what was asked for, and aligned to {ALIGNMENT} bytes",
+                kind.0, is.len, is.kind.0, is.device, is.data
             )));
         }
         if is.ready_event != 0 {
@@ -159,6 +167,11 @@ impl Provider {
             return Err(Status::internal(format!("the provider of GPU {device} opened something else")));
         }
         Ok(buffer)
+    }
+
+    /// Whether both are one.
+    pub(super) fn is(self, other: Self) -> bool {
+        std::ptr::eq(self.0, other.0)
     }
 
     /// The table, for the host's own half.

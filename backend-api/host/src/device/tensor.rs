@@ -1,5 +1,6 @@
 //! A tensor that stays on its device.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -69,8 +70,8 @@ impl DeviceTensor {
         self.0.device.number
     }
 
-    /// A part of it, in bytes; none if it reaches beyond the end.
-    pub fn part(&self, offset: usize, len: usize) -> Option<Self> {
+    /// A part of it, in bytes; none if it reaches beyond the end. It keeps `keep` for as long as somebody has it.
+    pub fn part(&self, offset: usize, len: usize, keep: impl Send + Sync + 'static) -> Option<Self> {
         let end = offset.checked_add(len)?;
         if end > self.0.len || len == 0 {
             return None;
@@ -78,7 +79,7 @@ impl DeviceTensor {
         let whole = self.wire();
         let data = whole.data.wrapping_byte_add(offset);
         let ready_event = whole.ready_event;
-        let buffer = Buffer { data, len, ready_event, ..shared(self.clone()) };
+        let buffer = Buffer { data, len, ready_event, ..shared(self.clone(), Box::new(keep)) };
         // SAFETY: made above, and owned by nobody else.
         Self::new(unsafe { Foreign::new(buffer) }).ok()
     }
@@ -93,7 +94,7 @@ impl DeviceTensor {
 
     fn copy_to_host(&self) -> Result<Bytes, Status> {
         let len = self.0.len;
-        let mut staging = Staging::take(len)?;
+        let mut staging = Staging::take(self.0.device, len)?;
         let to = staging.range();
         // SAFETY: the tensor keeps its memory, the staging memory is ours alone, and both have this length.
         let copied = unsafe { self.0.device.provider.copy(to, self.range(), self.wire().ready_event) };
@@ -157,7 +158,9 @@ impl DeviceTensor {
         }
         let Held { device: Device { number, provider, .. }, done, .. } = &*self.0;
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-        let events: Vec<u64> = done.iter().copied().chain([event]).collect();
+        // Who has not touched the bytes has not waited for them either.
+        let before = done.or(self.0.unready());
+        let events: Vec<u64> = before.into_iter().chain([event]).collect();
         match provider.join(*number, &events) {
             Ok(joined) => {
                 if let Some(earlier) = done.replace(joined) {
@@ -192,29 +195,44 @@ impl DeviceTensor {
     /// A buffer of the same memory.
     pub(crate) fn into_buffer(self) -> Buffer {
         let Buffer { data, len, ready_event, .. } = *self.wire();
-        Buffer { data, len, ready_event, ..shared(self) }
+        Buffer { data, len, ready_event, ..shared(self, Box::new(())) }
     }
 }
 
+/// What a buffer of a tensor keeps; the tensor goes first.
+struct Shared(DeviceTensor, #[expect(dead_code, reason = "it is kept")] Box<dyn Any + Send + Sync>);
+
 /// A buffer that keeps a tensor; what it names is to be filled in.
-fn shared(tensor: DeviceTensor) -> Buffer {
+fn shared(tensor: DeviceTensor, keep: Box<dyn Any + Send + Sync>) -> Buffer {
     let device = tensor.device();
-    let (kind, owner) = (MemoryKind::GPU, Box::into_raw(Box::new(tensor)).cast());
+    let (kind, owner) = (MemoryKind::GPU, Box::into_raw(Box::new(Shared(tensor, keep))).cast());
     let (data, release) = (std::ptr::null_mut(), Some(release as unsafe extern "C" fn(_, _)));
     Buffer { data, len: 0, kind, device, ready_event: 0, fd: -1, reserved: 0, fd_offset: 0, owner, release }
 }
 
 unsafe extern "C" fn release(owner: *mut std::ffi::c_void, done_event: u64) {
     // SAFETY: the box that `shared` made; released once.
-    let tensor = unsafe { Box::from_raw(owner.cast::<DeviceTensor>()) };
-    tensor.used_until(done_event);
+    let shared = unsafe { Box::from_raw(owner.cast::<Shared>()) };
+    shared.0.used_until(done_event);
+}
+
+impl Held {
+    /// The event behind which the bytes are there, unless somebody here has waited for it.
+    fn unready(&self) -> Option<u64> {
+        if matches!(self.host.get(), Some(Ok(_))) {
+            return None;
+        }
+        self.buffer.as_ref().map(|buffer| buffer.wire().ready_event).filter(|event| *event != 0)
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // The work that makes the bytes may still run if nobody wanted them.
+        let unready = self.unready();
         let done = self.done.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(buffer) = self.buffer.take() {
-            buffer.give_back(done.unwrap_or(0));
+            buffer.give_back(done.or(unready).unwrap_or(0));
         }
         if let Some(done) = done {
             self.device.provider.destroy(self.device.number, done);

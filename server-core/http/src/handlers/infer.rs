@@ -42,8 +42,8 @@ pub(crate) async fn infer(
         forward_header(&mut request, name.as_str(), value.as_bytes())?;
     }
     let (request, outputs) = core.shared_memory().prepare_async(request).await?;
-    let mut response = served.infer(request).await?;
-    outputs.apply(&served, &mut response)?;
+    let response = served.infer(request).await?;
+    let response = outputs.apply_async(&served, response).await?;
     let body = encode(response).await?;
     answer(body, headers).await
 }

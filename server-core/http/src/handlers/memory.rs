@@ -11,7 +11,7 @@ use crate::handlers::fields::object;
 use crate::route::{Memory, RegionCall};
 
 /// Every call on a region, or on all.
-pub(crate) fn call(
+pub(crate) async fn call(
     core: &Core,
     kind: Memory,
     region: Option<&str>,
@@ -36,10 +36,10 @@ pub(crate) fn call(
             // Before the body is looked at: who may not do it at all is told that.
             memory.check_allowed()?;
             let CudaPart { handle, device, byte_size } = cuda_part(&object(body, core.limits())?)?;
-            memory.register_cuda(region.unwrap_or_default(), &handle, device, byte_size)?;
+            memory.register_cuda_async(region.unwrap_or_default(), handle, device, byte_size).await?;
         }
         (Memory::System, RegionCall::Unregister) => memory.unregister(region)?,
-        (Memory::Cuda, RegionCall::Unregister) => memory.unregister_cuda(region)?,
+        (Memory::Cuda, RegionCall::Unregister) => memory.unregister_cuda_async(region).await?,
     }
     Ok(empty(StatusCode::OK))
 }
