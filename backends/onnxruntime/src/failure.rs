@@ -19,6 +19,17 @@ impl Log {
             _ => self.host.error(text),
         }
     }
+
+    /// A batch whose halves run again. If those succeed nobody is answered with this error, which may be the server's.
+    pub(crate) fn divided(&self, size: usize, error: &Error) {
+        if error.code == ErrorCode::Internal {
+            let name = &self.model;
+            self.host.error(format!(
+                "model '{name}': a batch of {size} failed and is run in halves: {}",
+                error.message
+            ));
+        }
+    }
 }
 
 /// How ONNX Runtime begins what it says of an operator that could not compute.
@@ -60,11 +71,13 @@ fn shown(layout: &Layout, request: &Request) -> String {
 }
 
 /// Runs a batch, and where that fails its halves, so that what is wrong with one item does not reach its neighbours: whose fault
-/// it is cannot be told otherwise. One wrong item of n costs about 2 log2 n further runs, of 2 n items together.
+/// it is cannot be told otherwise. One wrong item of n costs about 2 log2 n further runs, of 2 n items together. What the server
+/// cannot do for all it cannot do for some. `again` is told why the whole batch failed, before its halves run.
 pub(crate) fn divided<T>(
     batch: Vec<T>,
     run: &mut impl FnMut(Vec<T>) -> Result<(), (Vec<T>, Error)>,
     fail: &mut impl FnMut(T, Error),
+    again: &mut dyn FnMut(usize, &Error),
 ) {
     match run(batch) {
         Ok(()) => {}
@@ -73,10 +86,14 @@ pub(crate) fn divided<T>(
                 fail(item, error);
             }
         }
-        Err((mut front, _)) => {
+        Err((batch, error)) if error.code == ErrorCode::Unsupported => {
+            batch.into_iter().for_each(|item| fail(item, error.clone()));
+        }
+        Err((mut front, error)) => {
+            again(front.len(), &error);
             let back = front.split_off(front.len() / 2);
-            divided(front, run, fail);
-            divided(back, run, fail);
+            divided(front, run, fail, &mut |_, _| {});
+            divided(back, run, fail, &mut |_, _| {});
         }
     }
 }
@@ -96,7 +113,12 @@ mod tests {
             done.extend(batch);
             Ok(())
         };
-        divided((0..count).collect(), &mut run, &mut |item, _| failed.push(item));
+        let mut told = Vec::new();
+        divided((0..count).collect(), &mut run, &mut |item, _| failed.push(item), &mut |size, _| {
+            told.push(size);
+        });
+        // Once, and only where halves ran.
+        assert_eq!(told, if runs > 1 { vec![count as usize] } else { vec![] });
         done.extend(&failed);
         done.sort_unstable();
         assert_eq!(done, (0..count).collect::<Vec<_>>());
@@ -111,6 +133,19 @@ mod tests {
         assert_eq!(runs(1, &[0]), (1, vec![0]));
         assert_eq!(runs(0, &[]), (1, vec![]));
         assert_eq!(runs(4, &[0, 1, 2, 3]), (7, vec![0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn what_is_unsupported_is_not_tried_in_halves() {
+        let (mut runs, mut failed) = (0, Vec::new());
+        let mut run = |batch: Vec<u32>| {
+            runs += 1;
+            Err((batch, Error::unsupported("no kernel")))
+        };
+        let mut fail = |item, error: Error| failed.push((item, error.code));
+        divided(vec![0, 1, 2, 3], &mut run, &mut fail, &mut |_, _| unreachable!());
+        assert_eq!(failed, [0, 1, 2, 3].map(|item| (item, ErrorCode::Unsupported)));
+        assert_eq!(runs, 1);
     }
 
     #[test]

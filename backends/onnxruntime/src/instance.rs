@@ -54,9 +54,16 @@ impl OnnxInstance {
 
     fn answer(&mut self, batch: Vec<Request>) {
         let mut failed = Vec::new();
-        failure::divided(batch, &mut |part| self.try_answer(part), &mut |request, error| {
-            failed.push((request, error));
-        });
+        let mut whole = None;
+        failure::divided(
+            batch,
+            &mut |part| self.try_answer(part),
+            &mut |request, error| failed.push((request, error)),
+            &mut |size, error| whole = Some((size, error.clone())),
+        );
+        if let Some((size, error)) = whole {
+            self.log.divided(size, &error);
+        }
         for (request, error) in failed {
             self.log.failed(&error);
             request.fail(error);

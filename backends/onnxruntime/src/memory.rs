@@ -12,6 +12,7 @@
 
 use std::alloc::Layout;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr::{NonNull, null};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,11 +30,16 @@ const ALIGNMENT: usize = 64;
 const BEHIND: usize = 64;
 /// The usual large page; the system is asked for whole ones.
 const PAGE: usize = 2 << 20;
-/// A pool grows by as much as it has, at most by this, if no more is needed.
+/// A pool grows by as much as it has, at most by this, if no more is needed. A block that is larger is a mapping of its own.
 const LARGEST_STEP: usize = 32 << 20;
 
 /// The memory of a session. It goes back to the system when the session, and every block that came from it, are gone.
-pub(crate) struct Pool(Mutex<FlexTlsf<Pages, u32, u32, 32, 32>>);
+pub(crate) struct Pool(Mutex<Memory>);
+
+struct Memory {
+    small: FlexTlsf<Pages, u32, u32, 32, 32>,
+    large: Large,
+}
 
 thread_local! {
     /// The pool of the session for which this thread works.
@@ -42,7 +48,10 @@ thread_local! {
 
 impl Pool {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(FlexTlsf::new(Pages { bytes: 0 }))))
+        Arc::new(Self(Mutex::new(Memory {
+            small: FlexTlsf::new(Pages { bytes: 0 }),
+            large: Large::default(),
+        })))
     }
 
     /// What `call` lets ONNX Runtime allocate on this thread comes from this pool.
@@ -60,14 +69,102 @@ impl Pool {
 
     fn allocate(&self, bytes: usize) -> Option<NonNull<u8>> {
         let layout = Layout::from_size_align(bytes, ALIGNMENT).ok()?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).allocate(layout)
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes > LARGEST_STEP { memory.large.allocate(bytes) } else { memory.small.allocate(layout) }
     }
 
     /// # Safety
     /// `block` is one that [`Self::allocate`] gave, for the first time.
     unsafe fn give_back(&self, block: NonNull<u8>) {
-        // SAFETY: as the caller promises; the alignment is that of every block.
-        unsafe { self.0.lock().unwrap_or_else(PoisonError::into_inner).deallocate(block, ALIGNMENT) };
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !memory.large.give_back(block) {
+            // SAFETY: as the caller promises, and it is no large one; the alignment is that of every block.
+            unsafe { memory.small.deallocate(block, ALIGNMENT) };
+        }
+    }
+}
+
+/// Blocks that are mappings of their own. What a run gives back the next one needs again, and a new mapping is slow at first; so
+/// some are kept: all mappings together are at most twice what was needed at once.
+#[derive(Default)]
+struct Large {
+    /// By where they begin.
+    used: BTreeMap<usize, Used>,
+    kept: Vec<Mapping>,
+    /// Bytes of all mappings.
+    mapped: usize,
+    /// Bytes that were asked for and are in use, now and at most.
+    needed: usize,
+    most_needed: usize,
+}
+
+struct Used {
+    mapping: Mapping,
+    needed: usize,
+}
+
+impl Large {
+    fn allocate(&mut self, bytes: usize) -> Option<NonNull<u8>> {
+        let whole = bytes.checked_next_multiple_of(PAGE)?;
+        let needed = self.needed.checked_add(whole)?;
+        let most_needed = self.most_needed.max(needed);
+        // One that is much larger is left to a block that needs it.
+        let fits = whole..=whole.saturating_mul(2);
+        let found = (0..self.kept.len()).filter(|at| fits.contains(&self.kept[*at].bytes));
+        let mapping = match found.min_by_key(|at| self.kept[*at].bytes) {
+            Some(at) => self.kept.swap_remove(at),
+            None => {
+                self.shrink(most_needed.saturating_mul(2).saturating_sub(whole));
+                let mapping = Mapping::new(whole).or_else(|| {
+                    self.shrink(0);
+                    Mapping::new(whole)
+                })?;
+                self.mapped += whole;
+                mapping
+            }
+        };
+        (self.needed, self.most_needed) = (needed, most_needed);
+        let start = mapping.start;
+        self.used.insert(start.as_ptr().addr(), Used { mapping, needed: whole });
+        Some(start)
+    }
+
+    /// False: it is none of these.
+    fn give_back(&mut self, block: NonNull<u8>) -> bool {
+        let Some(Used { mapping, needed }) = self.used.remove(&block.as_ptr().addr()) else { return false };
+        self.needed -= needed;
+        self.kept.push(mapping);
+        self.shrink(self.most_needed.saturating_mul(2));
+        true
+    }
+
+    /// Gives mappings that are not in use back to the system, the oldest first, until no more than this is mapped.
+    fn shrink(&mut self, to: usize) {
+        while self.mapped > to && !self.kept.is_empty() {
+            self.mapped -= self.kept.remove(0).bytes;
+        }
+    }
+}
+
+/// A mapping, until it is dropped.
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: memory belongs to no thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn new(bytes: usize) -> Option<Self> {
+        map(bytes).map(|start| Self { start, bytes })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: a whole region that `map` made; nobody uses it any more.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
     }
 }
 
@@ -272,8 +369,56 @@ mod tests {
             // SAFETY: each once.
             blocks.iter().for_each(|(block, _)| unsafe { pool.give_back(*block) });
         }
-        let there = pool.0.lock().unwrap().source_ref().bytes;
+        let there = held(&pool);
         assert!(there <= 16 * PAGE, "{there}");
+    }
+
+    fn held(pool: &Pool) -> usize {
+        let memory = pool.0.lock().unwrap();
+        memory.small.source_ref().bytes + memory.large.mapped
+    }
+
+    /// Each somewhat larger than the one before: none fits where others were.
+    #[test]
+    fn blocks_that_grow_hold_no_more_than_a_few_times_the_largest() {
+        let pool = Pool::new();
+        let mut size = 1 << 20;
+        while size <= 256 << 20 {
+            let block = pool.allocate(size).unwrap();
+            // SAFETY: so much was asked for.
+            unsafe { block.add(size - 1).write(1) };
+            // SAFETY: once.
+            unsafe { pool.give_back(block) };
+            // What doubles holds up to four times the last that fitted, and somewhat more where sizes are rounded.
+            let (whole, large) = (size.next_multiple_of(PAGE), size > LARGEST_STEP);
+            let most = 5 * whole.min(LARGEST_STEP) + if large { 2 * whole } else { 0 };
+            assert!(held(&pool) <= most, "{} for {size}", held(&pool));
+            size += size * 3 / 100;
+        }
+        assert!(held(&pool) <= 3 * size, "{} for {size}", held(&pool));
+    }
+
+    #[test]
+    fn the_next_run_finds_the_mappings_of_the_last() {
+        let pool = Pool::new();
+        let run = || {
+            let mut seen = Vec::new();
+            for sizes in [&[100 << 20, 40 << 20][..], &[90 << 20][..], &[35 << 20, 35 << 20, 60 << 20][..]] {
+                let blocks: Vec<_> = sizes.iter().map(|size| pool.allocate(*size).unwrap()).collect();
+                seen.extend(blocks.iter().map(|block| block.as_ptr().addr()));
+                // SAFETY: each once.
+                blocks.into_iter().for_each(|block| unsafe { pool.give_back(block) });
+            }
+            seen
+        };
+        run();
+        let (there, seen) = (held(&pool), run());
+        for _ in 0..3 {
+            let again = run();
+            assert!(again.iter().all(|block| seen.contains(block)), "{again:x?} {seen:x?}");
+            assert_eq!(held(&pool), there);
+        }
+        assert!(there <= 2 * (140 << 20), "{there}");
     }
 
     #[test]
