@@ -7,6 +7,7 @@ mod guarded;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smallvec::smallvec;
@@ -115,6 +116,11 @@ enum X {
 }
 
 fn ask(instance: &mut Instance, x: X, reads_devices: bool) -> Response {
+    ask_with(instance, None, x, reads_devices)
+}
+
+/// As [`ask`], with an input KEPT in front.
+fn ask_with(instance: &mut Instance, kept: Option<Input>, x: X, reads_devices: bool) -> Response {
     let (len, buffers, device) = match x {
         X::Host(values) => {
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -122,10 +128,10 @@ fn ask(instance: &mut Instance, x: X, reads_devices: bool) -> Response {
         }
         X::Device(tensor) => (tensor.byte_size() / 4, smallvec![], Some(tensor)),
     };
-    let input = Input { index: 0, dtype: DType::FP32, shape: smallvec![len as i64], buffers, device };
+    let x = Input { index: 1, dtype: DType::FP32, shape: smallvec![len as i64], buffers, device };
     let request = Box::new(Request {
         id: String::new(),
-        inputs: smallvec![input],
+        inputs: kept.into_iter().chain([x]).collect(),
         parameters: Vec::new(),
         wanted: OutputSet::all(2),
         batch_size: 1,
@@ -134,7 +140,7 @@ fn ask(instance: &mut Instance, x: X, reads_devices: bool) -> Response {
         document: None,
         correlation: Correlation::None,
         trace_parent: String::new(),
-        names: ["X".into()].into(),
+        names: ["KEPT".into(), "X".into()].into(),
     });
     let reader = Arc::new(Reader { reads_devices, ..Reader::default() });
     let responder = Responder::new(Arc::clone(&reader) as Arc<dyn ResponseSink>);
@@ -277,6 +283,23 @@ fn memory_that_nobody_reads_is_not_used_anew_under_the_kernel_that_writes_it() {
     let reused = ask(&mut fast, X::Host(vec![1.0; 2000]), true);
     assert!(addresses(&reused)[1] <= address);
     drop((reused, slow, fast));
+    assert_eq!(metric("guarded_misuses"), 0.0);
+}
+
+#[test]
+fn who_cannot_give_the_inputs_back_waits_for_the_kernel_that_reads_one_of_them() {
+    let backend = backend();
+    let mut first = instance(&backend, &[("factor", "2")], 0);
+    let mut slow = instance(&backend, &[("factor", "3"), ("delay_ms", "200")], 0);
+    let tensor = output(&ask(&mut first, X::Host(vec![1.0]), true), "Y").device.clone().unwrap();
+    let bytes = Bytes::from_static(&[7; 4]);
+    let kept =
+        Input { index: 0, dtype: DType::FP32, shape: smallvec![1], buffers: smallvec![bytes], device: None };
+    let begun = Instant::now();
+    let response = ask_with(&mut slow, Some(kept), X::Device(tensor), true);
+    // The first input is not on a device; the event is that of the second.
+    assert!(begun.elapsed() >= Duration::from_millis(200), "the kernel still runs");
+    assert_eq!(&output(&response, "KEPT").data[..], [7; 4]);
     assert_eq!(metric("guarded_misuses"), 0.0);
 }
 

@@ -4,7 +4,8 @@
 //! A model multiplies: X FP32 \[n\] → Y FP32 \[n\] on the device of its instance, WHERE UINT64 \[2\]: the addresses of X, 0 if
 //! it came in the memory of the process, and of Y. Parameters: `factor`; `delay_ms`, how long the kernel takes, which is
 //! still running when the answer is sent; `output`: `own` (default) memory of this library, `asked` that of the server;
-//! `broken`: the memory of Y cannot be copied; `forward`: Y is X itself.
+//! `broken`: the memory of Y cannot be copied; `forward`: Y is X itself. An input KEPT, if there is one, is an output too, and
+//! so the answer keeps the request.
 
 mod device;
 mod event;
@@ -135,8 +136,11 @@ impl Multiplier {
         let unused = Arc::clone(gpu);
         let y = y.ready_after(device, done, move || unused.destroy(device, done))?;
         let addresses = vec![there.map_or(0, |view| view.address), address];
-        let response =
+        let mut response =
             Response::new().memory("Y", DataType::Fp32, &shape, y)?.tensor("WHERE", &[2], addresses)?;
+        if let Some(kept) = request.optional_input("KEPT") {
+            response = response.forward("KEPT", request, &kept)?;
+        }
         Ok((response, read))
     }
 }
