@@ -1,6 +1,6 @@
 //! Choices that the clock makes while a model loads, and those that a table has from an earlier load.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::forward::{Net, Rows};
 use super::memory_plan::logits_stride;
@@ -137,11 +137,16 @@ impl Net {
                     continue;
                 }
                 None => {
-                    let begin = Instant::now();
+                    // The GPU's clock: nothing is queued before the first event, so it stands for the host's time, too.
+                    let (begin, end) = (Event::new(tuner.device)?, Event::new(tuner.device)?);
+                    begin.record(tuner.stream)?;
                     let timed = self.time_ways(tuner, rows, products, &ways);
                     self.ways.force(None);
                     let runs = timed?;
-                    tuner.ways_took += begin.elapsed();
+                    end.record(tuner.stream)?;
+                    end.wait()?;
+                    tuner.ways_took +=
+                        Duration::try_from_secs_f32(end.since(&begin)? / 1e3).unwrap_or_default();
                     let best = |way: Way| fastest(runs.iter().copied().filter(|(other, _)| *other == way));
                     let times: Vec<_> = ways.iter().filter_map(|way| best(*way)).collect();
                     tuner.session.timed(steady(&runs), |table| {
