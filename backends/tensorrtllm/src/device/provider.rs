@@ -47,6 +47,29 @@ fn event(number: u64) -> sys::CUevent {
     std::ptr::with_exposed_provenance_mut(number as usize)
 }
 
+/// The context that the calling thread had, which it gets back at the end: no function of a provider changes it.
+struct Caller(sys::CUcontext);
+
+impl Caller {
+    /// Before the first call of a function that needs a context.
+    fn kept() -> Result<Self> {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: `context` is valid for writes.
+        match unsafe { sys::cuCtxGetCurrent(&raw mut context) } {
+            // Nothing of the driver was used yet, so nobody has a context.
+            sys::CUresult::CUDA_ERROR_NOT_INITIALIZED => Ok(Self(std::ptr::null_mut())),
+            status => check("cuCtxGetCurrent", status).map(|()| Self(context)),
+        }
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // SAFETY: the context was current when this was made, or there was none.
+        let _ = unsafe { sys::cuCtxSetCurrent(self.0) };
+    }
+}
+
 impl CudaDevices {
     /// Those with these numbers.
     pub fn new(count: usize, host: &Host) -> Arc<Self> {
@@ -87,7 +110,14 @@ impl CudaDevices {
         work: impl FnOnce(&Stream) -> Result<()>,
     ) -> Result<u64, Error> {
         let gpu = self.gpu(device)?;
+        let _caller = self.told(gpu.enter())?;
         self.told(gpu.run(after, waits, work))
+    }
+
+    /// As [`Gpu::enter`].
+    fn enter(&self, device: i32) -> Result<(&Gpu, Caller), Error> {
+        let gpu = self.gpu(device)?;
+        Ok((gpu, self.told(gpu.enter())?))
     }
 }
 
@@ -100,10 +130,16 @@ impl Gpu {
         Ok(self.opened.get_or_init(|| device))
     }
 
-    /// A stream without work.
+    /// Makes its context that of the calling thread, until the value is dropped.
+    fn enter(&self) -> Result<Caller> {
+        let caller = Caller::kept()?;
+        self.device()?.bind()?;
+        Ok(caller)
+    }
+
+    /// A stream without work. Within [`Self::enter`], as all that follows.
     fn stream(&self) -> Result<Stream> {
         let device = self.device()?;
-        device.bind()?;
         let mut streams = lock(&self.streams);
         // SAFETY: the streams are alive.
         let idle =
@@ -172,9 +208,7 @@ impl Gpu {
 
     /// Frees memory behind an event, which is lent.
     fn leave(&self, what: Leaving, done_event: u64) {
-        if self.device().and_then(Device::bind).is_err() {
-            return;
-        }
+        let Ok(_caller) = self.enter() else { return };
         match done_event {
             0 => what.free(),
             // An event of our own: the other is gone when this returns.
@@ -219,8 +253,7 @@ unsafe impl DeviceProvider for CudaDevices {
     }
 
     fn allocate(&self, device: i32, byte_size: usize) -> Result<u64, Error> {
-        let gpu = self.gpu(device)?;
-        self.told(gpu.device().and_then(Device::bind))?;
+        let (gpu, _caller) = self.enter(device)?;
         gpu.sweep(false);
         let take = || {
             let mut at = 0;
@@ -245,8 +278,7 @@ unsafe impl DeviceProvider for CudaDevices {
     }
 
     fn allocate_pinned(&self, device: i32, byte_size: usize) -> Result<u64, Error> {
-        let gpu = self.gpu(device)?;
-        self.told(gpu.device().and_then(Device::bind))?;
+        let (_, _caller) = self.enter(device)?;
         let mut at: *mut c_void = std::ptr::null_mut();
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
         // SAFETY: `at` is valid for writes.
@@ -282,7 +314,7 @@ unsafe impl DeviceProvider for CudaDevices {
     }
 
     fn has_passed(&self, device: i32, number: u64) -> Result<bool, Error> {
-        self.told(self.gpu(device)?.device().and_then(Device::bind))?;
+        let (_, _caller) = self.enter(device)?;
         // SAFETY: the event is lent to us.
         match unsafe { sys::cuEventQuery(event(number)) } {
             sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
@@ -291,21 +323,23 @@ unsafe impl DeviceProvider for CudaDevices {
     }
 
     fn wait(&self, device: i32, number: u64) -> Result<(), Error> {
-        self.told(self.gpu(device)?.device().and_then(Device::bind))?;
+        let (_, _caller) = self.enter(device)?;
         // SAFETY: the event is lent to us.
         self.told(check("cuEventSynchronize", unsafe { sys::cuEventSynchronize(event(number)) }))
     }
 
     fn destroy(&self, device: i32, number: u64) {
-        let bound = self.gpu(device).is_ok_and(|gpu| gpu.device().and_then(Device::bind).is_ok());
-        if bound && number != 0 {
+        if number == 0 {
+            return;
+        }
+        if let Ok(_entered) = self.enter(device) {
             // SAFETY: made by `run`; the last use. The driver frees it when it has passed.
             let _ = unsafe { sys::cuEventDestroy_v2(event(number)) };
         }
     }
 
     fn export(&self, place: Place) -> Result<(Vec<u8>, u64), Error> {
-        self.told(self.gpu(place.device.unwrap_or(0))?.device().and_then(Device::bind))?;
+        let (_, _caller) = self.enter(place.device.unwrap_or(0))?;
         let (mut base, mut size) = (0, 0);
         let mut handle = sys::CUipcMemHandle { reserved: [0; HANDLE] };
         // SAFETY: the results are valid for writes; the driver looks at the address.
@@ -326,14 +360,18 @@ unsafe impl DeviceProvider for CudaDevices {
                 handle.len()
             )));
         };
-        self.told(self.gpu(device)?.device().and_then(Device::bind))?;
+        let (_, _caller) = self.enter(device)?;
         let handle = sys::CUipcMemHandle { reserved: bytes.map(u8::cast_signed) };
         let flags = sys::CUipcMem_flags::CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS as u32;
         let mut at = 0;
         // SAFETY: `at` is valid for writes; the driver looks at the handle.
         let opened =
             check("cuIpcOpenMemHandle", unsafe { sys::cuIpcOpenMemHandle_v2(&raw mut at, handle, flags) });
-        opened.map_err(|error| Error::invalid(error.to_string()))?;
+        if let Err(CudaError::Driver { .. }) = &opened {
+            // Neither the memory nor the GPU is to blame.
+            return opened.map(|()| 0).map_err(|error| Error::invalid(error.to_string()));
+        }
+        self.told(opened)?;
         let (mut base, mut size) = (0, 0);
         // SAFETY: the results are valid for writes; the address was opened above.
         let found = check("cuMemGetAddressRange", unsafe {
