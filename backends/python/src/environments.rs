@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use flate2::read::MultiGzDecoder;
 use tempfile::TempDir;
@@ -43,8 +43,8 @@ type Place = Arc<Mutex<Weak<Environment>>>;
 #[derive(Debug)]
 pub(crate) struct Environments {
     known: Mutex<HashMap<Archive, Place>>,
-    /// By the model's name. Otherwise what completing a configuration unpacks would be gone before the load.
-    awaited: Mutex<HashMap<String, (Instant, Arc<Environment>)>>,
+    /// By the model's name, with the time since when. Otherwise what completing a configuration unpacks would be gone before the load.
+    awaited: Mutex<HashMap<String, (Duration, Arc<Environment>)>>,
     limit: u64,
     held: Arc<AtomicU64>,
 }
@@ -179,12 +179,12 @@ impl Environments {
         Ok(made)
     }
 
-    /// Keeps an environment until the model is loaded, at least for a while.
-    pub(crate) fn await_load(&self, model: &str, environment: Option<Arc<Environment>>) {
+    /// Keeps an environment from `now` until the model is loaded, at least for a while.
+    pub(crate) fn await_load(&self, model: &str, now: Duration, environment: Option<Arc<Environment>>) {
         let mut awaited = lock(&self.awaited);
-        awaited.retain(|_, (since, _)| since.elapsed() < AWAITED);
+        awaited.retain(|_, (since, _)| now.saturating_sub(*since) < AWAITED);
         awaited.remove(model);
-        awaited.extend(environment.map(|environment| (model.to_owned(), (Instant::now(), environment))));
+        awaited.extend(environment.map(|environment| (model.to_owned(), (now, environment))));
     }
 }
 
@@ -377,14 +377,21 @@ mod tests {
         let mut of = || environments.unpacked(&path, false, || unpackings += 1).unwrap();
         let unpacked = of().path();
         assert!(!unpacked.exists());
-        environments.await_load("model", Some(of()));
+        environments.await_load("model", Duration::ZERO, Some(of()));
         let loaded = of();
-        environments.await_load("model", None);
+        environments.await_load("model", Duration::ZERO, None);
         assert!(loaded.path().exists());
         let unpacked = loaded.path();
         drop(loaded);
         assert!(!unpacked.exists());
-        assert_eq!(unpackings, 2);
+        // A load that never comes is not waited for for ever.
+        environments.await_load("model", Duration::ZERO, Some(of()));
+        let unpacked = of().path();
+        environments.await_load("other", AWAITED - Duration::from_nanos(1), None);
+        assert!(unpacked.exists());
+        environments.await_load("other", AWAITED, None);
+        assert!(!unpacked.exists());
+        assert_eq!(unpackings, 3);
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod supervisor;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use trireme_sdk::{
@@ -70,13 +71,15 @@ impl Backend for Python {
         let completed: Value = serde_json::from_str(&completed)
             .map_err(|error| Error::invalid(format!("auto_complete_config: {error}")))?;
         let patch = patch::between(context.config.json(), &completed)?;
-        self.settings.environments.await_load(&context.name, plan.environment.clone());
+        let now = Duration::from_nanos(context.host.now_ns());
+        self.settings.environments.await_load(&context.name, now, plan.environment.clone());
         Ok(patch)
     }
 
     fn load(&self, context: ModelContext) -> Result<PythonModel> {
         let plan = Plan::new(&context, &self.settings, &self.package);
-        self.settings.environments.await_load(&context.name, None);
+        let now = Duration::from_nanos(context.host.now_ns());
+        self.settings.environments.await_load(&context.name, now, None);
         let plan = plan?;
         let outputs = context.config.json()["output"].as_array().map_or(0, Vec::len);
         if outputs > usize::from(u16::MAX - 1) {
