@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use trireme_grpc::Tls;
 use trireme_protocol::{Limits, Restrictions};
 use trireme_runtime::{ControlMode, CoreOptions, PoolSizes, Supplies};
@@ -69,14 +69,20 @@ pub(crate) fn core_options(flags: &Serve) -> anyhow::Result<CoreOptions> {
 fn device_pools(flags: &Serve) -> anyhow::Result<PoolSizes> {
     let mut sizes = PoolSizes { pinned: flags.pinned_memory_pool_byte_size, ..PoolSizes::default() };
     for text in &flags.cuda_memory_pool_byte_size {
-        let given =
-            text.split_once(':').and_then(|(device, size)| Some((device.parse().ok()?, size.parse().ok()?)));
-        let (device, size) = given.with_context(|| {
-            format!("--cuda-memory-pool-byte-size '{text}': expected DEVICE:BYTES, both whole numbers")
-        })?;
+        let (device, size) =
+            device_pool(text).with_context(|| format!("--cuda-memory-pool-byte-size '{text}'"))?;
         sizes.gpu.insert(device, size);
     }
     Ok(sizes)
+}
+
+/// DEVICE:BYTES.
+fn device_pool(text: &str) -> anyhow::Result<(i32, usize)> {
+    let given =
+        text.split_once(':').and_then(|(device, size)| Some((device.parse().ok()?, size.parse().ok()?)));
+    let (device, size) = given.context("expected DEVICE:BYTES, both whole numbers")?;
+    ensure!(device >= 0, "GPUs are numbered from 0, there is no GPU {device}");
+    Ok((device, size))
 }
 
 /// The resources of the rate limiter, if it is on.
@@ -211,4 +217,20 @@ fn fallback(given: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
         Ok((from.to_owned(), to.to_owned()))
     };
     given.iter().map(pair).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn pools_are_of_gpus_that_can_be() {
+        assert_eq!(device_pool("1:4096").unwrap(), (1, 4096));
+        let refused = |text| device_pool(text).unwrap_err().to_string();
+        assert_eq!(refused("-1:4096"), "GPUs are numbered from 0, there is no GPU -1");
+        for text in ["", "1", "1:", ":1", "1:-1", "a:1", "1:1:1", "99999999999:1"] {
+            assert_eq!(refused(text), "expected DEVICE:BYTES, both whole numbers", "{text}");
+        }
+    }
 }
