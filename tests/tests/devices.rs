@@ -364,7 +364,8 @@ fn memory_of_another_process_is_opened_by_its_handle() {
     };
     assert_eq!((status.code.0, out.handle_len, out.offset, out.byte_size), (0, 64, 0, 400));
     let opened = trireme_host::open_shared(0, &handle, 400).unwrap();
-    let part = opened.part(4, 8, ()).unwrap();
+    let region = Arc::new(());
+    let part = opened.part(4, 8, Arc::clone(&region)).unwrap();
     assert_eq!(floats(&part.to_host().unwrap()), [2.0, 4.0]);
     opened.write(4, &7.5f32.to_le_bytes()).unwrap();
     assert_eq!(floats(&tensor.to_host().unwrap())[..3], [0.0, 7.5, 4.0], "it is the same memory");
@@ -374,6 +375,12 @@ fn memory_of_another_process_is_opened_by_its_handle() {
     assert!(refused(&handle, 0, 5000).contains("the allocation has 4096 bytes, wanted are 5000"));
     assert!(refused(&[1; 64], 0, 4).contains("the handle is none of this device"));
     assert_eq!(refused(&handle, 7, 4), "there is no device provider for memory of kind 2 of GPU 7");
-    drop((part, opened, tensor, response));
+    // Whoever reads the part keeps what was kept with it.
+    let mut forward = instance(&backend, &[("forward", "true")], 0);
+    let answer = ask(&mut forward, X::Device(part), true);
+    assert_eq!(Arc::strong_count(&region), 2);
+    drop(answer);
+    assert_eq!(Arc::strong_count(&region), 1);
+    drop((opened, tensor, response));
     assert_eq!(metric("guarded_misuses"), 0.0);
 }
