@@ -197,8 +197,9 @@ def test_numbers_that_an_operator_cannot_use_are_the_clients_fault(server):
 
 
 def test_more_memory_than_there_is_ends_a_request_alone(server):
-    for shape in ([1 << 40, 1 << 8], [1 << 31, 1 << 31]):
-        with pytest.raises(InferenceServerException, match=r"\[(400|500)\].*Expand"):
+    # The second is of more bytes than there are numbers for.
+    for shape, status in (([1 << 40, 1 << 8], "500"), ([1 << 31, 1 << 31], "400|500")):
+        with pytest.raises(InferenceServerException, match=rf"\[({status})\].*Expand"):
             infer(server, "expand", IN=np.ones(1, np.float32), SHAPE=np.array(shape))
     assert infer(server, "expand", IN=np.ones(1, np.float32), SHAPE=np.array([2, 3])).as_numpy("OUT").tolist() == [[1] * 3] * 2
     server.alive()
@@ -214,6 +215,17 @@ def test_an_optional_input_without_a_default_is_named(server):
     assert "model 'needed': input 'B' is optional in the configuration, but the model has no default for it" in server.output()
     with pytest.raises(InferenceServerException, match=r"\[400\] input 'B' is missing, and the model has no value for it"):
         infer(server, "needed", A=np.ones((1, 4), np.float32))
+
+
+def advised(pid):
+    """The bytes of each mapping for which a process has asked for large pages."""
+    size, found = 0, [0]
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *words = line.split()
+        size = int(words[0]) << 10 if name == "Size:" else size
+        if name == "VmFlags:" and "hg" in words:
+            found.append(size)
+    return found
 
 
 def test_memory_goes_back_with_a_model(tmp_path):
@@ -232,6 +244,9 @@ def test_memory_goes_back_with_a_model(tmp_path):
             before = kib()
             assert infer(server, "ones", SHAPE=np.array([size // 4])).as_numpy("OUT").size == size // 4
             held = kib()
+            assert "in small pages" not in server.output()
+            if pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled").exists():
+                assert max(advised(server.process.pid)) >= size, "no large pages were asked for"
             assert server.raw("POST", "/v2/repository/models/ones/unload")[0] == 200
             eventually(lambda: kib() < held - (size >> 10) * 9 // 10)
             assert held - before > size >> 11, "nothing was held"

@@ -19,6 +19,7 @@ import tritonclient.http as httpclient
 from tritonclient.utils import InferenceServerException
 
 from test_ensemble import stats
+from test_lifecycle import eventually
 from trireme_server import Server, identity, io, write_model
 
 PYTHON = f"--backend-config=python,interpreter={sys.executable}"
@@ -640,7 +641,7 @@ def test_scripts_that_cannot_serve_say_why(tmp_path):
 
 
 def test_an_environment_may_be_an_archive(tmp_path):
-    """Two versions and another model run in what was unpacked once; it goes with the server."""
+    """Two versions and another model run in what was unpacked once; it goes with them, at the latest with the next server."""
     told = method("""
 return [pb_utils.InferenceResponse([pb_utils.Tensor("SAID", np.array([os.environ["FROM"]], dtype=object))]) for _ in requests]
 """)
@@ -667,6 +668,22 @@ return [pb_utils.InferenceResponse([pb_utils.Tensor("SAID", np.array([os.environ
         assert program.startswith(str(folder)) and program.endswith("/bin/python3") and os.path.exists(program)
         assert server.output().count("unpacking the environment") == 1
         assert server.stop() == 0 and not os.path.exists(program)
+    unpacked = lambda: sorted(folder.glob("trireme-python-env-*/env/bin/python3"))  # noqa: E731
+    flags = ("--backend-config=python,interpreter=/nowhere", "--model-control-mode=explicit", "--load-model=*")
+    with Server(models, *flags, env={"TMPDIR": str(folder)}) as server:
+        # The last of its models takes it along.
+        (left,) = unpacked()
+        assert server.raw("POST", "/v2/repository/models/one/unload")[0] == 200 and unpacked() == [left]
+        assert server.raw("POST", "/v2/repository/models/two/unload")[0] == 200
+        eventually(lambda: not unpacked())
+        assert server.raw("POST", "/v2/repository/models/two/load")[0] == 200
+        (left,) = unpacked()
+        server.process.kill()
+        server.process.wait(20)
+        assert left.exists()
+    with Server(models, *flags, env={"TMPDIR": str(folder)}) as server:
+        assert len(unpacked()) == 1 and not left.exists(), "what a killed server left goes with the next one"
+        assert server.stop() == 0 and not unpacked()
 
 
 def test_a_script_outside_the_model_is_not_run(tmp_path):
