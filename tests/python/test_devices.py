@@ -290,14 +290,17 @@ def test_large_tensors_leave_the_process_as_it_was(repository, backends):
             module, client = clients(server)[1]
             for model in ("two", "staged"):
                 ask(module, client, model, value)
-            before, resident = quiet(server), memory(server, "VmRSS")
-            for _ in range(6):
-                for model in ("two", "staged"):
-                    assert ask(module, client, model, value).as_numpy("OUT")[-1] == 6
-            after = quiet(server)
-            assert after["guarded_bytes"] == before["guarded_bytes"]
-            grown = memory(server, "VmRSS") - resident
-            assert grown < 2 * value.nbytes, grown
+            before, grown = quiet(server), []
+            # The C library may keep a block or two more for a thread that it has not met yet: once, not in both rounds.
+            for _ in range(2):
+                resident = memory(server, "VmRSS")
+                for _ in range(6):
+                    for model in ("two", "staged"):
+                        assert ask(module, client, model, value).as_numpy("OUT")[-1] == 6
+                after = quiet(server)
+                assert after["guarded_bytes"] == before["guarded_bytes"]
+                grown.append(memory(server, "VmRSS") - resident)
+            assert min(grown) < value.nbytes, grown
             assert after["guarded_misuses"] == 0
 
 
