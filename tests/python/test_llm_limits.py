@@ -35,11 +35,13 @@ def busy(server, answers):
     """So many long answers are asked for; they end with the block."""
     body = json.dumps({"model": "m", "prompt": [3, 4, 5], "max_tokens": 19000, "ignore_eos": True, "temperature": 0})
     with contextlib.ExitStack() as stack:
-        for _ in range(answers):
+        for begun in range(1, answers + 1):
             connection = http.client.HTTPConnection("127.0.0.1", server.http, timeout=30)
             stack.callback(connection.close)
             connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
-        until(server, "m", lambda now: now["trireme_llm_running"] + now["trireme_llm_waiting"] == answers)
+            # One after the other: the first has to be out of the queue before the last one comes, which is full with two.
+            until(server, "m", lambda now: now["trireme_llm_running"] == 1
+                  and now["trireme_llm_running"] + now["trireme_llm_waiting"] == begun)
         yield
     until(server, "m", lambda now: now["trireme_llm_running"] + now["trireme_llm_waiting"] == 0)
 
