@@ -165,8 +165,10 @@ def test_floods_end_soon_and_cost_no_memory(narrow, pieces, statuses):
     def resident():
         return int(re.search(r"VmRSS:\s+(\d+) kB", open(f"/proc/{narrow.process.pid}/status").read())[1]) / 1024
 
+    # What the C library keeps for a thread that meets its first flood is not what is looked for.
+    answers = [said(narrow.http, pieces)]
     before = resident()
-    answers = [said(narrow.http, pieces) for _ in range(3)]
+    answers += [said(narrow.http, pieces) for _ in range(3)]
     # Who is still sending when the connection is closed may not get to see the answer.
     assert all(answer == b"" or answer.split()[1] in statuses for answer in answers), answers
     assert any(answers) or sum(map(len, pieces)) > 16 << 10, "little is sent, and the server says nothing"
