@@ -1,7 +1,7 @@
 """Requests, responses, and who sends them."""
-import asyncio
 import collections
 import json
+import sys
 
 from . import frames
 from .errors import TritonError, TritonModelException
@@ -180,9 +180,10 @@ class InferenceResponseSender:
 
 
 def _in_event_loop():
+    # Who runs a loop has imported it.
+    asyncio = sys.modules.get("asyncio")
     try:
-        asyncio.get_running_loop()
-        return True
+        return asyncio is not None and bool(asyncio.get_running_loop())
     except RuntimeError:
         return False
 
@@ -293,6 +294,8 @@ class InferenceRequest:
 
     def async_exec(self, decoupled=False):
         """As `exec`, to be awaited."""
+        import asyncio
+
         from .calls import Call
 
         loop = asyncio.get_running_loop()
