@@ -17,9 +17,9 @@ use crate::driver::Driver;
 use crate::random::Random;
 use crate::shapes::{llama_1b, llama_8b};
 
-const CONTEXT: usize = 1024;
+pub(crate) const CONTEXT: usize = 1024;
 
-fn models() -> [(&'static str, DecoderConfig, usize); 2] {
+pub(crate) fn models() -> [(&'static str, DecoderConfig, usize); 2] {
     [("Llama-3.1-8B", llama_8b(), 420_000), ("Llama-3.2-1B", llama_1b(), 420_000)]
 }
 
@@ -90,7 +90,7 @@ fn prompt(random: &mut Random, n: usize) -> Vec<u32> {
 }
 
 /// Reads the prompts of `slots`, as many tokens a step as fit. Seconds.
-fn read(driver: &mut Driver, slots: std::ops::Range<u32>, tokens: usize, random: &mut Random) -> f64 {
+pub(crate) fn read(driver: &mut Driver, slots: std::ops::Range<u32>, tokens: usize, random: &mut Random) -> f64 {
     let budget = driver.executor.info().max_step_tokens;
     for slot in slots.clone() {
         let prompt = prompt(random, tokens);
@@ -120,7 +120,7 @@ fn read(driver: &mut Driver, slots: std::ops::Range<u32>, tokens: usize, random:
 }
 
 /// Milliseconds of a decode step, two in flight.
-fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
+pub(crate) fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
     for _ in 0..4 {
         driver.decode(slots);
         driver.submit();
@@ -207,46 +207,6 @@ pub(crate) fn prefill() -> Outcome {
                 total / best,
                 total * (linear + attention) / best / 1e12
             );
-        }
-    }
-    Ok(())
-}
-
-/// Graphs against none, fusion on against off, a static profile against the usual sizes.
-pub(crate) fn modes() -> Outcome {
-    const STREAMS: [u32; 6] = [1, 8, 20, 32, 100, 128];
-    println!(
-        "| model | streams | as it is, ms a step | no graphs | no fusion | static profile |\n|---|---|---|---|---|---|"
-    );
-    for (name, config, tokens) in models() {
-        let measure = |driver: &mut Driver, streams: u32| {
-            read(driver, 0..streams, CONTEXT, &mut Random(6));
-            let slots: Vec<u32> = (0..streams).collect();
-            let ms = decode_steps(driver, &slots, 64);
-            slots.iter().for_each(|s| driver.free(*s));
-            driver.forget();
-            ms
-        };
-        let plain = Options { max_slots: 128, ..Options::default() };
-        let mut columns = Vec::new();
-        for options in [
-            plain.clone(),
-            Options { graphs: false, ..plain.clone() },
-            Options { skinny_rows: 0, ..plain.clone() },
-        ] {
-            let mut driver = Driver::new(load(&config, tokens / 2, options)?);
-            columns.push(STREAMS.map(|streams| measure(&mut driver, streams)));
-        }
-        let mut fixed = [0.0; STREAMS.len()];
-        for (ms, streams) in fixed.iter_mut().zip(STREAMS) {
-            let sizes = vec![streams as usize];
-            let options = Options { max_slots: streams as usize, decode_sizes: sizes, ..plain.clone() };
-            *ms = measure(&mut Driver::new(load(&config, tokens / 2, options)?), streams);
-        }
-        columns.push(fixed);
-        for (i, streams) in STREAMS.iter().enumerate() {
-            let cells: Vec<String> = columns.iter().map(|column| format!("{:.3}", column[i])).collect();
-            println!("| {name} | {streams} | {} |", cells.join(" | "));
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ mod attention;
 mod bench;
 mod driver;
 mod kernels;
+mod modes;
 mod parity;
 mod random;
 mod sampling;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
             "prefill" => bench::prefill(),
             "bench" => bench::decode(),
             "early" => bench::early(),
-            "graphs" => bench::modes(),
+            "graphs" => modes::run(),
             "profile" => bench::profile(),
             "traffic" => traffic::run(),
             "ready" => bench::ready(),
