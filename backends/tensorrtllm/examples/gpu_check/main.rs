@@ -15,6 +15,7 @@
 mod attention;
 mod bench;
 mod driver;
+mod figures;
 mod kernels;
 mod modes;
 mod parity;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
             "prefill" => bench::prefill(),
             "bench" => bench::decode(),
             "early" => bench::early(),
+            "figures" => figures::run(),
             "graphs" => modes::run(),
             "profile" => bench::profile(),
             "traffic" => traffic::run(),
