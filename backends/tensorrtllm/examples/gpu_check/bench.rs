@@ -97,7 +97,12 @@ fn prompt(random: &mut Random, n: usize) -> Vec<u32> {
 }
 
 /// Reads the prompts of `slots`, as many tokens a step as fit. Seconds.
-pub(crate) fn read(driver: &mut Driver, slots: std::ops::Range<u32>, tokens: usize, random: &mut Random) -> f64 {
+pub(crate) fn read(
+    driver: &mut Driver,
+    slots: std::ops::Range<u32>,
+    tokens: usize,
+    random: &mut Random,
+) -> f64 {
     let budget = driver.executor.info().max_step_tokens;
     for slot in slots.clone() {
         let prompt = prompt(random, tokens);

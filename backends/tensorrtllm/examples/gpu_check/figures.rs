@@ -74,7 +74,9 @@ pub(crate) fn run() -> Outcome {
             driver.forget();
         }
         println!("{name}: copy and product of the rounds: {}", ceilings.join("; "));
-        println!("| model | what | median of {ROUNDS} [lowest, highest] | of the ceiling |\n|---|---|---|---|");
+        println!(
+            "| model | what | median of {ROUNDS} [lowest, highest] | of the ceiling |\n|---|---|---|---|"
+        );
         figures.iter().for_each(|figure| figure.print(name));
     }
     Ok(())

@@ -79,7 +79,9 @@ pub(crate) fn run() -> Outcome {
             let mut eager = loaded(name, "no graphs", &config, without)?;
             let without = Options { skinny_rows: 0, ..plain.clone() };
             let mut plainly = loaded(name, "no fusion", &config, without)?;
-            println!("| model | streams | as it is, ms a step | no graphs | no fusion |\n|---|---|---|---|---|");
+            println!(
+                "| model | streams | as it is, ms a step | no graphs | no fusion |\n|---|---|---|---|---|"
+            );
             for streams in STREAMS {
                 let times = turns(&mut [&mut usual, &mut eager, &mut plainly], streams);
                 let cells: Vec<String> = times.into_iter().map(cell).collect();
@@ -95,7 +97,10 @@ pub(crate) fn run() -> Outcome {
             let cells: Vec<String> = times.into_iter().map(cell).collect();
             rows.push(format!("| {name} | {streams} | {} |", cells.join(" | ")));
         }
-        println!("| model | streams | usual sizes, ms a step | static profile |\n|---|---|---|---|\n{}", rows.join("\n"));
+        println!(
+            "| model | streams | usual sizes, ms a step | static profile |\n|---|---|---|---|\n{}",
+            rows.join("\n")
+        );
         drop(usual);
         loaded(name, "as it is, again", &config, plain)?;
     }
