@@ -221,7 +221,7 @@ def test_tensors_in_cuda_shared_memory(server):
                     (("double", "X", "Y", 2), ("late", "X", "Y", 2), ("two", "IN", "OUT", 6), ("lately", "IN", "OUT", 6),
                      ("stagedlately", "IN", "OUT", 4), ("cpu", "INPUT0", "OUTPUT0", 1)), range(3)):
                 value = VALUE + number + 2 * turn
-                cudashm.set_shared_memory_region(region, [value], offset=256)
+                cudashm.set_shared_memory_region(region, [np.zeros(64, np.float32), value])
                 given = module.InferInput(tensor, [N], "FP32")
                 given.set_shared_memory("region", 4 * N, 256)
                 before = metrics(server)

@@ -167,7 +167,8 @@ impl Host {
     /// # Errors
     /// It is not on a GPU; UNSUPPORTED if it is of a kind that cannot be shared.
     pub fn export(&self, memory: &Memory) -> Result<Exported> {
-        let view = memory.on_device().ok_or_else(|| Error::invalid("only memory of a GPU can be exported"))?;
+        let view =
+            memory.on_device().ok_or_else(|| Error::invalid("only memory of a GPU can be exported"))?;
         self.devices().ok_or_else(no_devices)?.export(view)
     }
 

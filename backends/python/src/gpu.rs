@@ -67,9 +67,10 @@ pub(crate) fn output(
     let device = i32::try_from(device).map_err(|_| Malformed)?;
     let exported = Exported { handle: cursor.bytes(handle)?.to_vec(), offset };
     let length = usize::try_from(head.length).map_err(|_| Malformed)?;
-    let elements = head.shape.iter().try_fold(1usize, |product, dim| {
-        usize::try_from(*dim).ok().and_then(|dim| product.checked_mul(dim))
-    });
+    let elements = head
+        .shape
+        .iter()
+        .try_fold(1usize, |product, dim| usize::try_from(*dim).ok().and_then(|dim| product.checked_mul(dim)));
     let size = head.data_type.byte_size().and_then(|size| elements?.checked_mul(size));
     if head.data_type == DataType::Bytes || size != Some(length) || length == 0 {
         return Err(Malformed);
@@ -90,7 +91,10 @@ pub(crate) fn output(
         Ok(memory) => response.memory(head.name, head.data_type, &head.shape, told(memory)),
         Err(error) => {
             sender.release_now(number);
-            Err(Error { message: format!("output '{}' on GPU {device}: {}", head.name, error.message), ..error })
+            Err(Error {
+                message: format!("output '{}' on GPU {device}: {}", head.name, error.message),
+                ..error
+            })
         }
     })
 }
