@@ -42,10 +42,6 @@ pub struct ModelsVtable {
     pub unload: unsafe extern "C" fn(context: *const c_void, message: StrView, reply: CallReply) -> Status,
     /// Whether a version of a model takes requests; of `version` 0 or less, whether any does. Writes 0 or 1 into `ready`
     /// and does not wait. A model that nobody knows is not ready.
-    pub ready: unsafe extern "C" fn(
-        context: *const c_void,
-        model: StrView,
-        version: i64,
-        ready: *mut u32,
-    ) -> Status,
+    pub ready:
+        unsafe extern "C" fn(context: *const c_void, model: StrView, version: i64, ready: *mut u32) -> Status,
 }

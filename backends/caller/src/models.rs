@@ -1,11 +1,9 @@
 //! Models that load and unload others; the fixture of `models/1`. A request says by its parameters what is to be done:
-//! `do` is `load`, `load_later` (by callback), `unload` or `ready`, of the model `of`, with `config`, and `file` as the contents
-//! of `1/data`. The model's own parameters `first` and `last` name models that are loaded before it is, and unloaded when its
+//! `do` is `load`, `load_later` (by callback), `unload`, `ready` or `nothing`, of the model `of`, with `config`, and `file` as the
+//! contents of `1/data`. The model's own parameters `first` and `last` name models that are loaded before it is, and unloaded when its
 //! instance ends.
 
-use trireme_sdk::{
-    Error, ErrorCode, ModelContext, ModelLoad, Models, Parameter, Request, Response, Result,
-};
+use trireme_sdk::{Error, ErrorCode, ModelContext, ModelLoad, Models, Parameter, Request, Response, Result};
 
 /// What a model may do to others.
 #[derive(Clone)]
@@ -67,6 +65,7 @@ impl AtEnd {
             "load" => say(request, models.load_and_wait(load).map(|()| true)),
             "load_later" => models.load(load, |result| say(request, result.map(|()| true))),
             "unload" => say(request, models.unload_and_wait(&of, false).map(|()| true)),
+            "nothing" => say(request, Ok(true)),
             "ready" => say(request, models.is_ready(&of, None)),
             _ => say(request, Err(Error { code: ErrorCode::InvalidArg, message: format!("do: '{what}'") })),
         }
@@ -78,7 +77,8 @@ impl AtEnd {
 fn say(request: Request, result: Result<bool>) {
     request.answer(|request| {
         let input = request.input("INPUT0")?;
-        let values = vec![f32::from(u8::from(result?)); input.shape().iter().product::<i64>().max(0) as usize];
+        let values =
+            vec![f32::from(u8::from(result?)); input.shape().iter().product::<i64>().max(0) as usize];
         Response::new().tensor("OUTPUT0", input.shape(), values)
     });
 }

@@ -41,7 +41,11 @@ impl Core {
     }
 
     /// Unloads what a backend asks for; the reader hears how it went.
-    pub(crate) fn unload_for(self: &Arc<Self>, message: &Message, reader: CallReader) -> Result<(), ServeError> {
+    pub(crate) fn unload_for(
+        self: &Arc<Self>,
+        message: &Message,
+        reader: CallReader,
+    ) -> Result<(), ServeError> {
         self.check_control()?;
         let Call { by, model, fields } = read(&message.text)?;
         let with_steps = match fields.get("unload_dependents") {

@@ -1,8 +1,8 @@
 //! What the server offers to backends.
 
 use std::ffi::c_void;
-use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 
 use trireme_host::abi::{LogLevel, MetricKind, StatusCode};
 use trireme_host::{CallReader, HostServices, Message, MetricSet, Series, Status};

@@ -3,8 +3,8 @@
 use std::ffi::c_void;
 
 use trireme_abi::{
-    BlsVtable, Buffer, CallReply, CallerHandle, ModelsVtable, OpenAiAnswer, OpenAiCall, OpenAiVtable, RequestHandle,
-    ResponderHandle, ResponseFlags, SendVerdict, Status as WireStatus, StrView,
+    BlsVtable, Buffer, CallReply, CallerHandle, ModelsVtable, OpenAiAnswer, OpenAiCall, OpenAiVtable,
+    RequestHandle, ResponderHandle, ResponseFlags, SendVerdict, Status as WireStatus, StrView,
 };
 
 use super::registry::{Entry, Kind, Real, add, find, take};

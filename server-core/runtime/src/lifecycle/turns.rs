@@ -92,7 +92,9 @@ impl Queue {
         let others = self.operations.iter().filter(|one| one.ticket != operation.ticket);
         others
             .filter(|one| one.runs || (!operation.called && one.ticket < operation.ticket))
-            .filter(|one| !ancestors.contains(&one.ticket) && !one.work.names.is_disjoint(&operation.work.names))
+            .filter(|one| {
+                !ancestors.contains(&one.ticket) && !one.work.names.is_disjoint(&operation.work.names)
+            })
             .collect()
     }
 
@@ -215,7 +217,8 @@ impl Permits {
 
     pub(crate) fn take(&self) -> Permit<'_> {
         let free = lock(&self.free);
-        let mut free = self.returned.wait_while(free, |free| *free <= 0).unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            self.returned.wait_while(free, |free| *free <= 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
         Permit(self)
     }
