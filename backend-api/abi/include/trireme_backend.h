@@ -796,7 +796,7 @@ typedef struct TriremeMetricsVtable {
 // The host's half of `models/1`. All functions: `[any-thread]`; `context` is `HostRef::context`.
 typedef struct TriremeModelsVtable {
   size_t struct_size;
-  // Loads a model, or loads it anew: a text of at most 1 MiB, at most 4096 buffers. They move to the host, whatever the
+  // Loads a model, or loads it anew: a text of at most 1 MiB, at most 1024 files. The buffers move to the host, whatever the
   // result. If it is OK, `reply` is called exactly once, as final and without buffers, when the model is ready or the load
   // has failed; it may be before this function returns. Otherwise it is never called. A host that does not let its models
   // be changed one by one answers UNAVAILABLE.
