@@ -18,7 +18,7 @@ const BAR: f64 = 1.0;
 const MODEL: &str = "minilm_onnx";
 /// Sentences of a batch, tokens of a sentence, batches of a run, batches in flight.
 type Case = [u32; 4];
-const CASES: [Case; 4] = [[1, 32, 120, 1], [8, 32, 32, 1], [32, 64, 8, 1], [8, 32, 32, 2]];
+const CASES: [Case; 4] = [[1, 32, 400, 1], [8, 32, 32, 1], [32, 64, 8, 1], [8, 32, 32, 2]];
 
 pub(super) fn rows(workspace: &Workspace, folder: &Path, runs: u32) -> Result<Vec<Row>> {
     if !process::on_path("wrk") {
