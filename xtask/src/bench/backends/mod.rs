@@ -52,10 +52,7 @@ impl Row {
             Some(bar) => format!("{bar:.1} | {}", if self.holds() { "holds" } else { "**misses**" }),
         };
         let [ours, peer] = [&self.ours, &self.peer].map(|runs| interval(runs.clone()).median);
-        format!(
-            "| {} | {ours:.0} | {peer:.0} | {median:.2} [{low:.2}, {high:.2}] | {verdict} |",
-            self.what
-        )
+        format!("| {} | {ours:.0} | {peer:.0} | {median:.2} [{low:.2}, {high:.2}] | {verdict} |", self.what)
     }
 }
 
@@ -92,8 +89,12 @@ mod tests {
 
     #[test]
     fn the_bar_is_held_by_the_median_of_pairs() {
-        let row =
-            |ours: f64| Row { what: "x".into(), ours: vec![ours; 3], peer: vec![10.0, 20.0, 10.0], bar: Some(1.3) };
+        let row = |ours: f64| Row {
+            what: "x".into(),
+            ours: vec![ours; 3],
+            peer: vec![10.0, 20.0, 10.0],
+            bar: Some(1.3),
+        };
         assert!(row(13.0).holds() && !row(12.9).holds());
         assert_eq!(row(13.0).line(), "| x | 13 | 10 | 1.30 [0.65, 1.30] | 1.3 | holds |");
         let without = Row { bar: None, ..row(1.0) };
