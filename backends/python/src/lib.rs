@@ -15,6 +15,7 @@ mod gpu;
 mod incoming;
 mod instance;
 mod metrics;
+mod models;
 mod outgoing;
 mod package;
 mod patch;

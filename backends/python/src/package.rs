@@ -25,6 +25,7 @@ const FILES: [(&str, &str); 16] = files![
     "trireme_python/inference.py",
     "trireme_python/link.py",
     "trireme_python/memory.py",
+    "trireme_python/models.py",
     "trireme_python/services.py",
     "trireme_python/tensor.py",
     "trireme_python/types.py",
