@@ -12,7 +12,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 16] = files![
+const FILES: [(&str, &str); 17] = files![
     "start.py",
     "triton_python_backend_utils.py",
     "trireme_python/__init__.py",
