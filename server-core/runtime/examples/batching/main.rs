@@ -16,9 +16,8 @@ use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Handle};
 use trireme_host::abi::LogLevel;
-use trireme_protocol::{DataType, InferRequest, InputTensor, Limits, TensorData};
-use trireme_runtime::{ControlMode, Core, CoreOptions, PoolSizes, Served};
-use trireme_scheduling::StartAfter;
+use trireme_protocol::{DataType, InferRequest, InputTensor, TensorData};
+use trireme_runtime::{Core, CoreOptions, Served};
 use trireme_telemetry::Registry;
 use trireme_telemetry::clock::now_ns;
 
