@@ -275,7 +275,8 @@ mod tests {
     /// The beginning of a call: a preface, settings, and the headers as texts that are not indexed.
     fn call(path: &str) -> Vec<u8> {
         let mut headers = vec![0x83, 0x86];
-        let more = [(":path", path), (":authority", "x"), ("content-type", "application/grpc"), ("te", "trailers")];
+        let more =
+            [(":path", path), (":authority", "x"), ("content-type", "application/grpc"), ("te", "trailers")];
         for (name, value) in more {
             headers.push(0);
             for text in [name, value] {

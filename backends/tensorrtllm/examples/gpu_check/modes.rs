@@ -12,7 +12,7 @@ use crate::bench::{CONTEXT, decode_steps, load, models, read};
 use crate::driver::Driver;
 use crate::random::Random;
 
-/// Sequences at a time; `GPU_CHECK_STREAMS=20,32` names others, up to 128.
+/// Sequences at a time; `GPU_CHECK_STREAMS=20,32` names others, up to 128, and `GPU_CHECK_MODEL=1B` the end of a model's name.
 const STREAMS: [u32; 6] = [1, 8, 20, 32, 100, 128];
 
 fn streams() -> Vec<u32> {
@@ -83,7 +83,8 @@ fn loaded(
 }
 
 pub(crate) fn run() -> Outcome {
-    for (name, config, _) in models() {
+    let only = std::env::var("GPU_CHECK_MODEL").unwrap_or_default();
+    for (name, config, _) in models().into_iter().filter(|(name, ..)| name.ends_with(&only)) {
         let kept = tempfile::tempdir()?;
         let tuning = Store { plan: None, folder: Some(kept.path().to_owned()) };
         let plain = Options { max_slots: 128, tuning, ..Options::default() };
