@@ -33,8 +33,13 @@ pub(crate) fn load(
     Ok(CudaExecutor::load(
         &config,
         &Source::Dummy(WeightType::BF16),
-        &Options { max_kv_tokens: Some(tokens), ..options },
+        &Options { max_kv_tokens: Some(tokens), kernel_cache: Some(compiled()), ..options },
     )?)
+}
+
+/// Where kernels are kept that had to be compiled: once for all models that are loaded.
+fn compiled() -> std::path::PathBuf {
+    std::env::temp_dir().join("gpu_check_kernels")
 }
 
 /// Copy bandwidth and the rate of a large product, as everything else is measured against.
@@ -146,7 +151,7 @@ pub(crate) fn decode() -> Outcome {
             - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size * 2 })
             as f64;
         let kv = (driver.executor.info().kv.block_bytes / driver.executor.info().kv.block_tokens) as f64;
-        for streams in [1u32, 2, 4, 8, 16, 32, 64, 128, 256] {
+        for streams in [1u32, 2, 4, 8, 16, 20, 32, 64, 100, 128, 256] {
             read(&mut driver, 0..streams, CONTEXT, &mut random);
             let slots: Vec<u32> = (0..streams).collect();
             let steps = if streams <= 16 { 128 } else { 48 };
@@ -285,7 +290,7 @@ pub(crate) fn early() -> Outcome {
 pub(crate) fn profile() -> Outcome {
     for (name, config, tokens) in models() {
         let mut executor = load(&config, tokens, Options::default())?;
-        for rows in [1, 4, 8, 16, 32, 128, 256] {
+        for rows in [1, 8, 20, 32, 64, 100, 128, 256] {
             println!(
                 "{name}, {rows} rows at {CONTEXT}, attention in up to {} parts",
                 executor.attention_parts(rows)

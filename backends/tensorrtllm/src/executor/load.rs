@@ -144,7 +144,8 @@ impl CudaExecutor {
         if options.tune {
             self.tune(options)?;
         }
-        for rows in [1, 2, 9, 17, 33, 65, 129, slots].into_iter().filter(|&r| r <= slots) {
+        let sizes = StreamSize::ALL.map(|size| size.rows);
+        for rows in [1, 2, 129, slots].into_iter().chain(sizes).filter(|&r| r <= slots) {
             let (rows, samples) = (self.set.rows(rows), self.decode_samples(rows));
             decode_step(&self.stream, &mut self.net, &rows, &samples)?;
         }

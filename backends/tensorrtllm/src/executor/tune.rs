@@ -10,8 +10,9 @@ use crate::gemm::{Kind, Product};
 use crate::kernels::{Layout, Place, StreamSize};
 use crate::tuning::{LayoutEntry, Products, Session, Table, Way, WayEntry, fastest, steady};
 
-/// How often each layout runs over all layers when they are timed; the fastest run counts.
+/// How often each layout runs when they are timed, over how many layers; the fastest run counts.
 const ROUNDS: usize = 8;
+const TIMED_LAYERS: usize = 16;
 
 /// The same of the ways that a step may take: fewer, there are many sizes.
 const WAY_ROUNDS: usize = 3;
@@ -77,7 +78,7 @@ impl Net {
         for place in Place::ALL {
             let layout = match tuner.session.find(|table| table.layout(size.rows, place)) {
                 Some(layout) => Some(layout),
-                None => self.time_layouts(tuner, rows, place, size.rows)?,
+                None => self.time_layouts(tuner, rows, place, size)?,
             };
             if let (Some(layout), Some(maps)) = (layout, &mut self.maps) {
                 maps.layouts[number][place as usize] = layout;
@@ -91,14 +92,16 @@ impl Net {
         tuner: &mut Tuner<'_>,
         rows: &Rows,
         place: Place,
-        size: usize,
+        size: StreamSize,
     ) -> Result<Option<Layout>> {
+        let layouts = self.layouts(&self.layer_product(rows, 0, place));
+        let layers = TIMED_LAYERS.min(self.weights.layers.len());
         let (start, end) = (Event::new(tuner.device)?, Event::new(tuner.device)?);
         let mut times = Vec::new();
         // In turns: the GPU's clocks rise while the first ones run, and its memory has others' moments.
-        for layout in (0..ROUNDS).flat_map(|_| Layout::all(place)) {
+        for layout in (0..ROUNDS).flat_map(|_| layouts.iter().copied()) {
             start.record(tuner.stream)?;
-            for layer in 0..self.weights.layers.len() {
+            for layer in 0..layers {
                 self.stream_as(tuner.stream, &self.layer_product(rows, layer, place), layout)?;
             }
             end.record(tuner.stream)?;
@@ -109,7 +112,7 @@ impl Net {
         let product = self.layer_product(rows, 0, place);
         let (n, k) = (product.n, product.k);
         tuner.session.timed(steady(&times), |table| {
-            table.put_layout(LayoutEntry { rows: size, place, n, k, layout, microseconds });
+            table.put_layout(LayoutEntry { rows: size.rows, place, n, k, layout, microseconds });
         });
         Ok(Some(layout))
     }
