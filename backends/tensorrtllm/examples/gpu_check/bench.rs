@@ -26,10 +26,13 @@ pub(crate) fn models() -> [(&'static str, DecoderConfig, usize); 2] {
 pub(crate) fn load(
     config: &DecoderConfig,
     tokens: usize,
-    options: Options,
+    mut options: Options,
 ) -> Result<CudaExecutor, Box<dyn std::error::Error>> {
     let mut config = config.clone();
     config.max_position_embeddings = 16_384;
+    // A folder for the choices of all checks, where somebody wants to read them.
+    let choices = std::env::var_os("GPU_CHECK_TUNING").map(std::path::PathBuf::from);
+    options.tuning.folder = options.tuning.folder.or(choices);
     Ok(CudaExecutor::load(
         &config,
         &Source::Dummy(WeightType::BF16),
@@ -38,7 +41,7 @@ pub(crate) fn load(
 }
 
 /// Where kernels are kept that had to be compiled: once for all models that are loaded.
-fn compiled() -> std::path::PathBuf {
+pub(crate) fn compiled() -> std::path::PathBuf {
     std::env::temp_dir().join("gpu_check_kernels")
 }
 

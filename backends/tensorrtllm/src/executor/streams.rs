@@ -4,7 +4,7 @@ use super::buffers::Buffers;
 use super::forward::{Net, Rows};
 use super::memory_plan::{BLOCK_TOKENS, Widths};
 use crate::device::{Buffer, Grid, Stream, TensorMap, args};
-use crate::error::Result;
+use crate::error::{CudaError, Result};
 use crate::kernels::{Form, Layout, Place, StreamKind, StreamSize, can_share};
 use crate::model::Weights;
 use crate::tuning::{Products, Way};
@@ -171,15 +171,6 @@ impl Net {
         }
     }
 
-    /// One launch for a product of at most 128 rows, whose way is [`Way::Stream`].
-    pub(super) fn stream(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
-        let layout = match (p.matrix, &self.maps, StreamSize::of(p.rows)) {
-            (Matrix::Layer(_, place), Some(maps), Some((size, _))) => maps.layouts[size][place as usize],
-            _ => Layout { parts: 1, form: Form::Wide },
-        };
-        self.stream_as(stream, p, layout)
-    }
-
     /// The blocks of a product: their form, and how many share k. A layout that there is not becomes one that there is.
     fn laid_out(&self, p: &StreamProduct, layout: Layout) -> Layout {
         let form = if p.kind.has(layout.form) { layout.form } else { Form::Wide };
@@ -193,18 +184,19 @@ impl Net {
         Layout::all(p.kind).filter(|layout| self.laid_out(p, *layout) == *layout).collect()
     }
 
-    pub(super) fn stream_as(&self, stream: &Stream, p: &StreamProduct, layout: Layout) -> Result<()> {
-        let none = || {
-            let text = format!("there is no product of {} rows", p.rows);
-            crate::error::CudaError::Unsupported(text)
-        };
+    /// One launch for a product of at most 128 rows, whose way is [`Way::Stream`].
+    pub(super) fn stream(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
+        let none = || CudaError::Unsupported(format!("there is no product of {} rows", p.rows));
         let (Some(maps), Some(kernels), Some((number, size))) =
             (&self.maps, &self.kernels.streams, StreamSize::of(p.rows))
         else {
             return Err(none());
         };
+        let Layout { parts, form } = match p.matrix {
+            Matrix::Layer(_, place) => self.laid_out(p, maps.layouts[number][place as usize]),
+            Matrix::Head => Layout { parts: 1, form: Form::Wide },
+        };
         let (w, squares) = (&self.weights, self.buffers.squares.at(0));
-        let Layout { parts, form } = self.laid_out(p, layout);
         // What the last one that added to the residual stream left.
         let left = |place: Place| {
             w.config.hidden_size.div_ceil(maps.layouts[number][place as usize].form.width())

@@ -11,8 +11,8 @@ use crate::kernels::{Layout, Place, StreamSize};
 use crate::tuning::{LayoutEntry, Products, Session, Table, Way, WayEntry, fastest, steady};
 
 /// How often each layout runs when they are timed, over how many layers; the fastest run counts.
-const ROUNDS: usize = 8;
-const TIMED_LAYERS: usize = 16;
+const ROUNDS: usize = 6;
+const TIMED_LAYERS: usize = 4;
 
 /// The same of the ways that a step may take: fewer, there are many sizes.
 const WAY_ROUNDS: usize = 3;
@@ -75,10 +75,11 @@ impl Net {
         else {
             return Ok(());
         };
-        for place in Place::ALL {
+        // From the one whose layouts differ most.
+        for place in Place::ALL.into_iter().rev() {
             let layout = match tuner.session.find(|table| table.layout(size.rows, place)) {
                 Some(layout) => Some(layout),
-                None => self.time_layouts(tuner, rows, place, size)?,
+                None => self.time_layouts(tuner, rows, place, (number, size))?,
             };
             if let (Some(layout), Some(maps)) = (layout, &mut self.maps) {
                 maps.layouts[number][place as usize] = layout;
@@ -87,29 +88,34 @@ impl Net {
         Ok(())
     }
 
+    /// The fastest layout of a product among the others: what stands before and behind it changes how long it takes.
     fn time_layouts(
-        &self,
+        &mut self,
         tuner: &mut Tuner<'_>,
         rows: &Rows,
         place: Place,
-        size: StreamSize,
+        (number, size): (usize, StreamSize),
     ) -> Result<Option<Layout>> {
-        let layouts = self.layouts(&self.layer_product(rows, 0, place));
+        let product = self.layer_product(rows, 0, place);
+        let layouts = self.layouts(&product);
+        let before = self.maps.as_ref().map(|maps| maps.layouts[number][place as usize]);
         let layers = TIMED_LAYERS.min(self.weights.layers.len());
         let (start, end) = (Event::new(tuner.device)?, Event::new(tuner.device)?);
         let mut times = Vec::new();
         // In turns: the GPU's clocks rise while the first ones run, and its memory has others' moments.
         for layout in (0..ROUNDS).flat_map(|_| layouts.iter().copied()) {
+            if let Some(maps) = &mut self.maps {
+                maps.layouts[number][place as usize] = layout;
+            }
             start.record(tuner.stream)?;
-            for layer in 0..layers {
-                self.stream_as(tuner.stream, &self.layer_product(rows, layer, place), layout)?;
+            for (layer, place) in (0..layers).flat_map(|layer| Place::ALL.map(|place| (layer, place))) {
+                self.stream(tuner.stream, &self.layer_product(rows, layer, place))?;
             }
             end.record(tuner.stream)?;
             end.wait()?;
             times.push((layout, end.since(&start)? * 1e3));
         }
-        let Some((layout, microseconds)) = fastest(times.iter().copied()) else { return Ok(None) };
-        let product = self.layer_product(rows, 0, place);
+        let Some((layout, microseconds)) = fastest(times.iter().copied()) else { return Ok(before) };
         let (n, k) = (product.n, product.k);
         tuner.session.timed(steady(&times), |table| {
             table.put_layout(LayoutEntry { rows: size.rows, place, n, k, layout, microseconds });

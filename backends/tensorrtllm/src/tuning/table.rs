@@ -52,7 +52,7 @@ pub struct LayoutEntry {
     pub n: usize,
     pub k: usize,
     pub layout: Layout,
-    /// Of the layers that were timed.
+    /// Of all products of the layers that were timed.
     pub microseconds: f32,
 }
 
