@@ -236,8 +236,6 @@ self.seen = getattr(self, "seen", 0) + request.is_cancelled()
 print("cancelled", self.seen, flush=True)
 return [pb_utils.InferenceResponse(error=pb_utils.TritonError("gave up", pb_utils.TritonError.CANCELLED))]
 """), COUNT)
-    for what, call in (("load", "load_model('native')"), ("unload", "unload_model('native')"), ("ask", "is_model_ready('native')")):
-        put(repository, f"{what}s_models", method(f"pb_utils.{call}"), COUNT)
     put(repository, "dlpack", method("""
 taken = np.from_dlpack(requests[0].inputs()[0])
 return [pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("OUTPUT0", taken)])]
@@ -492,12 +490,6 @@ def test_a_histogram_of_all_instances_goes_with_its_model(server):
     while "py_took" in scraped(server):
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def test_loading_is_no_affair_of_a_model(server):
-    for what in ("load", "unload", "ask"):
-        with pytest.raises(InferenceServerException, match="is not supported"):
-            count(server, f"{what}s_models", 1)
 
 
 def test_a_model_sees_that_nobody_waits(server):

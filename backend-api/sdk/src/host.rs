@@ -10,6 +10,7 @@ use trireme_abi::{
 use crate::error::{Error, Result};
 use crate::memory::{HostDevices, Memory, no_devices};
 use crate::metrics::{Counter, Gauge, MetricSet};
+use crate::models::Models;
 use crate::wire::{check, view};
 
 /// The server, as a backend sees it. Cheap to clone.
@@ -129,6 +130,14 @@ impl Host {
     /// UNSUPPORTED by a server that has none.
     pub fn metric_set(&self) -> Result<MetricSet> {
         MetricSet::open(self, self.0.context)
+    }
+
+    /// The server's models, to be loaded and unloaded on behalf of the model `by`.
+    ///
+    /// # Errors
+    /// UNSUPPORTED by a server that lets no backend do so.
+    pub fn models(&self, by: &str) -> Result<Models> {
+        Models::new(self, self.0.context, by)
     }
 
     /// Says that a device is of no use to this process any more, as after a CUDA error that every further call repeats:

@@ -14,6 +14,7 @@ mod environments;
 mod incoming;
 mod instance;
 mod metrics;
+mod models;
 mod outgoing;
 mod package;
 mod patch;

@@ -12,7 +12,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 15] = files![
+const FILES: [(&str, &str); 16] = files![
     "start.py",
     "triton_python_backend_utils.py",
     "trireme_python/__init__.py",
@@ -24,6 +24,7 @@ const FILES: [(&str, &str); 15] = files![
     "trireme_python/inference.py",
     "trireme_python/link.py",
     "trireme_python/memory.py",
+    "trireme_python/models.py",
     "trireme_python/services.py",
     "trireme_python/tensor.py",
     "trireme_python/types.py",

@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     pub(crate) environment: Option<Arc<Environment>>,
     pub(crate) metrics: Arc<Metrics>,
     package: Arc<Package>,
-    name: String,
+    pub(crate) name: String,
     version: i64,
     setup: Value,
 }

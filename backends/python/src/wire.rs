@@ -41,6 +41,7 @@ pub(crate) mod from {
     pub(crate) const RETURN: u8 = 9;
     pub(crate) const METRIC: u8 = 10;
     pub(crate) const BYE: u8 = 11;
+    pub(crate) const LOAD: u8 = 12;
 }
 
 /// What the process sent is not what it must send; it is ended.

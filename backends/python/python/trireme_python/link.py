@@ -209,11 +209,18 @@ class Link:
 
     def ask(self, what, payload=b""):
         """A question to the server, and its answer: whether it went well, and bytes."""
+        return self._asked(lambda question: self.send(frames.ASK, frames.QUESTION.pack(question, what) + payload))
+
+    def ask_with_tensors(self, kind, describe):
+        """A question with tensors. `describe` is given its number and the place where tensors are put."""
+        return self._asked(lambda question: self.send_tensors(kind, lambda place: describe(question, place)))
+
+    def _asked(self, send):
         question = self.number() & 0xFFFFFFFF
         with self._changed:
             self._replies[question] = None
         try:
-            self.send(frames.ASK, frames.QUESTION.pack(question, what) + payload)
+            send(question)
             self.wait(lambda: self._replies[question] is not None)
             return self._replies[question]
         finally:
