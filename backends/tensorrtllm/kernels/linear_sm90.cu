@@ -29,8 +29,7 @@ enum StreamOut { STORE, STORE_F32, ADD, SILU_MUL, ROPE };
 
 #define R4 "%0,%1,%2,%3"
 #define R8 R4 ",%4,%5,%6,%7"
-#define R12 R8 ",%8,%9,%10,%11"
-#define R16 R12 ",%12,%13,%14,%15"
+#define R16 R8 ",%8,%9,%10,%11,%12,%13,%14,%15"
 #define R48 R32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define R56 R48 ",%48,%49,%50,%51,%52,%53,%54,%55"
 #define F64(d, i) F16(d, i), F16(d, i + 16), F16(d, i + 32), F16(d, i + 48)
@@ -45,7 +44,6 @@ enum StreamOut { STORE, STORE_F32, ADD, SILU_MUL, ROPE };
     }
 PRODUCT(8, 4, 5, R4, F4(d, 0))
 PRODUCT(16, 8, 9, R8, F4(d, 0), F4(d, 4))
-PRODUCT(24, 12, 13, R12, F4(d, 0), F4(d, 4), F4(d, 8))
 PRODUCT(32, 16, 17, R16, F16(d, 0))
 PRODUCT(64, 32, 33, R32, F16(d, 0), F16(d, 16))
 PRODUCT(96, 48, 49, R48, F16(d, 0), F16(d, 16), F16(d, 32))
@@ -201,7 +199,7 @@ __device__ __forceinline__ void stream(const TensorMap& weight, const TensorMap&
     // A thread has four outputs, the same of each of its rows, ROWS rows further down in each turn. AT_ONCE rows in a turn, so
     // that what they need comes at the same time.
     constexpr int PER_ROW = OWN / 4, ROWS = WORKERS / PER_ROW, SUMS = OUT == SILU_MUL ? 2 : 1;
-    constexpr int AT_ONCE = N > 64 && BLOCKS == 1 ? 6 : N > 32 && OUT != ROPE ? 4 : N > 8 ? 2 : 1;
+    constexpr int AT_ONCE = N > 64 && BLOCKS == 1 ? 4 : N > 8 ? 2 : 1;
     const int local = threadIdx.x % PER_ROW * 4, o = blockIdx.x * OWN + local;
     const bool is_output = o < p.n;
     uint2 gain = make_uint2(0, 0);
@@ -306,21 +304,18 @@ __device__ __forceinline__ void stream(const TensorMap& weight, const TensorMap&
                                                   const __grid_constant__ StreamArgs) {}
 #endif
 
-// Blocks of 128 outputs, two a multiprocessor. For products that have too few for that: `narrow`, of 64 outputs, and `deep`,
-// one a multiprocessor, with twice as much on its way.
+// Blocks of 128 outputs, two a multiprocessor. Where these would be few: `deep`, one a multiprocessor with twice as much on its
+// way, and `narrow`, of 64 outputs.
 #define STREAMS(N)                                                                                                     \
     STREAM(N, 2, 2, store, STORE)                                                                                      \
     STREAM(N, 2, 2, store_f32, STORE_F32)                                                                              \
-    STREAM(N, 2, 2, add, ADD)                                                                                          \
     STREAM(N, 2, 2, silu_mul, SILU_MUL)                                                                                \
-    STREAM(N, 2, 2, rope, ROPE)                                                                                        \
-    STREAM(N, 1, 2, add_narrow, ADD)                                                                                   \
     STREAM(N, 2, 1, add_deep, ADD)                                                                                     \
+    STREAM(N, 1, 2, add_narrow, ADD)                                                                                   \
     STREAM(N, 2, 1, rope_deep, ROPE)
 
 STREAMS(8)
 STREAMS(16)
-STREAMS(24)
 STREAMS(32)
 STREAMS(64)
 STREAMS(96)

@@ -67,9 +67,8 @@ impl StreamMaps {
             ],
             layouts: StreamSize::ALL.map(|size| {
                 // What was best for the shape of Llama-3.1-8B, where nothing is timed.
-                let (o, down) = if size.rows > 64 { (3, 3) } else { (2, 2) };
-                [(2, Form::Deep), (o, Form::Deep), (1, Form::Wide), (down, Form::Deep)]
-                    .map(|(parts, form)| Layout { parts, form })
+                let adds = (if size.rows > 64 { 3 } else { 2 }, Form::Deep);
+                [(2, Form::Deep), adds, (1, Form::Wide), adds].map(|(parts, form)| Layout { parts, form })
             }),
         })
     }
@@ -173,7 +172,8 @@ impl Net {
 
     /// The blocks of a product: their form, and how many share k. A layout that there is not becomes one that there is.
     fn laid_out(&self, p: &StreamProduct, layout: Layout) -> Layout {
-        let form = if p.kind.has(layout.form) { layout.form } else { Form::Wide };
+        let forms = p.kind.forms();
+        let form = if forms.contains(&layout.form) { layout.form } else { forms[0] };
         let (tiles, steps) = (p.n.div_ceil(p.kind.outputs(form)), p.k.div_ceil(64));
         let shared = can_share(layout.parts, form, tiles, steps, self.multiprocessors);
         Layout { parts: if shared { layout.parts } else { 1 }, form }

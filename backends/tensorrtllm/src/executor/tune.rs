@@ -11,7 +11,7 @@ use crate::kernels::{Layout, Place, StreamSize};
 use crate::tuning::{LayoutEntry, Products, Session, Table, Way, WayEntry, fastest, steady};
 
 /// How often each layout runs when they are timed, over how many layers; the fastest run counts.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 5;
 const TIMED_LAYERS: usize = 4;
 
 /// The same of the ways that a step may take: fewer, there are many sizes.
@@ -100,21 +100,14 @@ impl Net {
         let layouts = self.layouts(&product);
         let before = self.maps.as_ref().map(|maps| maps.layouts[number][place as usize]);
         let layers = TIMED_LAYERS.min(self.weights.layers.len());
-        let (start, end) = (Event::new(tuner.device)?, Event::new(tuner.device)?);
-        let mut times = Vec::new();
-        // In turns: the GPU's clocks rise while the first ones run, and its memory has others' moments.
-        for layout in (0..ROUNDS).flat_map(|_| layouts.iter().copied()) {
-            if let Some(maps) = &mut self.maps {
+        let times = self.race(tuner, &layouts, ROUNDS, |net, layout| {
+            if let Some(maps) = &mut net.maps {
                 maps.layouts[number][place as usize] = layout;
             }
-            start.record(tuner.stream)?;
-            for (layer, place) in (0..layers).flat_map(|layer| Place::ALL.map(|place| (layer, place))) {
-                self.stream(tuner.stream, &self.layer_product(rows, layer, place))?;
-            }
-            end.record(tuner.stream)?;
-            end.wait()?;
-            times.push((layout, end.since(&start)? * 1e3));
-        }
+            (0..layers).flat_map(|layer| Place::ALL.map(|place| (layer, place))).try_for_each(|(layer, place)| {
+                net.stream(tuner.stream, &net.layer_product(rows, layer, place))
+            })
+        })?;
         let Some((layout, microseconds)) = fastest(times.iter().copied()) else { return Ok(before) };
         let (n, k) = (product.n, product.k);
         tuner.session.timed(steady(&times), |table| {
@@ -179,20 +172,33 @@ impl Net {
         products: Products,
         ways: &[Way],
     ) -> Result<Vec<(Way, f32)>> {
+        self.race(tuner, ways, WAY_ROUNDS, |net, way| {
+            net.ways.force(Some((products, way)));
+            match products {
+                Products::Layers => net.layers(tuner.stream, rows),
+                Products::Head => net.logits(tuner.stream, 0, rows.count),
+            }
+        })
+    }
+
+    /// Runs of each candidate, microseconds: as graphs, if steps will be. In turns: the GPU's clocks rise while the first ones
+    /// run, and its memory has others' moments.
+    fn race<T: Copy>(
+        &mut self,
+        tuner: &Tuner<'_>,
+        candidates: &[T],
+        rounds: usize,
+        mut run: impl FnMut(&mut Self, T) -> Result<()>,
+    ) -> Result<Vec<(T, f32)>> {
         let (device, stream) = (tuner.device, tuner.stream);
-        let run = |net: &mut Self| match products {
-            Products::Layers => net.layers(stream, rows),
-            Products::Head => net.logits(stream, 0, rows.count),
-        };
         let mut recorded = Vec::new();
-        for &way in ways {
-            self.ways.force(Some((products, way)));
+        for &candidate in candidates {
             // A first time outside of a recording: it may load code.
-            run(self)?;
+            run(self, candidate)?;
             stream.synchronize()?;
             if tuner.graphs {
                 let capture = Capture::begin(stream)?;
-                run(self)?;
+                run(self, candidate)?;
                 match capture.finish(device) {
                     Ok(graph) => recorded.push(graph),
                     // No memory for a graph: then steps will be launched one by one, and so are these.
@@ -201,22 +207,21 @@ impl Net {
                 }
             }
         }
-        if recorded.len() < ways.len() {
+        if recorded.len() < candidates.len() {
             recorded.clear();
         }
         let (start, end) = (Event::new(device)?, Event::new(device)?);
         let mut times = Vec::new();
-        for (i, &way) in (0..WAY_ROUNDS).flat_map(|_| ways.iter().enumerate()) {
-            self.ways.force(Some((products, way)));
+        for (i, &candidate) in (0..rounds).flat_map(|_| candidates.iter().enumerate()) {
             start.record(stream)?;
             match recorded.get(i) {
                 // SAFETY: all that it names belongs to this model, which outlives it.
                 Some(graph) => unsafe { graph.launch(stream)? },
-                None => run(self)?,
+                None => run(self, candidate)?,
             }
             end.record(stream)?;
             end.wait()?;
-            times.push((way, end.since(&start)? * 1e3));
+            times.push((candidate, end.since(&start)? * 1e3));
         }
         Ok(times)
     }

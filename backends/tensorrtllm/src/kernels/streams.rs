@@ -35,14 +35,14 @@ impl Place {
 pub enum Form {
     /// Of 128 outputs, two a multiprocessor.
     Wide,
-    /// Of 64 outputs.
-    Narrow,
     /// Of 128 outputs, one a multiprocessor, with twice as many steps of k on their way.
     Deep,
+    /// Of 64 outputs, two a multiprocessor.
+    Narrow,
 }
 
 impl Form {
-    pub const ALL: [Self; 3] = [Self::Wide, Self::Narrow, Self::Deep];
+    pub const ALL: [Self; 3] = [Self::Wide, Self::Deep, Self::Narrow];
 
     /// Outputs that a block multiplies.
     pub fn width(self) -> usize {
@@ -85,8 +85,7 @@ const PARTS: [usize; 6] = [1, 2, 3, 4, 6, 8];
 impl Layout {
     /// All layouts of a product.
     pub fn all(kind: StreamKind) -> impl Iterator<Item = Self> + Clone {
-        let forms = Form::ALL.into_iter().filter(move |form| kind.has(*form));
-        forms.flat_map(|form| PARTS.map(|parts| Self { parts, form }))
+        kind.forms().iter().flat_map(|&form| PARTS.map(|parts| Self { parts, form }))
     }
 }
 
@@ -112,13 +111,13 @@ impl StreamKind {
         ["store", "store_f32", "add", "silu_mul", "rope"][self as usize]
     }
 
-    /// Whether there is such a kernel. `Narrow` and `Deep` are for where there are few blocks otherwise; a block of 64 outputs
-    /// has no pairs of gate and up, and no heads.
-    pub fn has(self, form: Form) -> bool {
-        match form {
-            Form::Wide => true,
-            Form::Narrow => self == Self::Add,
-            Form::Deep => matches!(self, Self::Add | Self::Rope),
+    /// The forms that there are, the usual one first. `Deep` and `Narrow` are for where blocks would be few; a block of 64
+    /// outputs has no pairs of gate and up, and no heads.
+    pub fn forms(self) -> &'static [Form] {
+        match self {
+            Self::Store | Self::StoreF32 | Self::SiluMul => &[Form::Wide],
+            Self::Add => &[Form::Deep, Form::Narrow],
+            Self::Rope => &[Form::Deep],
         }
     }
 
@@ -144,10 +143,9 @@ pub struct StreamSize {
     pub rows: usize,
 }
 
-const SIZES: [StreamSize; 8] = [
+const SIZES: [StreamSize; 7] = [
     StreamSize { rows: 8 },
     StreamSize { rows: 16 },
-    StreamSize { rows: 24 },
     StreamSize { rows: 32 },
     StreamSize { rows: 64 },
     StreamSize { rows: 96 },
@@ -203,13 +201,11 @@ impl Streams {
         let mut all = [[[None; Form::ALL.len()]; StreamKind::ALL.len()]; SIZES.len()];
         for (size, of_size) in SIZES.into_iter().zip(&mut all) {
             for (kind, of_kind) in StreamKind::ALL.into_iter().zip(of_size) {
-                for (form, function) in Form::ALL.into_iter().zip(of_kind) {
-                    if kind.has(form) {
-                        let name = format!("stream{}_{}{}", size.rows, kind.name(), form.suffix());
-                        let kernel = of("linear_sm90", &name)?;
-                        kernel.allow_shared(size.shared_bytes(kind, form))?;
-                        *function = Some(kernel);
-                    }
+                for &form in kind.forms() {
+                    let name = format!("stream{}_{}{}", size.rows, kind.name(), form.suffix());
+                    let kernel = of("linear_sm90", &name)?;
+                    kernel.allow_shared(size.shared_bytes(kind, form))?;
+                    of_kind[form as usize] = Some(kernel);
                 }
             }
         }
@@ -228,7 +224,7 @@ mod tests {
     #[test]
     fn as_many_blocks_fit_on_a_multiprocessor_as_are_said_to() {
         for (size, kind) in StreamSize::ALL.into_iter().flat_map(|s| StreamKind::ALL.map(|kind| (s, kind))) {
-            for form in Form::ALL.into_iter().filter(|form| kind.has(*form)) {
+            for &form in kind.forms() {
                 assert!(form.blocks() * (size.shared_bytes(kind, form) + RESERVED) <= SHARED, "{size:?} {form:?}");
                 assert!(size.stages(kind, form) >= 3, "{size:?} {form:?}");
                 // The sums take the place of what was on its way.
@@ -237,7 +233,7 @@ mod tests {
             }
         }
         let of = |rows| StreamSize::of(rows).map(|(_, size)| size.rows);
-        assert_eq!((of(1), of(17), of(128), of(StreamSize::MOST + 1)), (Some(8), Some(24), Some(128), None));
+        assert_eq!((of(1), of(17), of(128), of(StreamSize::MOST + 1)), (Some(8), Some(32), Some(128), None));
     }
 
     #[test]
