@@ -8,7 +8,7 @@ use trireme_abi::{
 };
 
 use crate::error::{Error, Result};
-use crate::memory::{HostDevices, Memory, no_devices};
+use crate::memory::{Exported, HostDevices, Memory, no_devices};
 use crate::metrics::{Counter, Gauge, MetricSet};
 use crate::models::Models;
 use crate::wire::{check, view};
@@ -169,6 +169,24 @@ impl Host {
     /// UNSUPPORTED if nobody serves that GPU, UNAVAILABLE if there is not so much.
     pub fn allocate_on(&self, device: i32, byte_size: usize) -> Result<Memory> {
         self.devices().ok_or_else(no_devices)?.allocate(device, byte_size)
+    }
+
+    /// Lets another process open memory of a GPU, which must live until that process has closed it.
+    ///
+    /// # Errors
+    /// It is not on a GPU; UNSUPPORTED if it is of a kind that cannot be shared.
+    pub fn export(&self, memory: &Memory) -> Result<Exported> {
+        let view =
+            memory.on_device().ok_or_else(|| Error::invalid("only memory of a GPU can be exported"))?;
+        self.devices().ok_or_else(no_devices)?.export(view)
+    }
+
+    /// Memory of GPU `device` that another process has exported, open as long as this is held.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if nobody serves that GPU; INVALID_ARG if the handle is none, or the range is not within its allocation.
+    pub fn open_exported(&self, device: i32, from: &Exported, byte_size: usize) -> Result<Memory> {
+        self.devices().ok_or_else(no_devices)?.open(device, from, byte_size)
     }
 
     /// Returns when an event of a GPU has passed. For who does not talk to the GPU himself.

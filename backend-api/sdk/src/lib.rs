@@ -82,7 +82,7 @@ pub use element::{DataType, Element};
 pub use error::{Error, ErrorCode, Result};
 pub use host::Host;
 pub use input::Input;
-pub use memory::{DeviceView, Memory};
+pub use memory::{DeviceView, Exported, Memory};
 pub use metrics::{Counter, Gauge, Histogram, MetricSet};
 pub use models::{ModelLoad, Models};
 pub use openai::{OpenAiCall, OpenAiError};

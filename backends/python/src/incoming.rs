@@ -6,6 +6,7 @@ use serde_json::Value;
 use trireme_sdk::{Error, ErrorCode, Host, Parameter, Response, Result as SdkResult};
 
 use crate::calls;
+use crate::gpu;
 use crate::metrics::{Metrics, Numbered};
 use crate::models;
 use crate::outgoing::Sender;
@@ -106,14 +107,31 @@ impl Incoming {
         } else if tensors == 0 && parameters.is_empty() && is_last {
             Part::End
         } else {
-            let mut response = with_parameters(Response::new(), parameters)?;
+            let mut response = Ok(with_parameters(Response::new(), parameters)?);
             for _ in 0..tensors {
                 let head = TensorHead::read(cursor)?;
-                let bytes = tensor_data(&mut self.slabs, &head, data)?;
-                response =
-                    response.raw(head.name, head.data_type, &head.shape, bytes).map_err(|_| Malformed)?;
+                response = match response {
+                    Ok(so_far) if gpu::is_gpu(head.slab) => {
+                        gpu::output(so_far, (&self.host, &self.sender), &head, data)?
+                    }
+                    Ok(so_far) => {
+                        let bytes = tensor_data(&mut self.slabs, &head, data)?;
+                        let with = so_far.raw(head.name, head.data_type, &head.shape, bytes);
+                        Ok(with.map_err(|_| Malformed)?)
+                    }
+                    Err(error) => {
+                        // Nobody will read it.
+                        if gpu::is_gpu(head.slab) {
+                            self.sender.release_now(head.slab);
+                        }
+                        Err(error)
+                    }
+                };
             }
-            Part::Response(response, is_last)
+            match response {
+                Ok(response) => Part::Response(response, is_last),
+                Err(error) => Part::Failure(error),
+            }
         };
         self.requests.deliver(&self.sender, number, part);
         Ok(())

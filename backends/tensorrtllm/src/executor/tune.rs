@@ -88,7 +88,7 @@ impl Net {
         Ok(())
     }
 
-    /// The fastest layout of a product among the others: what stands before and behind it changes how long it takes.
+    /// The fastest layout of a product within its layer: what stands before and behind it changes how long it takes.
     fn time_layouts(
         &mut self,
         tuner: &mut Tuner<'_>,
@@ -104,9 +104,7 @@ impl Net {
             if let Some(maps) = &mut net.maps {
                 maps.layouts[number][place as usize] = layout;
             }
-            (0..layers).flat_map(|layer| Place::ALL.map(|place| (layer, place))).try_for_each(|(layer, place)| {
-                net.stream(tuner.stream, &net.layer_product(rows, layer, place))
-            })
+            net.first_layers(tuner.stream, rows, layers)
         })?;
         let Some((layout, microseconds)) = fastest(times.iter().copied()) else { return Ok(before) };
         let (n, k) = (product.n, product.k);

@@ -52,7 +52,7 @@ pub struct LayoutEntry {
     pub n: usize,
     pub k: usize,
     pub layout: Layout,
-    /// Of all products of the layers that were timed.
+    /// Of the layers that were timed, with all they launch.
     pub microseconds: f32,
 }
 
