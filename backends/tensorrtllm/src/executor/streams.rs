@@ -198,9 +198,8 @@ impl Net {
         };
         let (w, squares) = (&self.weights, self.buffers.squares.at(0));
         // What the last one that added to the residual stream left.
-        let left = |place: Place| {
-            w.config.hidden_size.div_ceil(maps.layouts[number][place as usize].form.width())
-        };
+        let left =
+            |place: Place| w.config.hidden_size.div_ceil(maps.layouts[number][place as usize].form.width());
         let (weight, num_squares, gain) = match p.matrix {
             Matrix::Layer(layer, place) => {
                 let l = &w.layers[layer];

@@ -225,7 +225,10 @@ mod tests {
     fn as_many_blocks_fit_on_a_multiprocessor_as_are_said_to() {
         for (size, kind) in StreamSize::ALL.into_iter().flat_map(|s| StreamKind::ALL.map(|kind| (s, kind))) {
             for &form in kind.forms() {
-                assert!(form.blocks() * (size.shared_bytes(kind, form) + RESERVED) <= SHARED, "{size:?} {form:?}");
+                assert!(
+                    form.blocks() * (size.shared_bytes(kind, form) + RESERVED) <= SHARED,
+                    "{size:?} {form:?}"
+                );
                 assert!(size.stages(kind, form) >= 3, "{size:?} {form:?}");
                 // The sums take the place of what was on its way.
                 let sums = size.rows * (form.width() + 4) * 4;
