@@ -1,6 +1,7 @@
 """Models that load and unload other models: a backend in Rust (`caller`) and models in Python."""
 import concurrent.futures
 import json
+import pathlib
 import random
 import sys
 import time
@@ -157,8 +158,9 @@ def test_operations_of_every_kind_at_once_come_to_an_end(tmp_path):
 
 ARGUMENTS = """
 bad = [(TypeError, lambda: pb_utils.load_model(7)), (TypeError, lambda: pb_utils.load_model("child", None)),
-       (TypeError, lambda: pb_utils.unload_model(None)), (TypeError, lambda: pb_utils.is_model_ready("child", 1))]
-for files in (["file:1/data"], {"1/data": b""}, {"file:1/data": "text"}, {"file:../data": b""}, {"file:1/data": b""}, {7: b""}):
+       (TypeError, lambda: pb_utils.unload_model(None)), (TypeError, lambda: pb_utils.is_model_ready("child", 1)),
+       (TypeError, lambda: pb_utils.load_model("child", CONFIG, {"file:1/data": "text"}))]
+for files in (["file:1/data"], {"1/data": b""}, {"file:../data": b""}, {"file:1/data": b""}, {7: b""}):
     bad.append((pb_utils.TritonModelException, lambda files=files: pb_utils.load_model("child", CONFIG * (files != {"file:1/data": b""}), files)))
 for version in ("one", "-1", "1.0", "9" * 30):
     bad.append((pb_utils.TritonModelException, lambda version=version: pb_utils.is_model_ready("child", version)))
@@ -251,6 +253,23 @@ def test_a_python_model_changes_others(served):
                  "must name a file inside the model's directory", "'config' must be specified for model file override",
                  "model_version must be a whole number above 0, found '1.0'"):
         assert says in log, says
+
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "peers"))
+import model_control  # noqa: E402
+
+
+def test_a_python_model_is_told_what_tritonserver_tells_it(tmp_path):
+    model_control.write(tmp_path)
+    with Server(tmp_path, PYTHON, EXPLICIT) as server:
+        ours, theirs = model_control.ask(server), json.loads(model_control.RECORD.read_text())
+    assert ours.keys() == theirs.keys() == {"initialize", "execute"}
+    for where, outcomes in theirs.items():
+        assert len(outcomes) == len(model_control.CALLS)
+        different = [pair for pair in zip(ours[where], outcomes) if pair[0] != pair[1]]
+        # A file that would not be seen is an error here.
+        call = model_control.DIFFERS
+        assert different == [([call, "TritonModelException"], [call, None])], (where, different)
 
 
 def test_a_python_model_prepares_another_and_takes_it_away(served):

@@ -165,6 +165,8 @@ inner()
                          ("too_large", "[pb_utils.InferenceResponse([pb_utils.Tensor('OUT', np.array([2**40]))])]"),
                          ("wider", "[pb_utils.InferenceResponse([pb_utils.Tensor('OUT', np.array([2**20]))])]")):
         put(repository, name, method(f"return {result}"), COUNT)
+    put(repository, "to_bool", method("return [pb_utils.InferenceResponse([pb_utils.Tensor('OUT', requests[0].inputs()[0].as_numpy())])]"),
+        io("input", "IN", "FP16", "1") + io("output", "OUT", "BOOL", "1"))
     put(repository, "drops", method("return None"), COUNT, extra=DECOUPLED)
     put(repository, "late", method("""
 def answer(sender):
@@ -440,6 +442,13 @@ def test_a_wrong_result_is_explained(server, model, says):
 
 def test_a_result_of_a_wider_type_is_taken_if_it_fits(server):
     assert count(server, "wider", 1) == 2**20
+
+
+def test_zeros_and_ones_are_truth_values(server):
+    for value in (0, 1):
+        assert infer(server, "to_bool", IN=np.array([value], np.float16)).as_numpy("OUT").tolist() == [bool(value)]
+    with pytest.raises(InferenceServerException, match="'OUT' is TYPE_FP16, its configuration says TYPE_BOOL, and a value does not fit"):
+        infer(server, "to_bool", IN=np.array([0.5], np.float16))
 
 
 def test_a_dropped_request_is_answered(server):

@@ -47,6 +47,10 @@ impl AtEnd {
         if what.is_empty() {
             return Some(request);
         }
+        if what == "nothing" {
+            say(request, Ok(true));
+            return None;
+        }
         let mut load = ModelLoad::new(&of);
         if !text("config").is_empty() {
             load = load.config(&text("config"));
@@ -65,7 +69,6 @@ impl AtEnd {
             "load" => say(request, models.load_and_wait(load).map(|()| true)),
             "load_later" => models.load(load, |result| say(request, result.map(|()| true))),
             "unload" => say(request, models.unload_and_wait(&of, false).map(|()| true)),
-            "nothing" => say(request, Ok(true)),
             "ready" => say(request, models.is_ready(&of, None)),
             _ => say(request, Err(Error { code: ErrorCode::InvalidArg, message: format!("do: '{what}'") })),
         }

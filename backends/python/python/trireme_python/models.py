@@ -22,7 +22,7 @@ def load_model(model_name, config="", files=None):
         if len(path.encode()) > _LONGEST_PATH:
             raise TritonModelException(f"{failed}: the path of a file is longer than {_LONGEST_PATH} bytes")
         if not isinstance(contents, (bytes, bytearray, memoryview)):
-            raise TritonModelException(f"{failed}: file '{path}' must be bytes, found {type(contents).__name__}")
+            raise TypeError(f"{failed}: file '{path}' must be bytes, found {type(contents).__name__}")
         given.append((path, bytes(contents)))
 
     def describe(question, place):

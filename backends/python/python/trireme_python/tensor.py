@@ -111,10 +111,11 @@ class Tensor:
         if BYTES in (dtype, self._dtype) or BF16 in (dtype, self._dtype) or self._gpu is not None:
             raise self._wrong_type(dtype)
         array = self._raw()
-        if not np.can_cast(array.dtype, DTYPES[dtype], "same_kind"):
+        to_bool = np.dtype(DTYPES[dtype]).kind == "b"
+        if not to_bool and not np.can_cast(array.dtype, DTYPES[dtype], "same_kind"):
             raise self._wrong_type(dtype)
         converted = array.astype(DTYPES[dtype])
-        if array.dtype.kind in "iu" and not np.array_equal(array, converted):
+        if (to_bool or array.dtype.kind in "iu") and not np.array_equal(array, converted):
             raise self._wrong_type(dtype, ", and a value does not fit")
         return Tensor(self._name, converted)
 
