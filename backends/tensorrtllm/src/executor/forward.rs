@@ -5,6 +5,7 @@ use super::linear::{Linear, Out};
 use super::options::EarlyLaunch;
 use super::profile::Part;
 use super::streams::StreamMaps;
+use super::tiles::TileMaps;
 use super::ways::Ways;
 use crate::device::{Grid, Stream, args};
 use crate::error::Result;
@@ -23,6 +24,8 @@ pub(super) struct Net {
     pub(super) state: DeviceState,
     /// Of products on Hopper.
     pub(super) maps: Option<StreamMaps>,
+    /// Of those of more rows.
+    pub(super) tile_maps: Option<TileMaps>,
     /// What the clock has chosen.
     pub(super) ways: Ways,
     pub(super) multiprocessors: usize,
@@ -42,6 +45,13 @@ pub(super) struct Rows {
     pub(super) tokens: u64,
     pub(super) slots: u64,
     pub(super) positions: u64,
+}
+
+impl Rows {
+    /// Rows that nothing is known of but how many there are: their products can be timed, and nothing else be done with them.
+    pub(super) fn without_slots(count: usize) -> Self {
+        Self { count, decode: 0, tiles: 0, num_tiles: 0, tokens: 0, slots: 0, positions: 0 }
+    }
 }
 
 /// What is sampled, as addresses of arrays on the GPU.
@@ -72,7 +82,7 @@ impl Net {
         let (residual, hidden) = (self.buffers.residual.at(0), self.buffers.hidden.at(0));
         let squares = self.buffers.squares.at(0);
         let gain = match self.weights.layers.first() {
-            Some(layer) if self.way(Products::Layers, rows.count) == Way::Stream => layer.input_norm,
+            Some(layer) if self.fuses_norms(rows.count) => layer.input_norm,
             _ => 0,
         };
         let grid = self.grid((rows.count, 1, 1), 128);
@@ -114,8 +124,10 @@ impl Net {
             Part::GateUp => Place::GateUp,
             Part::Down => Place::Down,
         };
-        if self.way(Products::Layers, rows.count) == Way::Stream {
-            return self.stream(stream, &self.layer_product(rows, layer, place));
+        match self.way(Products::Layers, rows.count) {
+            Way::Stream => return self.stream(stream, &self.layer_product(rows, layer, place)),
+            Way::Tiles => return self.tiles(stream, &self.layer_product(rows, layer, place)),
+            Way::Few | Way::Library => {}
         }
         let (l, x, to) = match place {
             Place::Qkv => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::forward::{Net, Rows};
 use super::memory_plan::logits_stride;
+use super::profile::Part;
 use crate::device::{Buffer, Capture, Device, Event, Stream};
 use crate::error::{CudaError, Result};
 use crate::gemm::{Kind, Product};
@@ -15,6 +16,9 @@ const ROUNDS: usize = 8;
 
 /// The same of the ways that a step may take: fewer, there are many sizes.
 const WAY_ROUNDS: usize = 3;
+
+/// Layers whose products are timed for steps that read prompts.
+const TIMED_LAYERS: usize = 4;
 
 /// What choosing needs beside the model.
 pub(super) struct Tuner<'a> {
@@ -115,13 +119,15 @@ impl Net {
     }
 
     /// Chooses how steps that are padded to these rows compute their products, where there are several ways and there is time
-    /// to time them: else they take the way of the next larger size. What lies in the activations is overwritten.
+    /// to time them: else they take the way of the next larger size. What lies in the activations is overwritten. Rows
+    /// without slots stand for those of prompts, of which the layers' products alone are timed.
     pub(super) fn tune_ways(&mut self, tuner: &mut Tuner<'_>, rows: &Rows) -> Result<()> {
         // Nothing has gone of it before the first size.
         let may_time = tuner.ways_took.is_zero() || tuner.ways_took < tuner.ways_within;
         for products in [Products::Layers, Products::Head] {
             let ways = self.candidates(products, rows.count);
-            if ways.len() < 2 {
+            let of_step = products == Products::Layers || rows.slots != 0;
+            if ways.len() < 2 || !of_step {
                 continue;
             }
             let kept = |table: &Table| {
@@ -162,6 +168,16 @@ impl Net {
         Ok(())
     }
 
+    /// The products of the first layers, enough of them that no weights are in a cache.
+    fn products(&mut self, stream: &Stream, rows: &Rows) -> Result<()> {
+        for layer in 0..self.weights.config.num_layers.min(TIMED_LAYERS) {
+            for part in [Part::Qkv, Part::Output, Part::GateUp, Part::Down] {
+                self.part(stream, rows, layer, part)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs of each way, microseconds.
     fn time_ways(
         &mut self,
@@ -172,6 +188,7 @@ impl Net {
     ) -> Result<Vec<(Way, f32)>> {
         let (device, stream) = (tuner.device, tuner.stream);
         let run = |net: &mut Self| match products {
+            Products::Layers if rows.slots == 0 => net.products(stream, rows),
             Products::Layers => net.layers(stream, rows),
             Products::Head => net.logits(stream, 0, rows.count),
         };
