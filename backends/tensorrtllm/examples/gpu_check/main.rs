@@ -20,6 +20,7 @@ mod parity;
 mod random;
 mod sampling;
 mod shapes;
+mod tiles;
 mod traffic;
 
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use super::memory_plan::Widths;
 use super::streams::{Activation, Matrix, StreamProduct};
 use crate::device::{Buffer, Grid, Stream, TensorMap, args};
 use crate::error::{CudaError, Result};
-use crate::kernels::{Place, SQUARES, StreamKind, TILE_GROUP, TILE_ROWS, TileKind, TilePlan, TileSize};
+use crate::kernels::{Place, SQUARES, StreamKind, TILE_GROUP, TILE_ROWS, TILE_THREADS, TileKind, TilePlan, TileSize, TilesArgs};
 use crate::model::Weights;
 
 /// All matrices that these products read, as the copy engine sees them.
@@ -39,26 +39,6 @@ impl TileMaps {
             rows: [rows(&b.hidden, hidden)?, rows(&b.attended, widths.attended)?, rows(&b.gated, inter)?],
         })
     }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct TilesArgs {
-    out: u64,
-    squares: u64,
-    copy: u64,
-    gain: u64,
-    new_squares: u64,
-    n: i32,
-    k: i32,
-    steps: i32,
-    rows: i32,
-    stride: i32,
-    num_squares: i32,
-    eps: f32,
-    pairs: i32,
-    columns: i32,
-    group: i32,
 }
 
 impl Net {
@@ -127,7 +107,7 @@ impl Net {
         let cluster = 2 * plan.parts;
         let grid = Grid {
             blocks: (plan.clusters(self.multiprocessors), cluster, 1),
-            threads: 3 * 128,
+            threads: TILE_THREADS,
             shared: TileSize::ALL[plan.size].shared_bytes(),
             early: self.early.products,
             cluster,

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{HOT, MODULES, Module};
 pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share};
-pub use tiles::{TILE_GROUP, TILE_ROWS, TileKind, TilePlan, TileSize, Tiles};
+pub use tiles::{TILE_GROUP, TILE_ROWS, TILE_THREADS, TileKind, TilePlan, TileSize, Tiles, TilesArgs};
 
 use crate::device::{Device, Function, check};
 use crate::error::{CudaError, Result};

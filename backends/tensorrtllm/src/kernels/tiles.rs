@@ -9,6 +9,30 @@ pub const TILE_ROWS: usize = 128;
 /// Pairs of tiles along the rows that are taken before the next outputs.
 pub const TILE_GROUP: usize = 8;
 
+/// Threads of a block: a warpgroup that copies, two that multiply.
+pub const TILE_THREADS: usize = 3 * 128;
+
+/// `TilesArgs` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct TilesArgs {
+    pub out: u64,
+    pub squares: u64,
+    pub copy: u64,
+    pub gain: u64,
+    pub new_squares: u64,
+    pub n: i32,
+    pub k: i32,
+    pub steps: i32,
+    pub rows: i32,
+    pub stride: i32,
+    pub num_squares: i32,
+    pub eps: f32,
+    pub pairs: i32,
+    pub columns: i32,
+    pub group: i32,
+}
+
 /// What becomes of the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TileKind {
