@@ -56,6 +56,14 @@ __device__ __forceinline__ void rows_by_outputs(float (&d)[128], u64 a, u64 b, i
                  : "l"(a), "l"(b), "r"(add));
 }
 
+// 1 + e^v, at most 2^60: two of them have a product, and one division serves both.
+__device__ __forceinline__ float one_and_exp(float v) { return 1.0f + exp2_fast(fminf(v * 1.4426950408889634f, 60.0f)); }
+__device__ __forceinline__ float reciprocal(float v) {
+    float out;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(v));
+    return out;
+}
+
 // To the shared memory of two blocks of a cluster, a bit of `blocks` each, and their barriers.
 __device__ __forceinline__ void copy_box_to(int blocks, u32 to, const TensorMap* map, int x, int y, u32 bar) {
     asm volatile(
@@ -66,7 +74,7 @@ __device__ __forceinline__ void copy_box_to(int blocks, u32 to, const TensorMap*
 }
 __device__ __forceinline__ void barrier_arrive_at(u32 bar, u32 rank) {
     asm volatile("{\n.reg .u32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(bar),
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(bar),
                  "r"(rank)
                  : "memory");
 }
@@ -234,14 +242,11 @@ __device__ __forceinline__ void tiles(const TensorMap& weight, const TensorMap& 
             };
             if (OUT == SILU_MUL) {
                 auto gated = [&](int i) {
-                    float v[2];
-#pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        const float factor = scale[i / 2 & 1];
-                        const float gate = acc[i + e] * factor, up = acc[i + e + BN / 4] * factor;
-                        v[e] = __fdividef(gate, 1.0f + __expf(-gate)) * up;
-                    }
-                    return pack_bf16(v[0], v[1]);
+                    const float factor = scale[i / 2 & 1];
+                    const float g0 = acc[i] * factor, g1 = acc[i + 1] * factor;
+                    const float u0 = acc[i + BN / 4] * factor, u1 = acc[i + 1 + BN / 4] * factor;
+                    const float d0 = one_and_exp(-g0), d1 = one_and_exp(-g1), both = reciprocal(d0 * d1);
+                    return pack_bf16(g0 * u0 * (d1 * both), g1 * u1 * (d0 * both));
                 };
                 write((u16*)p.out, p.stride, column * OWN).with(gated, lane);
             } else if (OUT == STORE) {
@@ -372,13 +377,13 @@ __device__ __forceinline__ void tiles(const TensorMap& weight, const TensorMap& 
                                                   const __grid_constant__ TilesArgs) {}
 #endif
 
-TILES(256, 4, store, STORE, 0, false)
+TILES(256, 4, store, STORE, 2, false)
 TILES(192, 5, store, STORE, 0, false)
 TILES(128, 6, store, STORE, 0, false)
-TILES(256, 4, add, ADD, 0, false)
+TILES(256, 4, add, ADD, 2, false)
 TILES(192, 5, add, ADD, 0, false)
 TILES(128, 6, add, ADD, 0, false)
-TILES(256, 4, silu_mul, SILU_MUL, 0, false)
+TILES(256, 4, silu_mul, SILU_MUL, 2, false)
 TILES(224, 4, silu_mul, SILU_MUL, 0, false)
 TILES(192, 5, silu_mul, SILU_MUL, 0, false)
 // Clusters that share k.

@@ -41,12 +41,23 @@ fn grid(blocks: (usize, usize, usize), threads: usize) -> Grid {
     Grid { blocks, threads, early: true, ..Grid::default() }
 }
 
+impl Bench {
+    fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let device = Device::open(0)?;
+        let stream = Stream::new(&device)?;
+        let kernels = Kernels::load(&device, 128, None)?;
+        println!("GPU: {}, compute capability {:?}", device.name, device.capability);
+        Ok(Self { device, stream, kernels, random: Random(1) })
+    }
+}
+
+/// Products of many rows alone: what the sanitizer can be given.
+pub(crate) fn tiles() -> Outcome {
+    crate::tiles::run(&mut Bench::new()?)
+}
+
 pub(crate) fn run() -> Outcome {
-    let device = Device::open(0)?;
-    let stream = Stream::new(&device)?;
-    let kernels = Kernels::load(&device, 128, None)?;
-    println!("GPU: {}, compute capability {:?}", device.name, device.capability);
-    let mut b = Bench { device, stream, kernels, random: Random(1) };
+    let mut b = Bench::new()?;
     let few = b.kernels.few;
     for (n, k) in [(16, 32), (48, 64), (1003, 576), (4096, 4096), (512, 14_336), (6144, 2048)] {
         for rows in [1, 2, 7, 8, 9, 15, 16] {

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         let start = Instant::now();
         let outcome = match name.as_str() {
             "kernels" => kernels::run(),
+            "tiles" => kernels::tiles(),
             "sampling" => sampling::run(),
             "attention" => attention::check(),
             "attention-bench" => attention::bench(),

@@ -126,8 +126,12 @@ impl Net {
         };
         match self.way(Products::Layers, rows.count) {
             Way::Stream => return self.stream(stream, &self.layer_product(rows, layer, place)),
-            Way::Tiles => return self.tiles(stream, &self.layer_product(rows, layer, place)),
-            Way::Few | Way::Library => {}
+            Way::Tiles => return self.tiles(stream, &self.layer_product(rows, layer, place), false),
+            Way::Gated if place == Place::GateUp => {
+                self.norm(stream, w.post_norm, 0, normed, rows.count)?;
+                return self.tiles(stream, &self.layer_product(rows, layer, place), true);
+            }
+            Way::Few | Way::Gated | Way::Library => {}
         }
         let (l, x, to) = match place {
             Place::Qkv => {

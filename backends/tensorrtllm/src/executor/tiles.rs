@@ -13,8 +13,8 @@ use crate::model::Weights;
 pub(super) struct TileMaps {
     /// By layer, place and size.
     layers: Vec<[[TensorMap; TileSize::COUNT]; 4]>,
-    /// Of the residual stream's copy, attention's result and the gated product.
-    rows: [TensorMap; 3],
+    /// Of the residual stream's copy, attention's result, the gated product and a norm's result.
+    rows: [TensorMap; 4],
 }
 
 impl TileMaps {
@@ -36,7 +36,12 @@ impl TileMaps {
         let rows = |buffer: &Buffer, width| TensorMap::of_rows(buffer.at(0), width, max_rows, TILE_ROWS);
         Ok(Self {
             layers: layers.collect::<Result<_>>()?,
-            rows: [rows(&b.hidden, hidden)?, rows(&b.attended, widths.attended)?, rows(&b.gated, inter)?],
+            rows: [
+                rows(&b.hidden, hidden)?,
+                rows(&b.attended, widths.attended)?,
+                rows(&b.gated, inter)?,
+                rows(&b.normed, hidden)?,
+            ],
         })
     }
 }
@@ -49,8 +54,8 @@ impl Net {
         outputs.iter().all(|n| n.is_multiple_of(8)) && widths.hidden.div_ceil(128) <= SQUARES
     }
 
-    /// One launch for a product of any number of rows, whose way is [`crate::tuning::Way::Tiles`].
-    pub(super) fn tiles(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
+    /// One launch for a product of any number of rows. `normed`: the norm in front had a launch of its own.
+    pub(super) fn tiles(&self, stream: &Stream, p: &StreamProduct, normed: bool) -> Result<()> {
         let none = || CudaError::Unsupported(format!("there is no product of {} rows in tiles", p.rows));
         let (Some(maps), Some(kernels), Matrix::Layer(layer, place)) =
             (&self.tile_maps, &self.kernels.tiles, p.matrix)
@@ -65,6 +70,7 @@ impl Net {
         let l = &w.layers[layer];
         let behind = w.layers.get(layer + 1).map_or(w.norm, |next| next.input_norm);
         let (num_squares, gain) = match place {
+            _ if normed => (0, 0),
             Place::Qkv if layer == 0 => (1, 0),
             Place::Qkv => (left(widths.intermediate), 0),
             Place::GateUp => (left(widths.attended), 0),
@@ -78,6 +84,7 @@ impl Net {
             _ => return Err(none()),
         };
         let x = match p.x {
+            _ if normed => maps.rows[3],
             Activation::Hidden => maps.rows[0],
             Activation::Attended => maps.rows[1],
             Activation::Gated => maps.rows[2],

@@ -45,7 +45,7 @@ impl Net {
                 let fits = StreamSize::of(rows).is_some() && hidden.div_ceil(64) <= SQUARES;
                 fuses && fits && self.maps.is_some()
             }
-            Way::Tiles => {
+            Way::Tiles | Way::Gated => {
                 let fits = StreamSize::of(rows).is_none() && self.tiles_fit();
                 fuses && fits && self.tile_maps.is_some()
             }
@@ -64,7 +64,7 @@ impl Net {
 
     /// The same of these products.
     fn has_for(&self, products: Products, way: Way, rows: usize) -> bool {
-        self.has(way, rows) && (products == Products::Layers || way != Way::Tiles)
+        self.has(way, rows) && (products == Products::Layers || !matches!(way, Way::Tiles | Way::Gated))
     }
 
     /// Whether norms have no launch of their own between the layers of a step of so many rows.
@@ -93,9 +93,9 @@ impl Net {
         let reads = |way: Way| {
             products == Products::Layers || way != Way::Few || self.way(Products::Layers, rows) == Way::Few
         };
-        let others = [Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
+        let others = [Way::Few, Way::Gated, Way::Library].into_iter().filter(|way| *way != usual);
         let others = others.filter(|way| *way != Way::Few || !self.has(Way::Stream, rows));
-        std::iter::once(usual).chain(others).filter(|way| self.has(*way, rows) && reads(*way)).collect()
+        std::iter::once(usual).chain(others).filter(|way| self.has_for(products, *way, rows) && reads(*way)).collect()
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Way {
     Stream,
     /// Own ones for more than 128 rows on Hopper's tensor cores; norms and activations are in them.
     Tiles,
+    /// As `Library`, but gate, up and the activation are one own product of that kind.
+    Gated,
     /// Own ones of at most 16 rows, likewise.
     Few,
     /// cuBLASLt's, between launches for norms, rotation and activations.

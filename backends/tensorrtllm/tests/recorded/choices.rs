@@ -74,10 +74,11 @@ fn steps_of_many_rows_take_what_was_faster_at_their_size() {
     let recorder = Recorder::start();
     let mut prompts = StepDiff::default();
     (0..2).for_each(|slot| prefill(&mut prompts, slot, 140, Some(0)));
-    for (tiles, way) in [(1.0, Way::Tiles), (9.0, Way::Library)] {
+    for (tiles, gate_up, way) in [(1.0, 1.0, Way::Tiles), (9.0, 9.0, Way::Library), (9.0, 1.0, Way::Gated)] {
         let dir = tempfile::tempdir().unwrap();
         recorder.cost("cublaslt", 4.0);
         recorder.cost("tiles", tiles);
+        recorder.cost("tiles192_silu_mul", gate_up);
         let mut executor = load(&config(), &timed(dir.path())).unwrap();
         // Decode rows, prompts, and more rows than anything was timed for.
         for rows in [129, 160, 280, 512] {
@@ -92,7 +93,11 @@ fn steps_of_many_rows_take_what_was_faster_at_their_size() {
             let silu = took.iter().filter(|n| **n == "silu_mul").count();
             let norms = took.iter().filter(|n| **n == "rms_norm").count();
             // Two layers of four products; the head has its norm.
-            let expected = if way == Way::Tiles { (8, 0, 1) } else { (0, 2, 5) };
+            let expected = match way {
+                Way::Tiles => (8, 0, 1),
+                Way::Gated => (2, 0, 5),
+                _ => (0, 2, 5),
+            };
             assert_eq!((own, silu, norms), expected, "{took:?}");
         }
         drop(executor);

@@ -102,6 +102,7 @@ fn way(way: Way) -> &'static str {
     match way {
         Way::Stream => "fused, copy engine",
         Way::Tiles => "fused, tiles",
+        Way::Gated => "cuBLASLt; gate and up fused, tiles",
         Way::Few => "fused, few rows",
         Way::Library => "cuBLASLt",
     }
