@@ -1,8 +1,11 @@
 """Tensors on GPUs, with the backend `guarded` (tests/examples): its GPUs are memory that ends the process when the CPU touches it."""
 import base64
+import contextlib
+import errno
 import json
 import mmap
 import os
+import queue
 import re
 import struct
 import threading
@@ -14,6 +17,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 import tritonclient.http as httpclient
 from test_ensemble import ensemble, memory, step
+from tritonclient.utils import serialize_byte_tensor
 from trireme_server import BACKENDS, TARGET, Server, identity, io, write_model
 
 N = 1000
@@ -357,6 +361,160 @@ def test_tensors_in_cuda_shared_memory(repository, backends):
         os.close(file)
         server.alive()
         assert quiet(server)["guarded_misuses"] == 0
+
+
+@pytest.fixture(scope="module")
+def one_thread(tmp_path_factory, backends):
+    """A server whose front ends have one thread, with a region of memory of GPU 0; `hold` holds up all copies."""
+    repository = tmp_path_factory.mktemp("hold")
+    os.mkfifo(repository / "gate")
+    cache = "response_cache { enable: true }\n"
+    for name, config in {
+        "hold": guarded("hold", 1, hold=repository / "gate"), "double": guarded("double", 2),
+        "text": identity("text", "STRING", batch=0), "cpu": identity("cpu", batch=0), "known": identity("known", batch=0, extra=cache),
+        "steps": chain("steps", "cpu2", "double"), "cpu2": identity("cpu2", batch=0, extra=cache),
+    }.items():
+        write_model(repository, name, config)
+    with Server(repository, "--http-thread-count=1", "--allow-client-shm=true", "--cache-config", "local,size=1048576", backends=backends) as server:
+        memory, handle, file = client_memory(1 << 16)
+        clients(server)[1][1].register_cuda_shared_memory("region", base64.b64encode(handle), 0, 1 << 16)
+        yield server, memory, repository / "gate"
+        server.alive()
+        assert quiet(server)["guarded_misuses"] == 0
+        memory.close()
+        os.close(file)
+
+
+@contextlib.contextmanager
+def copies_held(server, gate):
+    """No copy to or from a device ends within."""
+    holder = threading.Thread(target=lambda: ask(grpcclient, clients(server)[1][1], "hold", VALUE, "X"))
+    holder.start()
+    end = time.monotonic() + 20
+    while True:
+        try:
+            # Refused until the stream of copies has come there.
+            writer = os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError as error:
+            assert error.errno == errno.ENXIO and time.monotonic() < end, error
+            time.sleep(0.005)
+    try:
+        yield
+    finally:
+        os.close(writer)
+        holder.join()
+
+
+def others_are_answered(server):
+    """Connections of others, which are served by the same thread, for as long as a call needs to come to its copy."""
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        assert server.raw("GET", "/v2/health/ready", timeout=10)[0] == 200
+        with grpcclient.InferenceServerClient(f"127.0.0.1:{server.grpc}") as client:
+            assert client.is_server_ready(client_timeout=10)
+
+
+TEXT = np.array([b"one", b"", b"three"], np.object_)
+
+
+def in_region(module, name, dtype, shape, length, offset=0):
+    tensor = module.InferInput(name, shape, dtype)
+    tensor.set_shared_memory("region", length, offset)
+    return tensor
+
+
+@pytest.mark.parametrize("call", ["http text", "grpc text", "grpc known", "grpc steps"])
+def test_a_copy_for_one_call_holds_up_no_other(one_thread, call):
+    server, memory, gate = one_thread
+    kind, model = call.split()
+    text = serialize_byte_tensor(TEXT).item()
+    memory[:len(text)] = text
+    # Never seen before, so that no cache has it.
+    value = np.full(N, len(call), np.float32)
+    memory[4096:4096 + 4 * N] = value.tobytes()
+    answers = []
+
+    def over_http():
+        place = {"shared_memory_region": "region", "shared_memory_offset": 0, "shared_memory_byte_size": len(text)}
+        body = {"inputs": [{"name": "INPUT0", "datatype": "BYTES", "shape": [3], "parameters": place}]}
+        status, _, answer = server.raw("POST", f"/v2/models/{model}/infer", json.dumps(body).encode())
+        answers.append((status, json.loads(answer).get("outputs", [answer])[0]))
+
+    def over_grpc():
+        client = clients(server)[1][1]
+        tensor = in_region(grpcclient, "INPUT0", "BYTES", [3], len(text)) if model == "text" \
+            else in_region(grpcclient, "IN" if model == "steps" else "INPUT0", "FP32", [N], 4 * N, 4096)
+        answers.append(client.infer(model, [tensor]).as_numpy("OUT" if model == "steps" else "OUTPUT0"))
+
+    caller = threading.Thread(target=over_http if kind == "http" else over_grpc)
+    with copies_held(server, gate):
+        caller.start()
+        others_are_answered(server)
+        assert not answers
+    caller.join()
+    if kind == "http":
+        assert answers[0][0] == 200 and answers[0][1]["data"] == ["one", "", "three"], answers
+    else:
+        assert np.array_equal(answers[0], TEXT if model == "text" else value * (2 if model == "steps" else 1))
+
+
+def executions(server, model):
+    return json.loads(server.raw("GET", f"/v2/models/{model}/stats")[2])["model_stats"][0]["inference_count"]
+
+
+def test_copies_for_a_stream_hold_up_nobody_and_keep_its_order(one_thread):
+    server, memory, gate = one_thread
+    text = serialize_byte_tensor(TEXT).item()
+    memory[:len(text)] = text
+    answers = queue.Queue()
+    client = clients(server)[1][1]
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    plain = grpcclient.InferInput("INPUT0", [N], "FP32")
+    plain.set_data_from_numpy(VALUE)
+    before = executions(server, "cpu")
+    with copies_held(server, gate):
+        client.async_stream_infer("text", [in_region(grpcclient, "INPUT0", "BYTES", [3], len(text))], request_id="first")
+        client.async_stream_infer("cpu", [plain], request_id="second")
+        others_are_answered(server)
+        # It does not overtake the first one on the way to its model.
+        assert answers.empty() and executions(server, "cpu") == before
+    results = [answers.get(timeout=20) for _ in range(2)]
+    assert [error for _, error in results] == [None, None]
+    assert [result.get_response().id for result, _ in results] == ["first", "second"]
+    assert np.array_equal(results[0][0].as_numpy("OUTPUT0"), TEXT) and np.array_equal(results[1][0].as_numpy("OUTPUT0"), VALUE)
+    # Outputs are written to the GPU, and the answer says so only then.
+    wanted = grpcclient.InferRequestedOutput("OUTPUT0")
+    wanted.set_shared_memory("region", 4 * N, 16384)
+    memory[16384:16384 + 4 * N] = bytes(4 * N)
+    with copies_held(server, gate):
+        client.async_stream_infer("cpu", [plain], outputs=[wanted], request_id="third")
+        client.async_stream_infer("cpu", [plain], request_id="fourth")
+        others_are_answered(server)
+        assert answers.empty()
+    results = [answers.get(timeout=20) for _ in range(2)]
+    assert [(result.get_response().id, error) for result, error in results] == [("third", None), ("fourth", None)]
+    assert np.array_equal(np.frombuffer(memory[16384:16384 + 4 * N], np.float32), VALUE)
+    # Who goes away meanwhile takes nothing along.
+    with copies_held(server, gate):
+        client.async_stream_infer("text", [in_region(grpcclient, "INPUT0", "BYTES", [3], len(text))])
+        client.async_stream_infer("cpu", [plain], outputs=[wanted])
+        others_are_answered(server)
+        client.stop_stream(cancel_requests=True)
+    client.unregister_cuda_shared_memory("none")
+    assert client.get_cuda_shared_memory_status("region")
+
+
+def test_the_extension_is_listed_once_a_provider_is_there(repository, backends):
+    with Server(repository, "--model-control-mode", "explicit", backends=backends) as server:
+        def listed():
+            both = [json.loads(server.raw("GET", "/v2")[2])["extensions"], list(clients(server)[1][1].get_server_metadata().extensions)]
+            assert both[0] == both[1]
+            return both[0]
+        assert "cuda_shared_memory" not in listed()
+        assert server.raw("POST", "/v2/repository/models/double/load")[0] == 200
+        names = listed()
+        assert names[names.index("system_shared_memory") + 1] == "cuda_shared_memory"
 
 
 def test_without_a_provider_a_model_on_a_gpu_is_told_so(tmp_path):

@@ -75,6 +75,15 @@ pub(crate) fn install(workspace: &Workspace, profile: Profile) -> Result<Built> 
     Ok(Built { server: out.join("trireme"), backends })
 }
 
+impl Built {
+    /// The name and the library of every backend that a build makes. A folder may hold more, such as the library of ONNX Runtime
+    /// that tests and benchmarks fetch: that is no part of what is shipped.
+    pub(crate) fn libraries<'w>(&self, workspace: &'w Workspace) -> Vec<(&'w str, PathBuf)> {
+        let packages = backend_packages(workspace).into_iter();
+        packages.map(|(name, _)| (name, installed(&self.backends, name))).collect()
+    }
+}
+
 /// (backend name, package name) of every package under `backends/` that makes a loadable library.
 fn backend_packages(workspace: &Workspace) -> Vec<(&str, &str)> {
     let mut found: Vec<(&str, &str)> = workspace
@@ -90,7 +99,8 @@ fn library_file(name: &str) -> String {
     format!("libtrireme_{name}.so")
 }
 
-fn installed(backends: &Path, name: &str) -> PathBuf {
+/// Where a backend lies in a folder of backends.
+pub(crate) fn installed(backends: &Path, name: &str) -> PathBuf {
     backends.join(name).join(library_file(name))
 }
 
@@ -123,6 +133,36 @@ fn same_file(a: &Path, b: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::{Package, Target};
+
+    #[test]
+    fn what_is_shipped_is_what_a_build_makes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let package = |name: &str, kind: &str| Package {
+            name: format!("trireme-backend-{name}"),
+            version: "1.0.0".to_owned(),
+            manifest_path: root.join(format!("backends/{name}/Cargo.toml")),
+            dependencies: Vec::new(),
+            targets: vec![Target {
+                name: format!("trireme_{name}"),
+                kind: vec![kind.to_owned()],
+                crate_types: vec![kind.to_owned()],
+                src_path: root.join("lib.rs"),
+            }],
+        };
+        let packages = vec![package("two", "cdylib"), package("one", "cdylib"), package("library", "rlib")];
+        let workspace = Workspace { root: root.to_owned(), target: root.join("target"), packages };
+        let built = Built { server: root.join("trireme"), backends: root.join("installed") };
+        // A backend that is no more, and libraries that somebody has put beside ours.
+        for file in ["one/libtrireme_one.so", "one/libonnxruntime.so.1.2.3", "old/libtrireme_old.so"] {
+            let path = built.backends.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let library = |name: &str| built.backends.join(name).join(format!("libtrireme_{name}.so"));
+        assert_eq!(built.libraries(&workspace), [("one", library("one")), ("two", library("two"))]);
+    }
 
     #[test]
     fn a_link_replaces_what_was_there_and_leaves_nothing_behind() {

@@ -131,18 +131,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         with_kernels(workspace, args.profile)?
     };
     let folder = built.server.parent().unwrap_or(&workspace.target);
-    let backends = fs::read_dir(&built.backends).context("the installed backends")?;
     let mut files: Vec<(PathBuf, PathBuf)> =
         PROGRAMS.iter().map(|name| (folder.join(name), out.join(name))).collect();
-    for entry in backends {
-        let entry = entry?;
+    for (name, library) in built.libraries(workspace) {
         // Misbehaves on request: for tests only.
-        if entry.file_name() == "hostile" {
-            continue;
-        }
-        for file in fs::read_dir(entry.path())? {
-            let file = file?;
-            files.push((file.path(), out.join("backends").join(entry.file_name()).join(file.file_name())));
+        if name != "hostile" {
+            let to = build::installed(&out.join("backends"), name);
+            files.push((library, to));
         }
     }
     if let Some((missing, _)) = files.iter().find(|(from, _)| !from.is_file()) {

@@ -29,7 +29,9 @@ pub use trireme_abi as abi;
 
 pub use backend::{Backend, Instance, InstanceArgs, Model, ModelArgs};
 pub use bls::{CallReader, Message};
-pub use device::{DeviceCopies, DeviceTensor, PoolSizes, device_copies, open_shared, set_pool_sizes};
+pub use device::{
+    DeviceCopies, DeviceTensor, PoolSizes, device_copies, has_devices, open_shared, set_pool_sizes,
+};
 pub use error::LoadError;
 pub use library::{Library, LibraryInfo, LoadOptions};
 pub use memory::{HostMemory, copied_bytes, count_copied};

@@ -65,9 +65,7 @@ async fn call(
         let text = "ModelInfer RPC doesn't support models with decoupled transaction policy";
         return Err(Status::unimplemented(text));
     }
-    let (request, outputs) = core.shared_memory().prepare_async(request).await.map_err(from_serve)?;
-    let response = model.infer(request).await.map_err(from_serve)?;
-    let response = outputs.apply_async(&model, response).await.map_err(from_serve)?;
+    let response = core.shared_memory().infer(&model, request).await.map_err(from_serve)?;
     let message = encode_grpc_infer(response).map_err(from_protocol)?;
     Ok(Reply::Message(write_answer(message)?.into_iter()))
 }

@@ -61,7 +61,7 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ServerMetadataResponse {
             name: self.core.server_name().to_owned(),
             version: self.core.server_version().to_owned(),
-            extensions: self.core.extensions().iter().map(|name| (*name).to_owned()).collect(),
+            extensions: self.core.extensions(),
         }))
     }
 
@@ -92,10 +92,7 @@ impl GrpcInferenceService for Service {
         let mut request = decode_grpc_infer(message, self.core.limits()).map_err(from_protocol)?;
         forward(&mut request, metadata.as_ref(), self.options.forward.as_ref())?;
         let model = self.core.model(&request.model_name, request.model_version).map_err(from_serve)?;
-        let memory = self.core.shared_memory();
-        let (request, outputs) = memory.prepare_async(request).await.map_err(from_serve)?;
-        let response = model.infer(request).await.map_err(from_serve)?;
-        let response = outputs.apply_async(&model, response).await.map_err(from_serve)?;
+        let response = self.core.shared_memory().infer(&model, request).await.map_err(from_serve)?;
         Ok(Response::new(encode_grpc_infer(response).map_err(from_protocol)?))
     }
 

@@ -35,11 +35,15 @@ const EXTENSIONS: &[&str] = &[
     "schedule_policy",
     "model_configuration",
     "system_shared_memory",
+    CUDA_SHARED_MEMORY,
     "binary_tensor_data",
     "parameters",
     "statistics",
     "logging",
 ];
+
+/// Spoken where a backend provides the memory of a GPU.
+const CUDA_SHARED_MEMORY: &str = "cuda_shared_memory";
 
 /// The server without its front ends: models, their life cycle and their requests.
 pub struct Core {
@@ -176,9 +180,10 @@ impl Core {
         env!("CARGO_PKG_VERSION")
     }
 
-    /// The extensions of the protocol that are spoken.
-    pub fn extensions(&self) -> &'static [&'static str] {
-        EXTENSIONS
+    /// The extensions of the protocol that are spoken. A backend that is loaded later may add one.
+    pub fn extensions(&self) -> Vec<String> {
+        let spoken = |name: &&&str| **name != CUDA_SHARED_MEMORY || trireme_host::has_devices();
+        EXTENSIONS.iter().filter(spoken).map(|name| (*name).to_owned()).collect()
     }
 
     /// Whether the process works at all. A server on its way out lives: who restarts what does not would cut off its

@@ -33,7 +33,7 @@ use crate::served::Served;
 use crate::share::Limiter;
 use crate::statistics::Statistics;
 use crate::stream::ResponseStream;
-use crate::table::TensorTable;
+use crate::table::{TensorSpec, TensorTable};
 use crate::validate::{OutputChoice, admit};
 
 /// Tells one load of a version from the next.
@@ -137,7 +137,7 @@ impl ModelVersion {
             || config.sequence().is_some_and(sequence::preserves_ordering);
         let table = crate::load::tensor_table(&config);
         let batches = table.batches();
-        let meta = |spec: &crate::table::TensorSpec| TensorMeta {
+        let meta = |spec: &TensorSpec| TensorMeta {
             name: spec.name.to_string(),
             datatype: spec.datatype,
             dims: spec.wire_dims(batches).into(),
@@ -264,6 +264,13 @@ impl ModelVersion {
         self.cache.is_some() || self.sequences.is_some()
     }
 
+    /// Whether an input in the memory of a GPU is copied while its request is validated; an ensemble's may be by the first of its
+    /// steps.
+    pub(crate) fn reads_at_once(&self, input: &str) -> bool {
+        let spec = self.table.input(input).map(|index| &self.table.inputs[index]);
+        self.is_ensemble() || self.reads_values() || spec.is_some_and(TensorSpec::is_looked_at)
+    }
+
     /// Whether a tensor in the memory of a GPU is of use to it there.
     pub(crate) fn takes_devices(&self) -> bool {
         (self.reads_gpu || self.is_ensemble()) && !self.reads_values()
@@ -326,8 +333,8 @@ impl ModelVersion {
     /// What the metadata calls answer.
     pub fn metadata(&self) -> ModelMetadataResponse {
         let batches = self.table.batches();
-        let describe = |specs: &[crate::table::TensorSpec]| {
-            let one = |spec: &crate::table::TensorSpec| TensorMetadata {
+        let describe = |specs: &[TensorSpec]| {
+            let one = |spec: &TensorSpec| TensorMetadata {
                 name: spec.name.to_string(),
                 datatype: spec.datatype.wire_name().to_owned(),
                 shape: spec.wire_dims(batches),
@@ -354,14 +361,19 @@ impl ModelVersion {
     /// INVALID_ARG for a request that does not fit the model, UNSUPPORTED for a decoupled model, UNAVAILABLE if the
     /// model takes no more requests, and whatever the backend answers.
     pub async fn infer(self: &Arc<Self>, request: InferRequest) -> Result<InferResponse, ServeError> {
+        self.check_has_one_answer()?;
+        self.infer_stream(request)?.only().await
+    }
+
+    /// # Errors
+    /// UNSUPPORTED for a decoupled model.
+    pub(crate) fn check_has_one_answer(&self) -> Result<(), ServeError> {
         if self.is_decoupled() {
             return Err(ServeError::unsupported(
                 "this call doesn't support models with decoupled transaction policy",
             ));
         }
-        let mut stream = self.infer_stream(request)?;
-        let item = stream.next().await.unwrap_or_else(|| Err(ServeError::internal("no answer")))?;
-        item.response.ok_or_else(|| ServeError::internal("expected a single response, got 0"))
+        Ok(())
     }
 
     /// Validates and queues a request; its answers are read from the stream.

@@ -7,16 +7,15 @@ use trireme_protocol::{InferRequest, InferResponse, OutputTensor, SharedMemoryRe
 use crate::classify::classify;
 use crate::error::ServeError;
 use crate::model::ModelVersion;
-use crate::shared_memory::{SharedMemory, Used};
-
-/// Tensors of shared memory of more bytes than this together are read on a thread for such work: it would hold up other
-/// connections for about a tenth of a millisecond.
-const INLINE_UP_TO: u64 = 1 << 20;
+use crate::shared_memory::{SharedMemory, Used, elsewhere};
 
 /// The wishes of one request, and the regions that its inputs came from: they stay registered as long as this.
-#[derive(Default)]
-pub struct OutputPlan {
+#[derive(Default, Clone)]
+pub struct OutputPlan(Option<Arc<Plan>>);
+
+struct Plan {
     wishes: Vec<(String, Wish)>,
+    #[expect(dead_code, reason = "it is kept")]
     held: Vec<Arc<Used>>,
 }
 
@@ -30,13 +29,13 @@ impl SharedMemory {
     ///
     /// # Errors
     /// NOT_FOUND or INVALID_ARG for a part that no region has; what the memory says when it is read.
-    pub fn prepare(&self, request: &mut InferRequest) -> Result<OutputPlan, ServeError> {
-        let mut plan = OutputPlan::default();
+    pub(crate) fn prepare(&self, request: &mut InferRequest) -> Result<OutputPlan, ServeError> {
+        let (mut wishes, mut held) = (Vec::new(), Vec::new());
         for input in &mut request.inputs {
             if let TensorData::SharedMemory(part) = &input.data {
                 let region = self.find(part)?;
                 input.data = region.take(part)?;
-                plan.held.push(region);
+                held.push(region);
             }
         }
         for output in &mut request.outputs {
@@ -45,40 +44,50 @@ impl SharedMemory {
                 (None, Some(classes)) => Wish::Classes(classes),
                 (None, None) => continue,
             };
-            plan.wishes.push((output.name.clone(), wish));
+            wishes.push((output.name.clone(), wish));
         }
-        Ok(plan)
-    }
-
-    /// As [`SharedMemory::prepare`], on another thread if that takes long.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn prepare_async(
-        self: &Arc<Self>,
-        mut request: InferRequest,
-    ) -> Result<(InferRequest, OutputPlan), ServeError> {
-        let shared = request.inputs.iter().map(|input| match &input.data {
-            TensorData::SharedMemory(part) => part.byte_size,
-            TensorData::Bytes(_) | TensorData::Held(_) => 0,
-        });
-        if shared.fold(0, u64::saturating_add) <= INLINE_UP_TO {
-            let plan = self.prepare(&mut request)?;
-            return Ok((request, plan));
-        }
-        let memory = Arc::clone(self);
-        let work = move || memory.prepare(&mut request).map(|plan| (request, plan));
-        let ended = tokio::task::spawn_blocking(work).await;
-        ended.unwrap_or_else(|_| Err(ServeError::internal("shared memory could not be read")))
+        let any = !wishes.is_empty() || !held.is_empty();
+        Ok(OutputPlan(any.then(|| Arc::new(Plan { wishes, held }))))
     }
 }
 
 impl OutputPlan {
+    /// Whether [`Self::apply`] would hold up the thread that calls it: a copy to the memory of a GPU is waited for.
+    pub fn takes_time(&self) -> bool {
+        let waits = |(_, wish): &(String, Wish)| matches!(wish, Wish::Write(region, _) if region.is_cuda());
+        self.0.as_ref().is_some_and(|plan| plan.wishes.iter().any(waits))
+    }
+
     /// Does to an answer what its request wanted.
     ///
     /// # Errors
     /// INVALID_ARG for an output that has no classes, INTERNAL for a part that is too short for its tensor.
     pub fn apply(&self, model: &ModelVersion, response: &mut InferResponse) -> Result<(), ServeError> {
+        self.0.as_ref().map_or(Ok(()), |plan| plan.apply(model, response))
+    }
+
+    /// As [`OutputPlan::apply`], on another thread if that takes long.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn apply_async(
+        &self,
+        model: &Arc<ModelVersion>,
+        mut response: InferResponse,
+    ) -> Result<InferResponse, ServeError> {
+        match &self.0 {
+            Some(plan) if self.takes_time() => {
+                let (plan, model) = (Arc::clone(plan), Arc::clone(model));
+                let work = move || plan.apply(&model, &mut response).map(|()| response);
+                elsewhere("shared memory could not be written", work).await
+            }
+            _ => self.apply(model, &mut response).map(|()| response),
+        }
+    }
+}
+
+impl Plan {
+    fn apply(&self, model: &ModelVersion, response: &mut InferResponse) -> Result<(), ServeError> {
         for (name, wish) in &self.wishes {
             let Some(output) = response.outputs.iter_mut().find(|output| output.name == *name) else {
                 continue;
@@ -93,25 +102,6 @@ impl OutputPlan {
             }
         }
         Ok(())
-    }
-
-    /// As [`OutputPlan::apply`], on another thread if memory of a GPU is written: the copy is waited for.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn apply_async(
-        self,
-        model: &Arc<ModelVersion>,
-        mut response: InferResponse,
-    ) -> Result<InferResponse, ServeError> {
-        let waits = |(_, wish): &(String, Wish)| matches!(wish, Wish::Write(region, _) if region.is_cuda());
-        if !self.wishes.iter().any(waits) {
-            return self.apply(model, &mut response).map(|()| response);
-        }
-        let model = Arc::clone(model);
-        let work = move || self.apply(&model, &mut response).map(|()| response);
-        let ended = tokio::task::spawn_blocking(work).await;
-        ended.unwrap_or_else(|_| Err(ServeError::internal("shared memory could not be written")))
     }
 }
 

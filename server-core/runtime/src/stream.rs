@@ -1,6 +1,8 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use trireme_protocol::InferResponse;
+
 use crate::error::ServeError;
 use crate::journey::{Journey, StreamItem};
 
@@ -27,6 +29,15 @@ impl ResponseStream {
         let letter = poll_fn(|context| self.journey.poll_next(context)).await;
         self.ended = !matches!(&letter, Ok(item) if !item.is_final);
         Some(letter)
+    }
+
+    /// The one answer of a request to a model that is not decoupled.
+    ///
+    /// # Errors
+    /// As [`Self::next`]; INTERNAL if there is none.
+    pub(crate) async fn only(mut self) -> Result<InferResponse, ServeError> {
+        let item = self.next().await.unwrap_or_else(|| Err(ServeError::internal("no answer")))?;
+        item.response.ok_or_else(|| ServeError::internal("expected a single response, got 0"))
     }
 
     /// Whether the client asked for a message that says no more than that the stream has ended.

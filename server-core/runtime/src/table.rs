@@ -34,6 +34,11 @@ impl TensorSpec {
         batches && !self.is_shape
     }
 
+    /// Whether the server itself looks at its values: those of shapes, and the framing of BYTES.
+    pub(crate) fn is_looked_at(&self) -> bool {
+        self.is_shape || self.datatype == DataType::Bytes
+    }
+
     /// The dimensions as a client states them: with -1 in front if the model batches.
     pub(crate) fn wire_dims(&self, batches: bool) -> Vec<i64> {
         let batch = self.has_batch(batches).then_some(-1);

@@ -208,10 +208,8 @@ fn admit_input(
     let (data, device) = match data {
         TensorData::Bytes(data) => (data, None),
         TensorData::Held(held) => match device_tensor(held) {
-            // Shapes and texts are looked at here.
-            Some(tensor) if reads_values || spec.is_shape || datatype == DataType::Bytes => {
-                (tensor.to_host()?, None)
-            }
+            // Front ends call this where such a copy holds up no connection: `ModelVersion::reads_at_once`.
+            Some(tensor) if reads_values || spec.is_looked_at() => (tensor.to_host()?, None),
             found => (Bytes::new(), found),
         },
         TensorData::SharedMemory(_) => {

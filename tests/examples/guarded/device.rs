@@ -2,6 +2,7 @@
 //! later than it is asked for; only events put the work of one behind that of the other.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -172,6 +173,15 @@ impl Guarded {
         if let Ok(done) = self.enqueue(&self.kernels, &[], Box::new(|| Ok(()))) {
             let _ = done.wait();
         }
+    }
+
+    /// No copy is made until somebody who writes to this FIFO closes it.
+    pub(crate) fn hold_copies(&self, until: PathBuf) -> Result<()> {
+        let hold = move || {
+            let read = std::fs::read(&until);
+            read.map(drop).map_err(|error| Error::internal(format!("{}: {error}", until.display())))
+        };
+        self.enqueue(&self.copies, &[], Box::new(hold)).map(drop)
     }
 
     /// From now on the bytes of this allocation cannot be copied.

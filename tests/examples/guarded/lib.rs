@@ -4,13 +4,15 @@
 //! A model multiplies: X FP32 \[n\] → Y FP32 \[n\] on the device of its instance, WHERE UINT64 \[2\]: the addresses of X, 0 if
 //! it came in the memory of the process, and of Y. Parameters: `factor`; `delay_ms`, how long the kernel takes, which is
 //! still running when the answer is sent; `output`: `own` (default) memory of this library, `asked` that of the server;
-//! `broken`: the memory of Y cannot be copied; `forward`: Y is X itself. An input KEPT, if there is one, is an output too, and
+//! `broken`: the memory of Y cannot be copied; `forward`: Y is X itself; `hold`: a FIFO, at whose end of file copies begin again
+//! that wait from when the request is there. An input KEPT, if there is one, is an output too, and
 //! so the answer keeps the request.
 
 mod device;
 mod event;
 mod memory;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ struct Multiplier {
     asks: bool,
     broken: bool,
     forwards: bool,
+    hold: Option<PathBuf>,
     device: i32,
 }
 
@@ -67,6 +70,7 @@ impl Backend for GuardedBackend {
             asks,
             broken: config.parameter("broken")?.unwrap_or(false),
             forwards: config.parameter("forward")?.unwrap_or(false),
+            hold: config.parameter::<String>("hold")?.map(PathBuf::from),
             device: 0,
         })
     }
@@ -107,6 +111,9 @@ impl Multiplier {
     /// The answer, and the event after which X is not read any more.
     fn multiply(&self, request: &mut Request) -> Result<(Response, u64)> {
         let (gpu, device) = (&self.gpu, self.device);
+        if let Some(until) = &self.hold {
+            gpu.hold_copies(until.clone())?;
+        }
         let input = request.input("X")?;
         let (shape, len) = (input.shape().to_vec(), input.byte_size());
         let there = input.on_device()?;

@@ -168,15 +168,15 @@ impl Image {
         for name in crate::dist::PROGRAMS {
             copy(&built.server.with_file_name(name), &bin.join(name))?;
         }
-        for name in backends(&built.backends)? {
-            for file in fs::read_dir(built.backends.join(&name))? {
-                let file = file?;
-                copy(&file.path(), &bin.join("backends").join(&name).join(file.file_name()))?;
-            }
+        let mut backends = built.libraries(workspace);
+        backends.retain(|(name, _)| !NOT_SHIPPED.contains(name));
+        for (name, library) in &backends {
+            copy(library, &build::installed(&bin.join("backends"), name))?;
         }
         copy(&workspace.root.join("LICENSE"), &dist.join("LICENSE"))?;
         let base = self.base()?;
-        let bill = sbom::write(workspace, &self.debs(), &backends(&built.backends)?)?;
+        let names: Vec<String> = backends.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let bill = sbom::write(workspace, &self.debs(), &names)?;
         fs::write(self.folder.join("sbom.cdx.json"), &bill)?;
         fs::write(dist.join("sbom.cdx.json"), &bill)?;
         copy(&base, &context.join("base.tar"))?;
@@ -307,20 +307,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
-}
-
-/// The backends that a container gets, in the order of their names.
-fn backends(folder: &Path) -> Result<Vec<String>> {
-    let mut names: Vec<String> = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let library = folder.join(&name).join(format!("libtrireme_{name}.so"));
-        if library.is_file() && !NOT_SHIPPED.contains(&name.as_str()) {
-            names.push(name);
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 /// The certificates of the authorities in a base, one behind the other.

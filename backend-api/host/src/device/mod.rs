@@ -105,6 +105,11 @@ fn all() -> Vec<&'static Device> {
     DEVICES.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
+/// Whether a backend that is loaded provides the memory of a GPU.
+pub fn has_devices() -> bool {
+    !DEVICES.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+}
+
 /// GPU `number`, if somebody serves it.
 pub(crate) fn find(number: i32) -> Option<&'static Device> {
     let devices = DEVICES.read().unwrap_or_else(PoisonError::into_inner);

@@ -17,9 +17,9 @@ use crate::driver::Driver;
 use crate::random::Random;
 use crate::shapes::{llama_1b, llama_8b};
 
-const CONTEXT: usize = 1024;
+pub(crate) const CONTEXT: usize = 1024;
 
-fn models() -> [(&'static str, DecoderConfig, usize); 2] {
+pub(crate) fn models() -> [(&'static str, DecoderConfig, usize); 2] {
     [("Llama-3.1-8B", llama_8b(), 420_000), ("Llama-3.2-1B", llama_1b(), 420_000)]
 }
 
@@ -39,6 +39,14 @@ pub(crate) fn load(
 
 /// Copy bandwidth and the rate of a large product, as everything else is measured against.
 pub(crate) fn ceilings() -> Outcome {
+    let (copy, product) = measured_ceilings()?;
+    println!("ceiling copy: {copy:.0} GB/s read and written");
+    println!("ceiling bf16 product 8192: {product:.0} TFLOP/s");
+    Ok(())
+}
+
+/// GB/s of a copy, read and written, and TFLOP/s of a product of bf16 matrices of 8192.
+pub(crate) fn measured_ceilings() -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let device = Device::open(0)?;
     let stream = Stream::new(&device)?;
     let kernels = Kernels::load(&device, 128, None)?;
@@ -56,7 +64,7 @@ pub(crate) fn ceilings() -> Outcome {
         end.wait()?;
         best = best.min(f64::from(end.since(&start)?));
     }
-    println!("ceiling copy: {:.0} GB/s read and written", 2.0 * bytes as f64 / best / 1e6);
+    let copy = 2.0 * bytes as f64 / best / 1e6;
     let n = 8192;
     let product = Product {
         kind: Kind::Store,
@@ -81,8 +89,7 @@ pub(crate) fn ceilings() -> Outcome {
         times.push(f64::from(end.since(&start)?));
     }
     times.sort_by(f64::total_cmp);
-    println!("ceiling bf16 product {n}: {:.0} TFLOP/s", 2.0 * (n as f64).powi(3) / times[15] / 1e9);
-    Ok(())
+    Ok((copy, 2.0 * (n as f64).powi(3) / times[15] / 1e9))
 }
 
 fn prompt(random: &mut Random, n: usize) -> Vec<u32> {
@@ -90,7 +97,12 @@ fn prompt(random: &mut Random, n: usize) -> Vec<u32> {
 }
 
 /// Reads the prompts of `slots`, as many tokens a step as fit. Seconds.
-fn read(driver: &mut Driver, slots: std::ops::Range<u32>, tokens: usize, random: &mut Random) -> f64 {
+pub(crate) fn read(
+    driver: &mut Driver,
+    slots: std::ops::Range<u32>,
+    tokens: usize,
+    random: &mut Random,
+) -> f64 {
     let budget = driver.executor.info().max_step_tokens;
     for slot in slots.clone() {
         let prompt = prompt(random, tokens);
@@ -120,7 +132,7 @@ fn read(driver: &mut Driver, slots: std::ops::Range<u32>, tokens: usize, random:
 }
 
 /// Milliseconds of a decode step, two in flight.
-fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
+pub(crate) fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
     for _ in 0..4 {
         driver.decode(slots);
         driver.submit();
@@ -135,6 +147,23 @@ fn decode_steps(driver: &mut Driver, slots: &[u32], steps: usize) -> f64 {
     start.elapsed().as_secs_f64() * 1e3 / steps as f64
 }
 
+/// Bytes that a decode step reads of weights, and those of a position of a sequence.
+pub(crate) fn bytes(driver: &Driver, config: &DecoderConfig) -> (f64, f64) {
+    let table = if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size * 2 };
+    let weights = (driver.executor.memory_plan().weights - table) as f64;
+    let kv = &driver.executor.info().kv;
+    (weights, (kv.block_bytes / kv.block_tokens) as f64)
+}
+
+/// Operations of reading a prompt of so many tokens, for each of them.
+pub(crate) fn operations(c: &DecoderConfig, length: usize) -> f64 {
+    let per_layer = c.hidden_size * (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
+        + c.hidden_size * c.num_heads * c.head_dim
+        + 3 * c.hidden_size * c.intermediate_size;
+    let linear = 2.0 * (per_layer * c.num_layers) as f64;
+    linear + 4.0 * (c.num_heads * c.head_dim * c.num_layers) as f64 * length as f64 / 2.0
+}
+
 pub(crate) fn decode() -> Outcome {
     println!(
         "| model | streams | context | ms a step | tokens/s | GB/s | ms of the GPU alone | us between steps: median, 90 %, most |\n|---|---|---|---|---|---|---|---|"
@@ -143,10 +172,7 @@ pub(crate) fn decode() -> Outcome {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
         let mut random = Random(4);
         say_ways(name, &driver.executor);
-        let weights = (driver.executor.memory_plan().weights
-            - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size * 2 })
-            as f64;
-        let kv = (driver.executor.info().kv.block_bytes / driver.executor.info().kv.block_tokens) as f64;
+        let (weights, kv) = bytes(&driver, &config);
         for streams in [1u32, 2, 4, 8, 16, 32, 64, 128, 256] {
             read(&mut driver, 0..streams, CONTEXT, &mut random);
             let slots: Vec<u32> = (0..streams).collect();
@@ -204,58 +230,12 @@ pub(crate) fn prefill() -> Outcome {
                 best = best.min(read(&mut driver, 0..count, length, &mut random));
                 (0..count).for_each(|s| driver.free(s));
             }
-            let c = &config;
-            let per_layer = c.hidden_size * (c.num_heads + 2 * c.num_kv_heads) * c.head_dim
-                + c.hidden_size * c.num_heads * c.head_dim
-                + 3 * c.hidden_size * c.intermediate_size;
-            let linear = 2.0 * (per_layer * c.num_layers) as f64;
-            let attention = 4.0 * (c.num_heads * c.head_dim * c.num_layers) as f64 * length as f64 / 2.0;
             let total = f64::from(count) * length as f64;
             println!(
                 "| {name} | {count} x {length} | {:.0} | {:.0} |",
                 total / best,
-                total * (linear + attention) / best / 1e12
+                total * operations(&config, length) / best / 1e12
             );
-        }
-    }
-    Ok(())
-}
-
-/// Graphs against none, fusion on against off, a static profile against the usual sizes.
-pub(crate) fn modes() -> Outcome {
-    const STREAMS: [u32; 6] = [1, 8, 20, 32, 100, 128];
-    println!(
-        "| model | streams | as it is, ms a step | no graphs | no fusion | static profile |\n|---|---|---|---|---|---|"
-    );
-    for (name, config, tokens) in models() {
-        let measure = |driver: &mut Driver, streams: u32| {
-            read(driver, 0..streams, CONTEXT, &mut Random(6));
-            let slots: Vec<u32> = (0..streams).collect();
-            let ms = decode_steps(driver, &slots, 64);
-            slots.iter().for_each(|s| driver.free(*s));
-            driver.forget();
-            ms
-        };
-        let plain = Options { max_slots: 128, ..Options::default() };
-        let mut columns = Vec::new();
-        for options in [
-            plain.clone(),
-            Options { graphs: false, ..plain.clone() },
-            Options { skinny_rows: 0, ..plain.clone() },
-        ] {
-            let mut driver = Driver::new(load(&config, tokens / 2, options)?);
-            columns.push(STREAMS.map(|streams| measure(&mut driver, streams)));
-        }
-        let mut fixed = [0.0; STREAMS.len()];
-        for (ms, streams) in fixed.iter_mut().zip(STREAMS) {
-            let sizes = vec![streams as usize];
-            let options = Options { max_slots: streams as usize, decode_sizes: sizes, ..plain.clone() };
-            *ms = measure(&mut Driver::new(load(&config, tokens / 2, options)?), streams);
-        }
-        columns.push(fixed);
-        for (i, streams) in STREAMS.iter().enumerate() {
-            let cells: Vec<String> = columns.iter().map(|column| format!("{:.3}", column[i])).collect();
-            println!("| {name} | {streams} | {} |", cells.join(" | "));
         }
     }
     Ok(())

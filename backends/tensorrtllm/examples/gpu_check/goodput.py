@@ -5,8 +5,8 @@ cancel REQUESTS METRICS_URL | mixed SECONDS AT_ONCE METRICS_URL.
 `rates`: Poisson arrivals, prompt and answer lengths as in ShareGPT, timed from when a request should be sent. Goodput is the
 highest rate with p99 of the first token under 500 ms and p99 between tokens under 25 ms.
 `closed`: requests of random token ids that answer with so many tokens, as many at once; tokens answered in a second of all.
-`cancel`: streams that are left after their first tokens; then no block may be held. `mixed`: prompts and answers of all lengths,
-every tenth left half-way.
+`cancel`: streams that are left after their first tokens; then no block may be held. `mixed`: prompts and answers of all lengths with
+all kinds of sampling, every tenth left half-way, every twentieth one that must be refused; how full the GPU's memory was meanwhile.
 """
 import asyncio, json, random, sys, time
 import aiohttp
@@ -152,29 +152,80 @@ async def cancel(session, url, model, requests, metrics):
         print("   first error:", str(errors[0])[:200], flush=True)
 
 
+# What every engine must take beside each other.
+SAMPLING = [{"temperature": 0}, {"temperature": 0.8, "top_p": 0.9}, {"temperature": 1.2, "top_k": 40, "seed": 7},
+            {"temperature": 0.7, "min_p": 0.05, "repetition_penalty": 1.1}, {"temperature": 0, "logprobs": 5},
+            {"temperature": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.3}, {"temperature": 1, "logit_bias": {"65": -100}}]
+BAD = [{"prompt": "a", "max_tokens": -1}, {"prompt": "a", "temperature": 9}, {"prompt": [-5]}, {"prompt": "a", "n": 100_000},
+       {"prompt": "a" * 140_000, "max_tokens": 4}, {"prompt": "a", "top_p": "much"}, {"max_tokens": 3}]
+
+
+async def whole(session, url, model, prompt, answer, options):
+    """Tokens of an answer that must have so many."""
+    body = {"model": model, "prompt": prompt, "max_tokens": answer, "min_tokens": answer, "ignore_eos": True, "stream": True,
+            "stream_options": {"include_usage": True}, **options}
+    async with session.post(url + "/v1/completions", json=body) as reply:
+        if reply.status != 200:
+            raise RuntimeError(f"{reply.status}: {(await reply.text())[:300]}")
+        last = None
+        async for line in reply.content:
+            if line.startswith(b"data: {"):
+                last = line
+    tokens = (json.loads(last[6:]).get("usage") or {}).get("completion_tokens")
+    if tokens != answer:
+        raise RuntimeError(f"{tokens} tokens of {answer}: {last[:200]}")
+    return tokens
+
+
+async def refused(session, url, model, body):
+    async with session.post(url + "/v1/completions", json={"model": model, **body}) as reply:
+        if not 400 <= reply.status < 500:
+            raise RuntimeError(f"a bad request got {reply.status}: {(await reply.text())[:300]}")
+
+
+async def watch(session, metrics, seen):
+    """The share of blocks in use and the GPU's memory, every five seconds."""
+    while True:
+        text = await (await session.get(metrics)).text()
+        value = lambda *marks: max((float(line.split()[-1]) for line in text.splitlines()
+                                    if not line.startswith("#") and all(mark in line for mark in marks)), default=float("nan"))
+        seen.append((value("kv_cache_block", '"fraction"'), value("nv_gpu_memory_used_bytes") / 2**20))
+        await asyncio.sleep(5)
+
+
 async def mixed(session, url, model, seconds, at_once, metrics):
     rng, end = random.Random(5), time.perf_counter() + seconds
-    count, errors, tokens = 0, [], 0
+    count, left, bad, errors, tokens, seen = 0, 0, 0, [], 0, []
 
     async def worker():
-        nonlocal count, tokens
+        nonlocal count, left, bad, tokens
         while time.perf_counter() < end:
             count += 1
-            prompt, answer = text(rng, int(8000 ** rng.random())), int(1500 ** rng.random())
+            number, long = count, rng.random() < 0.4
+            prompt = text(rng, rng.randrange(1000, 8000) if long else int(1000 ** rng.random()))
+            answer, options = int(1500 ** rng.random()), SAMPLING[count % len(SAMPLING)]
             try:
-                if count % 10 == 0:
+                if number % 10 == 0:
+                    left += 1
                     await leave(session, url, model, prompt, answer, max(1, answer // 2))
+                elif number % 20 == 1:
+                    bad += 1
+                    await refused(session, url, model, BAD[number // 20 % len(BAD)])
                 else:
-                    done = await ask(session, url, model, prompt, answer, 0)
-                    tokens += done[2]
+                    tokens += await whole(session, url, model, prompt, answer, options)
             except Exception as error:
                 errors.append(error)
 
+    watching = asyncio.create_task(watch(session, metrics, seen))
     await asyncio.gather(*(worker() for _ in range(at_once)))
-    print(f"mixed, {seconds} s, {at_once} at once: {count} requests, {tokens} tokens, {len(errors)} errors, "
-          f"{await blocks_held(session, metrics)} blocks held", flush=True)
-    if errors:
-        print("   first error:", str(errors[0])[:200], flush=True)
+    watching.cancel()
+    shares, memory = [s for s, _ in seen], [m for _, m in seen]
+    print(f"mixed, {seconds:g} s, {at_once} at once: {count} requests ({left} left half-way, {bad} bad ones refused), {tokens} tokens, "
+          f"{len(errors)} errors, {await blocks_held(session, metrics)} blocks held", flush=True)
+    print(f"   blocks in use: most {max(shares):.2f}, median {percentile(shares, 50):.2f} of all; GPU memory MiB: "
+          f"{', '.join(f'{m:.0f}' for m in memory[::max(1, len(memory) // 10)])}", flush=True)
+    for error in list(dict.fromkeys(f"{type(e).__name__} {e}"[:300] for e in errors))[:5]:
+        print("   error:", error, flush=True)
 
 
 async def main():

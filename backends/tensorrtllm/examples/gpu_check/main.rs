@@ -15,7 +15,9 @@
 mod attention;
 mod bench;
 mod driver;
+mod figures;
 mod kernels;
+mod modes;
 mod parity;
 mod random;
 mod sampling;
@@ -45,7 +47,8 @@ fn main() -> ExitCode {
             "prefill" => bench::prefill(),
             "bench" => bench::decode(),
             "early" => bench::early(),
-            "graphs" => bench::modes(),
+            "figures" => figures::run(),
+            "graphs" => modes::run(),
             "profile" => bench::profile(),
             "traffic" => traffic::run(),
             "ready" => bench::ready(),

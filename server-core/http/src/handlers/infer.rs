@@ -41,9 +41,7 @@ pub(crate) async fn infer(
     for (name, value) in forwarded {
         forward_header(&mut request, name.as_str(), value.as_bytes())?;
     }
-    let (request, outputs) = core.shared_memory().prepare_async(request).await?;
-    let response = served.infer(request).await?;
-    let response = outputs.apply_async(&served, response).await?;
+    let response = core.shared_memory().infer(&served, request).await?;
     let body = encode(response).await?;
     answer(body, headers).await
 }

@@ -13,7 +13,7 @@ pub(crate) fn server(core: &Core) -> Answer {
     json(server_metadata_json(&ServerMetadataResponse {
         name: core.server_name().to_owned(),
         version: core.server_version().to_owned(),
-        extensions: core.extensions().iter().map(|name| (*name).to_owned()).collect(),
+        extensions: core.extensions(),
     }))
 }
 
