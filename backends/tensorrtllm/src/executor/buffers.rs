@@ -15,8 +15,8 @@ pub(super) const SCAN_CHUNKS: usize = 16;
 pub(super) struct Buffers {
     /// The residual stream, f32.
     pub(super) residual: Buffer,
-    /// The same in bf16, as own products read it, on Hopper times the gain of the norm between; cuBLASLt's do not keep it
-    /// up.
+    /// The same in bf16, as products of up to 128 rows read it, on Hopper times the gain of the norm between; those of more
+    /// rows do not keep it up.
     pub(super) hidden: Buffer,
     /// Of the rows of the residual stream, where norms have no launch of their own.
     pub(super) squares: Buffer,
@@ -58,7 +58,7 @@ impl Buffers {
         Ok(Self {
             residual: row(2 * w.hidden)?,
             hidden: row(w.hidden)?,
-            squares: Buffer::zeroed(device, rows.max(128) * SQUARES * 4)?,
+            squares: Buffer::zeroed(device, 128 * SQUARES * 4)?,
             normed: row(w.hidden)?,
             qkv: row(w.qkv)?,
             attended: row(w.attended)?,

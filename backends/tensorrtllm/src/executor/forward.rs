@@ -24,7 +24,7 @@ pub(super) struct Net {
     pub(super) state: DeviceState,
     /// Of products on Hopper.
     pub(super) maps: Option<StreamMaps>,
-    /// Of those of more rows.
+    /// Of gate and up of more rows.
     pub(super) tile_maps: Option<TileMaps>,
     /// What the clock has chosen.
     pub(super) ways: Ways,
@@ -82,7 +82,7 @@ impl Net {
         let (residual, hidden) = (self.buffers.residual.at(0), self.buffers.hidden.at(0));
         let squares = self.buffers.squares.at(0);
         let gain = match self.weights.layers.first() {
-            Some(layer) if self.fuses_norms(rows.count) => layer.input_norm,
+            Some(layer) if self.way(Products::Layers, rows.count) == Way::Stream => layer.input_norm,
             _ => 0,
         };
         let grid = self.grid((rows.count, 1, 1), 128);
@@ -126,10 +126,9 @@ impl Net {
         };
         match self.way(Products::Layers, rows.count) {
             Way::Stream => return self.stream(stream, &self.layer_product(rows, layer, place)),
-            Way::Tiles => return self.tiles(stream, &self.layer_product(rows, layer, place), false),
             Way::Gated if place == Place::GateUp => {
                 self.norm(stream, w.post_norm, 0, normed, rows.count)?;
-                return self.tiles(stream, &self.layer_product(rows, layer, place), true);
+                return self.gate_up_in_tiles(stream, layer, rows.count);
             }
             Way::Few | Way::Gated | Way::Library => {}
         }

@@ -8,7 +8,6 @@ use super::graphs::Graphs;
 use super::options::Options;
 use crate::error::{CudaError, Result};
 use crate::gemm::Gemm;
-use crate::kernels::SQUARES;
 use crate::model::{WeightLayout, table_bytes};
 use crate::state::DeviceState;
 
@@ -56,9 +55,9 @@ impl Widths {
     }
 
     /// Two streams of the hidden size, queries/keys/values, attention's result, gate and up, their product in bf16; the
-    /// residual stream and its sums of squares in f32.
+    /// residual stream in f32.
     fn bytes(&self, rows: usize) -> usize {
-        rows * 2 * (4 * self.hidden + self.qkv + self.attended + 3 * self.intermediate + 2 * SQUARES)
+        rows * 2 * (4 * self.hidden + self.qkv + self.attended + 3 * self.intermediate)
     }
 }
 

@@ -145,7 +145,7 @@ impl Net {
             // A warp has 128 outputs: whole heads.
             Way::Stream => 128 % c.head_dim == 0,
             Way::Few => !c.qk_norm,
-            Way::Tiles | Way::Gated | Way::Library => false,
+            Way::Gated | Way::Library => false,
         }
     }
 

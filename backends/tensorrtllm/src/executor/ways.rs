@@ -45,10 +45,7 @@ impl Net {
                 let fits = StreamSize::of(rows).is_some() && hidden.div_ceil(64) <= SQUARES;
                 fuses && fits && self.maps.is_some()
             }
-            Way::Tiles | Way::Gated => {
-                let fits = StreamSize::of(rows).is_none() && self.tiles_fit();
-                fuses && fits && self.tile_maps.is_some()
-            }
+            Way::Gated => fuses && StreamSize::of(rows).is_none() && self.has_tiles(),
             Way::Few => fuses && rows <= SKINNY_MAX,
             Way::Library => true,
         }
@@ -64,20 +61,15 @@ impl Net {
 
     /// The same of these products.
     fn has_for(&self, products: Products, way: Way, rows: usize) -> bool {
-        self.has(way, rows) && (products == Products::Layers || !matches!(way, Way::Tiles | Way::Gated))
-    }
-
-    /// Whether norms have no launch of their own between the layers of a step of so many rows.
-    pub(super) fn fuses_norms(&self, rows: usize) -> bool {
-        matches!(self.way(Products::Layers, rows), Way::Stream | Way::Tiles)
+        self.has(way, rows) && (products == Products::Layers || way != Way::Gated)
     }
 
     /// Where nothing was timed.
     fn usual_way(&self, products: Products, rows: usize) -> Way {
         if self.has(Way::Stream, rows) {
             Way::Stream
-        } else if self.has_for(products, Way::Tiles, rows) {
-            Way::Tiles
+        } else if self.has_for(products, Way::Gated, rows) {
+            Way::Gated
         } else if self.deterministic || self.has(Way::Few, rows) && rows <= self.skinny_rows {
             Way::Few
         } else {
@@ -93,7 +85,7 @@ impl Net {
         let reads = |way: Way| {
             products == Products::Layers || way != Way::Few || self.way(Products::Layers, rows) == Way::Few
         };
-        let others = [Way::Few, Way::Gated, Way::Library].into_iter().filter(|way| *way != usual);
+        let others = [Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
         let others = others.filter(|way| *way != Way::Few || !self.has(Way::Stream, rows));
         std::iter::once(usual).chain(others).filter(|way| self.has_for(products, *way, rows) && reads(*way)).collect()
     }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{HOT, MODULES, Module};
 pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share};
-pub use tiles::{TILE_GROUP, TILE_ROWS, TILE_THREADS, TileKind, TilePlan, TileSize, Tiles, TilesArgs};
+pub use tiles::{TILE_ROWS, TILE_THREADS, TilePlan, TileSize, Tiles, TilesArgs};
 
 use crate::device::{Device, Function, check};
 use crate::error::{CudaError, Result};
@@ -41,7 +41,7 @@ macro_rules! kernel_table {
             pub few: FewRows,
             /// Products of up to 128 rows, where there is a copy engine.
             pub streams: Option<Streams>,
-            /// The same of more rows.
+            /// Gate and up of more rows, likewise.
             pub tiles: Option<Tiles>,
             pub attention_prefill: Function,
             /// On Hopper's own products, where there is such a kernel.

@@ -24,7 +24,7 @@ macro_rules! module {
 pub const MODULES: [Module; 9] = [
     module!("linear"),
     module!("linear_sm90"),
-    module!("linear_tiles_sm90"),
+    module!("gate_up_sm90"),
     module!("rows"),
     module!("attention_decode"),
     module!("attention_prefill"),
@@ -34,7 +34,7 @@ pub const MODULES: [Module; 9] = [
 ];
 
 /// Kernels that each step spends its time in: none may spill registers.
-pub const HOT: [&str; 72] = [
+pub const HOT: [&str; 59] = [
     "skinny8_norm",
     "skinny16_norm",
     "skinny8_norm_rope",
@@ -80,21 +80,8 @@ pub const HOT: [&str; 72] = [
     "stream128_add_narrow",
     "stream128_add_deep",
     "stream128_rope_deep",
-    "tiles256_store",
-    "tiles192_store",
-    "tiles128_store",
-    "tiles256_add",
-    "tiles192_add",
-    "tiles128_add",
-    "tiles256_silu_mul",
-    "tiles224_silu_mul",
-    "tiles192_silu_mul",
-    "tiles256_store_split",
-    "tiles192_store_split",
-    "tiles128_store_split",
-    "tiles256_add_split",
-    "tiles192_add_split",
-    "tiles128_add_split",
+    "gate_up_tiles256",
+    "gate_up_tiles224",
     "rms_norm",
     "silu_mul",
     "rope_write",

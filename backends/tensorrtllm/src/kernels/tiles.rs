@@ -1,4 +1,4 @@
-//! The products of more than 128 rows on Hopper: `kernels/linear_tiles_sm90.cu`.
+//! Gate, up and SiLU of more than 128 rows on Hopper: `kernels/gate_up_sm90.cu`.
 
 use crate::device::Function;
 use crate::error::Result;
@@ -6,81 +6,52 @@ use crate::error::Result;
 /// Rows of a tile; the two blocks of a cluster take twice as many.
 pub const TILE_ROWS: usize = 128;
 
-/// Pairs of tiles along the rows that are taken before the next outputs.
-pub const TILE_GROUP: usize = 8;
-
 /// Threads of a block: a warpgroup that copies, two that multiply.
 pub const TILE_THREADS: usize = 3 * 128;
 
+/// Pairs of tiles along the rows that are taken before the next outputs.
+const GROUP: usize = 8;
+
+/// Steps of k that are on their way.
+const STAGES: usize = 4;
+
 /// `TilesArgs` of the kernels.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct TilesArgs {
     pub out: u64,
-    pub squares: u64,
-    pub copy: u64,
-    pub gain: u64,
-    pub new_squares: u64,
     pub n: i32,
-    pub k: i32,
     pub steps: i32,
     pub rows: i32,
-    pub stride: i32,
-    pub num_squares: i32,
-    pub eps: f32,
     pub pairs: i32,
     pub columns: i32,
     pub group: i32,
 }
 
-/// What becomes of the sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TileKind {
-    Store,
-    Add,
-    SiluMul,
-}
-
-const NAMES: [&str; 3] = ["store", "add", "silu_mul"];
-
-/// Outputs of a tile (with SiLU, of gate and up together), and steps of k that are on their way.
+/// Tiles of so many outputs, of gate and up together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileSize {
-    pub outputs: usize,
-    stages: usize,
+    outputs: usize,
+    /// Time of a step of k, and of what comes behind the last one, beside those of the other size, as measured on an H200.
+    step: usize,
+    end: usize,
 }
 
-const SIZES: [TileSize; 4] = [
-    TileSize { outputs: 256, stages: 4 },
-    TileSize { outputs: 224, stages: 4 },
-    TileSize { outputs: 192, stages: 5 },
-    TileSize { outputs: 128, stages: 6 },
-];
+const SIZES: [TileSize; 2] =
+    [TileSize { outputs: 256, step: 116, end: 290 }, TileSize { outputs: 224, step: 100, end: 270 }];
 
 impl TileSize {
     pub const COUNT: usize = SIZES.len();
     pub const ALL: [Self; Self::COUNT] = SIZES;
 
-    /// Shared memory of a block: the ring, eight warps' rows on their way out, two barriers a stage.
-    pub fn shared_bytes(&self) -> usize {
-        self.stages * ((TILE_ROWS + self.outputs) * 128 + 16) + TILE_ROWS * (self.outputs + 16)
-    }
-
-    /// Outputs of one of the two boxes of weights.
+    /// Outputs that a tile writes, and rows of each of its two boxes of weights.
     pub fn half(&self) -> usize {
         self.outputs / 2
     }
-}
 
-impl TileKind {
-    pub const ALL: [Self; 3] = [Self::Store, Self::Add, Self::SiluMul];
-
-    /// Whether there is such a kernel. Those that share k end in another way.
-    fn exists(self, size: &TileSize, shares: bool) -> bool {
-        match self {
-            Self::SiluMul => !shares && size.outputs >= 192,
-            Self::Store | Self::Add => size.outputs != 224,
-        }
+    /// Shared memory of a block: the ring, eight warps' rows on their way out, two barriers a stage.
+    pub fn shared_bytes(&self) -> usize {
+        STAGES * ((TILE_ROWS + self.outputs) * 128 + 16) + TILE_ROWS * (self.outputs + 16)
     }
 }
 
@@ -89,80 +60,55 @@ impl TileKind {
 pub struct TilePlan {
     /// Which of [`TileSize::ALL`].
     pub size: usize,
-    /// Clusters that share k.
-    pub parts: usize,
     /// Pairs of tiles along the rows, and tiles along the outputs.
     pub pairs: usize,
     pub columns: usize,
 }
 
 impl TilePlan {
-    /// What the tensor cores need least time for: a tile's steps, one wave of tiles after another.
-    pub fn new(kind: TileKind, rows: usize, n: usize, k: usize, multiprocessors: usize) -> Self {
-        let (pairs, steps, places) = (rows.div_ceil(2 * TILE_ROWS), k.div_ceil(64), multiprocessors / 2);
-        let mut best = (usize::MAX, Self { size: 0, parts: 1, pairs, columns: 1 });
-        for (number, size) in SIZES.iter().enumerate() {
-            let own = if kind == TileKind::SiluMul { size.half() } else { size.outputs };
-            let columns = n.div_ceil(own);
-            for parts in [1, 2, 4] {
-                let clusters = pairs * columns * parts;
-                // Those that share k must be there at once, and a cluster is of eight blocks at most.
-                let fits = parts == 1 || clusters <= places && steps >= 4 * parts;
-                if !fits || !kind.exists(size, parts > 1) {
-                    continue;
-                }
-                let waves = clusters.div_ceil(places.max(1));
-                let tile = steps.div_ceil(parts) * step_cycles(size.outputs) + end_cycles(size.outputs, parts);
-                if waves * tile < best.0 {
-                    best = (waves * tile, Self { size: number, parts, pairs, columns });
-                }
-            }
-        }
-        best.1
+    /// Tiles of a size.
+    pub fn of(size: usize, rows: usize, n: usize) -> Self {
+        Self { size, pairs: rows.div_ceil(2 * TILE_ROWS), columns: n.div_ceil(SIZES[size].half()) }
     }
 
-    /// Clusters of two blocks that are launched: at most as many as find places.
+    /// What needs least time: one wave of tiles comes after another, and the last one takes as long if it is not full.
+    pub fn best(rows: usize, n: usize, k: usize, multiprocessors: usize) -> Self {
+        let cost = |plan: &Self| {
+            let size = SIZES[plan.size];
+            let waves = (plan.pairs * plan.columns).div_ceil(plan.clusters(multiprocessors));
+            waves * (k.div_ceil(64) * size.step + size.end)
+        };
+        let [a, b] = [0, 1].map(|size| Self::of(size, rows, n));
+        if cost(&b) < cost(&a) { b } else { a }
+    }
+
+    /// Clusters of two blocks that are launched: as many as find places.
     pub fn clusters(&self, multiprocessors: usize) -> usize {
-        let tiles = self.pairs * self.columns;
-        if self.parts > 1 { tiles } else { tiles.min((multiprocessors / 2).max(1)) }
+        (self.pairs * self.columns).min((multiprocessors / 2).max(1))
+    }
+
+    /// Pairs that are taken together.
+    pub fn group(&self) -> usize {
+        GROUP.min(self.pairs)
     }
 }
 
-/// Cycles of a step of 64: that of the tensor cores, or of what must come into shared memory meanwhile.
-fn step_cycles(outputs: usize) -> usize {
-    (4 * outputs).max((TILE_ROWS * 128 + outputs * 64) / 36)
-}
-
-/// Cycles in which a tile's results are written and nothing is multiplied.
-fn end_cycles(outputs: usize, parts: usize) -> usize {
-    if parts > 1 { 6000 + outputs * 10 } else { 1000 + outputs * 6 }
-}
-
-/// The kernels, by kind, size and whether they share k.
-#[derive(Clone)]
-pub struct Tiles([[[Option<Function>; 2]; SIZES.len()]; NAMES.len()]);
+/// The kernels, by size.
+#[derive(Clone, Copy)]
+pub struct Tiles([Function; SIZES.len()]);
 
 impl Tiles {
     pub(super) fn load(of: &impl Fn(&str, &str) -> Result<Function>) -> Result<Self> {
-        let mut all = [[[None; 2]; SIZES.len()]; NAMES.len()];
-        for kind in TileKind::ALL {
-            for (number, size) in SIZES.iter().enumerate() {
-                for shares in [false, true] {
-                    if kind.exists(size, shares) {
-                        let end = if shares { "_split" } else { "" };
-                        let name = format!("tiles{}_{}{end}", size.outputs, NAMES[kind as usize]);
-                        let function = of("linear_tiles_sm90", &name)?;
-                        function.allow_shared(size.shared_bytes())?;
-                        all[kind as usize][number][usize::from(shares)] = Some(function);
-                    }
-                }
-            }
-        }
-        Ok(Self(all))
+        let [a, b] = SIZES.map(|size| -> Result<Function> {
+            let function = of("gate_up_sm90", &format!("gate_up_tiles{}", size.outputs))?;
+            function.allow_shared(size.shared_bytes())?;
+            Ok(function)
+        });
+        Ok(Self([a?, b?]))
     }
 
-    pub fn function(&self, kind: TileKind, plan: &TilePlan) -> Option<Function> {
-        self.0[kind as usize][plan.size][usize::from(plan.parts > 1)]
+    pub fn function(&self, plan: &TilePlan) -> Function {
+        self.0[plan.size]
     }
 }
 
@@ -179,22 +125,13 @@ mod tests {
 
     #[test]
     fn tiles_are_cut_so_that_the_last_wave_is_full() {
-        let plan = |kind, rows, n, k| TilePlan::new(kind, rows, n, k, 132);
-        // Llama-3.1-8B, a step of 256 rows: 128 pairs are two waves of 66, which 112 would not be.
-        let gate_up = plan(TileKind::SiluMul, 256, 14_336, 4096);
-        assert_eq!((TileSize::ALL[gate_up.size].outputs, gate_up.columns, gate_up.parts), (224, 128, 1));
-        let down = plan(TileKind::Add, 256, 4096, 14_336);
-        assert_eq!((TileSize::ALL[down.size].outputs, down.columns, down.parts), (256, 16, 4));
-        // Many rows: the largest tiles, which ask least of the second-level cache.
-        for (kind, n, k) in [
-            (TileKind::Store, 6144, 4096),
-            (TileKind::Add, 4096, 4096),
-            (TileKind::SiluMul, 14_336, 4096),
-            (TileKind::Add, 4096, 14_336),
-        ] {
-            let plan = plan(kind, 8192, n, k);
-            assert_eq!((TileSize::ALL[plan.size].outputs, plan.parts, plan.pairs), (256, 1, 32));
-            assert_eq!(plan.clusters(132), 66);
-        }
+        // Llama-3.1-8B, a step of 256 rows: 128 pairs are two waves of 66, as 112 are.
+        let plan = TilePlan::best(256, 14_336, 4096, 132);
+        assert_eq!((plan.size, plan.pairs, plan.columns, plan.clusters(132)), (1, 1, 128, 66));
+        // Llama-3.2-1B: 64 of the larger tiles are one wave, 74 of the smaller ones two.
+        let plan = TilePlan::best(200, 8192, 2048, 132);
+        assert_eq!((plan.size, plan.columns, plan.clusters(132), plan.group()), (0, 64, 64, 1));
+        // Few multiprocessors, few outputs.
+        assert_eq!(TilePlan::best(129, 8, 64, 1).clusters(1), 1);
     }
 }

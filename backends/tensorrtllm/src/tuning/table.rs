@@ -16,9 +16,7 @@ const MAX_ENTRIES: usize = 1024;
 pub enum Way {
     /// Own ones that read weights through Hopper's copy engine; norms, rotation and activations are in them.
     Stream,
-    /// Own ones for more than 128 rows on Hopper's tensor cores; norms and activations are in them.
-    Tiles,
-    /// As `Library`, but gate, up and the activation are one own product of that kind.
+    /// As `Library`, but gate, up and the activation are one own product on Hopper's tensor cores.
     Gated,
     /// Own ones of at most 16 rows, likewise.
     Few,
