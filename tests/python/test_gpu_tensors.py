@@ -1,7 +1,9 @@
 """Tensors in the memory of a real GPU: between two models, and in CUDA shared memory of clients. What has no GPU skips this; what the
 server does is tested without one in test_devices.py. `scale` (tests/examples) multiplies, `tensorrtllm` provides the GPU's memory."""
+import importlib.util
 import itertools
 import re
+import sys
 import threading
 import time
 import urllib.request
@@ -21,6 +23,35 @@ N = 1000
 VALUE = np.arange(N, dtype=np.float32)
 # Longer than any request takes otherwise: who does not wait for an event reads what was there before.
 DELAY_US = 30000
+
+
+TORCH = importlib.util.find_spec("torch") is not None
+SCRIPT = """
+import torch
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        responses = []
+        for request in requests:
+            x = pb_utils.get_input_tensor_by_name(request, "X")
+            there = 0 if x.is_cpu() else torch.from_dlpack(x).data_ptr()
+            values = torch.from_numpy(x.as_numpy()).cuda() if x.is_cpu() else torch.from_dlpack(x)
+            # Work that is still running when the answer is sent: whoever does not wait for it reads zeros.
+            y = torch.zeros_like(values)
+            torch.cuda._sleep(10_000_000)
+            y += values * 5
+            where = torch.tensor([there, y.data_ptr()]).numpy().astype("uint64")
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("Y", y), pb_utils.Tensor("WHERE", where)]))
+        return responses
+"""
+
+
+def python(name):
+    """`x * 5` by PyTorch."""
+    text = f'name: "{name}"\nbackend: "python"\nmax_batch_size: 0\n' + io("input", "X", "FP32", "-1") + io("output", "Y", "FP32", "-1")
+    text += io("output", "WHERE", "UINT64", "2") + "instance_group [ { kind: KIND_GPU gpus: [ 0 ] } ]\n"
+    return text + 'parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }\n'
 
 
 def scale(name, factor, **parameters):
@@ -66,10 +97,15 @@ def server(tmp_path_factory):
                          step("late", {"X": "IN"}, {"Y": "SEEN"}), step("triple", {"X": "SEEN"}, {"Y": "OUT"}),
                          step("cpu", {"INPUT0": "SEEN"}, {"OUTPUT0": "COPY"}), batch=0),
     }
+    if TORCH:
+        write_model(repository, "torch", python("torch"), files=[("1/model.py", SCRIPT.encode())])
+        models |= {"between": chain("between", "late", "torch", "late"), "twice": chain("twice", "torch", "torch"),
+                   "copied": chain("copied", "torch", "cpu", "torch")}
     for name, config in models.items():
         write_model(repository, name, config)
     provider(repository, 'parameters { key: "max_tokens_in_paged_kv_cache" value { string_value: "256" } }\n')
-    with Server(repository, "--allow-client-shm=true", env={"TRIREME_ABI_CHECK": "1"}, backends=folder) as server:
+    interpreter = f"--backend-config=python,interpreter={sys.executable}"
+    with Server(repository, "--allow-client-shm=true", interpreter, env={"TRIREME_ABI_CHECK": "1"}, backends=folder) as server:
         yield server
         server.alive()
         assert "broke the rule" not in server.output(), server.output()
@@ -118,7 +154,7 @@ def test_several_readers_share_one_copy(server):
 
 
 def test_large_ones_and_many_at_once_are_right_and_nothing_stays(server):
-    large = np.random.default_rng(1).random(16 << 20, np.float32)
+    large = np.random.default_rng(1).random(8 << 20, np.float32)
     module, client = clients(server)[1]
     ask(module, client, "two", large)
     wrong = []
@@ -147,6 +183,32 @@ def test_large_ones_and_many_at_once_are_right_and_nothing_stays(server):
     assert gpu_memory(server) <= before + (8 << 20)
 
 
+@pytest.mark.skipif(not TORCH, reason="this machine has no PyTorch")
+def test_a_model_in_python_reads_and_writes_the_gpu(server):
+    for module, client in clients(server):
+        before = metrics(server)
+        result = ask(module, client, "between", VALUE)
+        assert np.array_equal(result.as_numpy("OUT"), VALUE * 20)
+        assert result.as_numpy("WHERE1")[0] != 0 and result.as_numpy("WHERE2")[0] != 0
+        # Up for the first step, and nothing between the three; the last one writes where the client reads.
+        assert moved(before, metrics(server)) == {"to_device": 4 * N, "to_host": 0, "between": 0}
+        assert np.array_equal(ask(module, client, "twice", VALUE).as_numpy("OUT"), VALUE * 25)
+        assert np.array_equal(ask(module, client, "copied", VALUE).as_numpy("OUT"), VALUE * 25)
+        alone = ask(module, client, "torch", VALUE, "X")
+        assert np.array_equal(alone.as_numpy("Y"), VALUE * 5) and alone.as_numpy("WHERE")[0] == 0
+    large = np.random.default_rng(2).random(4 << 20, np.float32)
+    module, client = clients(server)[1]
+    results = [ask(module, client, "between", large).as_numpy("OUT") for _ in range(3)]
+    assert all(np.array_equal(result, large * 2 * 5 * 2) for result in results)
+    time.sleep(1.5)
+    memory = gpu_memory(server)
+    for number in range(12):
+        assert np.array_equal(ask(module, client, "between", VALUE + number).as_numpy("OUT"), (VALUE + number) * 20)
+        ask(module, client, "between", large)
+    time.sleep(1.5)
+    assert gpu_memory(server) <= memory + (8 << 20)
+
+
 def test_tensors_in_cuda_shared_memory(server):
     import tritonclient.utils.cuda_shared_memory as cudashm
 
@@ -159,7 +221,7 @@ def test_tensors_in_cuda_shared_memory(server):
                     (("double", "X", "Y", 2), ("late", "X", "Y", 2), ("two", "IN", "OUT", 6), ("lately", "IN", "OUT", 6),
                      ("stagedlately", "IN", "OUT", 4), ("cpu", "INPUT0", "OUTPUT0", 1)), range(3)):
                 value = VALUE + number + 2 * turn
-                cudashm.set_shared_memory_region(region, [value], offset=256)
+                cudashm.set_shared_memory_region(region, [np.zeros(64, np.float32), value])
                 given = module.InferInput(tensor, [N], "FP32")
                 given.set_shared_memory("region", 4 * N, 256)
                 before = metrics(server)

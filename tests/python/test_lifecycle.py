@@ -350,7 +350,7 @@ def test_an_unload_waits_for_a_load(tmp_path):
             eventually(lambda: state(server, "m") == "LOADING")
             unload(server, "m")
             assert loading.result() == (200, "")
-        eventually(lambda: index(server)[("m", "1")]["reason"] == "unloaded")
+        eventually(lambda: index(server)[("m", "1")].get("reason") == "unloaded")
         assert ready(server) and load(server, "m") == (200, "")
 
 

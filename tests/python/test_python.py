@@ -165,6 +165,8 @@ inner()
                          ("too_large", "[pb_utils.InferenceResponse([pb_utils.Tensor('OUT', np.array([2**40]))])]"),
                          ("wider", "[pb_utils.InferenceResponse([pb_utils.Tensor('OUT', np.array([2**20]))])]")):
         put(repository, name, method(f"return {result}"), COUNT)
+    put(repository, "to_bool", method("return [pb_utils.InferenceResponse([pb_utils.Tensor('OUT', requests[0].inputs()[0].as_numpy())])]"),
+        io("input", "IN", "FP16", "1") + io("output", "OUT", "BOOL", "1"))
     put(repository, "drops", method("return None"), COUNT, extra=DECOUPLED)
     put(repository, "late", method("""
 def answer(sender):
@@ -236,8 +238,6 @@ self.seen = getattr(self, "seen", 0) + request.is_cancelled()
 print("cancelled", self.seen, flush=True)
 return [pb_utils.InferenceResponse(error=pb_utils.TritonError("gave up", pb_utils.TritonError.CANCELLED))]
 """), COUNT)
-    for what, call in (("load", "load_model('native')"), ("unload", "unload_model('native')"), ("ask", "is_model_ready('native')")):
-        put(repository, f"{what}s_models", method(f"pb_utils.{call}"), COUNT)
     put(repository, "dlpack", method("""
 taken = np.from_dlpack(requests[0].inputs()[0])
 return [pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("OUTPUT0", taken)])]
@@ -444,6 +444,13 @@ def test_a_result_of_a_wider_type_is_taken_if_it_fits(server):
     assert count(server, "wider", 1) == 2**20
 
 
+def test_zeros_and_ones_are_truth_values(server):
+    for value in (0, 1):
+        assert infer(server, "to_bool", IN=np.array([value], np.float16)).as_numpy("OUT").tolist() == [bool(value)]
+    with pytest.raises(InferenceServerException, match="'OUT' is TYPE_FP16, its configuration says TYPE_BOOL, and a value does not fit"):
+        infer(server, "to_bool", IN=np.array([0.5], np.float16))
+
+
 def test_a_dropped_request_is_answered(server):
     with pytest.raises(InferenceServerException, match="dropped the request without a final response"):
         stream(server, "drops", IN=np.array([1], np.int32))
@@ -492,12 +499,6 @@ def test_a_histogram_of_all_instances_goes_with_its_model(server):
     while "py_took" in scraped(server):
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def test_loading_is_no_affair_of_a_model(server):
-    for what in ("load", "unload", "ask"):
-        with pytest.raises(InferenceServerException, match="is not supported"):
-            count(server, f"{what}s_models", 1)
 
 
 def test_a_model_sees_that_nobody_waits(server):

@@ -22,13 +22,14 @@
 #define TRIREME_DEVICE_1 "device/1"
 #define TRIREME_FAULT_1 "fault/1"
 #define TRIREME_METRICS_1 "metrics/1"
+#define TRIREME_MODELS_1 "models/1"
 #define TRIREME_OPENAI_1 "openai/1"
 
 // Major version of the ABI: a host takes libraries of its own only.
 #define TRIREME_ABI_MAJOR 1
 
 // Minor version; grows with each field, function, constant or extension that is added. Nobody is refused for it.
-#define TRIREME_ABI_MINOR 0
+#define TRIREME_ABI_MINOR 1
 
 // An open enum: how a panic of the library behaves. One that the host does not know is taken as NONE.
 typedef uint32_t TriremePanicStrategy;
@@ -791,6 +792,31 @@ typedef struct TriremeMetricsVtable {
   // Ends the set: its series are shown no more. The last use of `set` and of its cells.
   void (*close)(struct TriremeMetricSetHandle *set);
 } TriremeMetricsVtable;
+
+// The host's half of `models/1`. All functions: `[any-thread]`; `context` is `HostRef::context`.
+typedef struct TriremeModelsVtable {
+  size_t struct_size;
+  // Loads a model, or loads it anew: a text of at most 1 MiB, at most 1024 files. The buffers move to the host, whatever the
+  // result. If it is OK, `reply` is called exactly once, as final and without buffers, when the model is ready or the load
+  // has failed; it may be before this function returns. Otherwise it is never called. A host that does not let its models
+  // be changed one by one answers UNAVAILABLE.
+  struct TriremeStatus (*load)(const void *context,
+                               struct TriremeStrView message,
+                               struct TriremeBuffer *buffers,
+                               size_t buffer_count,
+                               struct TriremeCallReply reply);
+  // Unloads a model; `reply` as of `load`, when the model takes no more requests. A model may name itself: it goes when
+  // its requests are answered.
+  struct TriremeStatus (*unload)(const void *context,
+                                 struct TriremeStrView message,
+                                 struct TriremeCallReply reply);
+  // Whether a version of a model takes requests; of `version` 0 or less, whether any does. Writes 0 or 1 into `ready`
+  // and does not wait. A model that nobody knows is not ready.
+  struct TriremeStatus (*ready)(const void *context,
+                                struct TriremeStrView model,
+                                int64_t version,
+                                uint32_t *ready);
+} TriremeModelsVtable;
 
 // A model's half: by having it, a model says that it takes such calls. Valid until the model is unloaded.
 typedef struct TriremeOpenAiModel {

@@ -27,6 +27,7 @@ mod dtype;
 mod fault;
 mod host;
 mod metrics;
+mod models;
 mod object;
 mod openai;
 mod probe;
@@ -44,6 +45,7 @@ pub use dtype::DType;
 pub use fault::{FAULT_1, FaultVtable};
 pub use host::{HostRef, HostVtable, HostVtablePtr, LogLevel, MetricCell, MetricDesc, MetricKind};
 pub use metrics::{METRICS_1, MetricSetHandle, MetricsVtable, SeriesDesc};
+pub use models::{MODELS_1, ModelsVtable};
 pub use object::{
     BackendVtable, BackendVtablePtr, InstanceVtable, InstanceVtablePtr, ModelVtable, ModelVtablePtr,
 };
@@ -65,7 +67,7 @@ pub use text::{OwnedText, StrView};
 /// Major version of the ABI: a host takes libraries of its own only.
 pub const ABI_MAJOR: u16 = 1;
 /// Minor version; grows with each field, function, constant or extension that is added. Nobody is refused for it.
-pub const ABI_MINOR: u16 = 0;
+pub const ABI_MINOR: u16 = 1;
 
 // Sizes and offsets are those of machines with 64-bit addresses.
 const _: () = assert!(size_of::<usize>() == 8);

@@ -29,7 +29,7 @@ extern const TriremeProbe trireme_backend_probe;
 }
 #endif";
 
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     "lib",
     "args",
     "bls",
@@ -39,6 +39,7 @@ const SOURCES: [&str; 16] = [
     "fault",
     "host",
     "metrics",
+    "models",
     "object",
     "openai",
     "probe",
@@ -61,6 +62,7 @@ fn the_header_says_what_the_types_say() {
             "DeviceVtable",
             "FaultVtable",
             "MetricsVtable",
+            "ModelsVtable",
             "OpenAiModel",
             "OpenAiVtable",
             "OpenAiAnswer",
@@ -104,6 +106,7 @@ fn extensions() -> String {
         trireme_abi::DEVICE_1,
         trireme_abi::FAULT_1,
         trireme_abi::METRICS_1,
+        trireme_abi::MODELS_1,
         trireme_abi::OPENAI_1,
     ];
     let define = |id: &str| {

@@ -10,7 +10,7 @@ use abi_stable::StableAbi;
 use abi_stable::type_layout::{TLData, TLField, TLFunction, TypeLayout};
 use trireme_abi::{
     BackendVtable, BlsVtable, Buffer, DeviceInfo, DeviceVtable, FaultVtable, LayoutRootRef, MetricsVtable,
-    OpenAiModel, OpenAiVtable, OutputTensor, Probe, RequestVtable,
+    ModelsVtable, OpenAiModel, OpenAiVtable, OutputTensor, Probe, RequestVtable,
 };
 
 #[test]
@@ -23,6 +23,7 @@ fn layouts_are_those_of_version_1() {
     types.visit(<OpenAiModel as StableAbi>::LAYOUT);
     types.visit(<FaultVtable as StableAbi>::LAYOUT);
     types.visit(<MetricsVtable as StableAbi>::LAYOUT);
+    types.visit(<ModelsVtable as StableAbi>::LAYOUT);
     types.visit(<DeviceVtable as StableAbi>::LAYOUT);
     types.visit(<DeviceInfo as StableAbi>::LAYOUT);
     let mut text = probe();

@@ -37,6 +37,10 @@ unsafe impl Send for CallReader {}
 unsafe impl Sync for CallReader {}
 
 impl CallReader {
+    pub(crate) fn new(reply: CallReply) -> Self {
+        Self { reply, done: AtomicBool::new(false) }
+    }
+
     /// Hands an answer over; one by one. After the final one nothing happens any more.
     pub fn answer(&self, message: Message, is_final: bool) {
         if self.done.fetch_or(is_final, SeqCst) {
@@ -80,19 +84,40 @@ unsafe extern "C" fn call(
     buffer_count: usize,
     reply: CallReply,
 ) -> trireme_abi::Status {
-    // SAFETY: the ABI demands `buffer_count` whole buffers; each is moved out once.
-    let take = |at: usize| unsafe { Foreign::new(buffers.add(at).read()) };
-    let count = if buffers.is_null() { 0 } else { buffer_count };
-    let buffers: Vec<Foreign> = (0..count).map(take).collect();
-    if caller.is_null() || buffers.len() > MAX_BUFFERS || message.len > MAX_MESSAGE {
-        return Status::invalid("a call without its request, or of impossible size").into_wire();
+    // SAFETY: the ABI demands `buffer_count` whole buffers and a readable text.
+    let message = unsafe { take(message, buffers, buffer_count) };
+    if caller.is_null() {
+        return Status::invalid("a call without its request").into_wire();
     }
-    // SAFETY: the ABI demands an open caller and a readable text.
-    let (sink, text) = unsafe { (Caller::clone(&*caller.cast::<Caller>()), read(message)) };
-    let buffers: Result<Vec<Bytes>, Status> = buffers.into_iter().map(Foreign::into_bytes).collect();
-    let reader = CallReader { reply, done: AtomicBool::new(false) };
-    match buffers.and_then(|buffers| sink.call(Message { text, buffers }, reader)) {
+    // SAFETY: the ABI demands an open caller.
+    let sink = unsafe { Caller::clone(&*caller.cast::<Caller>()) };
+    match message.and_then(|message| sink.call(message, CallReader::new(reply))) {
         Ok(()) => Status::ok(),
         Err(status) => status.into_wire(),
     }
+}
+
+/// A message of a backend, whose buffers move here whatever the result.
+///
+/// # Safety
+/// `message` is null or readable; `buffers` is null or names `buffer_count` whole buffers.
+pub(crate) unsafe fn take(
+    message: StrView,
+    buffers: *mut Buffer,
+    buffer_count: usize,
+) -> Result<Message, Status> {
+    // SAFETY: by this function's contract; each is moved out once.
+    let one = |at: usize| unsafe { Foreign::new(buffers.add(at).read()) };
+    let count = if buffers.is_null() { 0 } else { buffer_count };
+    let buffers: Vec<Foreign> = (0..count).map(one).collect();
+    if buffers.len() > MAX_BUFFERS || message.len > MAX_MESSAGE {
+        return Err(Status::invalid(format!(
+            "a call of {} bytes with {count} buffers; at most {MAX_MESSAGE} and {MAX_BUFFERS} are possible",
+            message.len
+        )));
+    }
+    // SAFETY: by this function's contract.
+    let text = unsafe { read(message) };
+    let buffers = buffers.into_iter().map(Foreign::into_bytes).collect::<Result<Vec<Bytes>, Status>>()?;
+    Ok(Message { text, buffers })
 }

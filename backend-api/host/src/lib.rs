@@ -16,6 +16,7 @@ mod layout;
 mod library;
 mod memory;
 mod metrics;
+mod models;
 mod openai;
 mod request;
 mod response;

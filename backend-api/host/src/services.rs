@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use trireme_abi::{LogLevel, MetricKind};
 
+use crate::bls::{CallReader, Message};
 use crate::metrics::Series;
+use crate::models;
 use crate::status::Status;
 
 /// What the server offers to backends; implemented by the runtime. All functions may be called from any thread.
@@ -39,6 +41,33 @@ pub trait HostServices: Send + Sync + 'static {
     /// are answered.
     fn device_lost(&self, message: &str) {
         self.log(LogLevel::ERROR, "fault", message);
+    }
+
+    /// Loads a model on behalf of a backend, as `models/1` says; the reader gets the answer, on any thread. Does not wait.
+    ///
+    /// # Errors
+    /// What can be said at once; UNSUPPORTED by a host without models, which is the default.
+    fn load_model(&self, call: Message, reader: CallReader) -> Result<(), Status> {
+        let _ = (call, reader);
+        Err(models::unsupported())
+    }
+
+    /// Unloads a model, as [`load_model`](Self::load_model).
+    ///
+    /// # Errors
+    /// As there.
+    fn unload_model(&self, call: Message, reader: CallReader) -> Result<(), Status> {
+        let _ = (call, reader);
+        Err(models::unsupported())
+    }
+
+    /// Whether a version of a model, or any, takes requests.
+    ///
+    /// # Errors
+    /// UNSUPPORTED by a host without models, which is the default.
+    fn model_ready(&self, model: &str, version: Option<i64>) -> Result<bool, Status> {
+        let _ = (model, version);
+        Err(models::unsupported())
     }
 
     /// The host's half of an extension, or null.

@@ -8,8 +8,9 @@ use trireme_abi::{
 };
 
 use crate::error::{Error, Result};
-use crate::memory::{HostDevices, Memory, no_devices};
+use crate::memory::{Exported, HostDevices, Memory, no_devices};
 use crate::metrics::{Counter, Gauge, MetricSet};
+use crate::models::Models;
 use crate::wire::{check, view};
 
 /// The server, as a backend sees it. Cheap to clone.
@@ -131,6 +132,14 @@ impl Host {
         MetricSet::open(self, self.0.context)
     }
 
+    /// The server's models, to be loaded and unloaded on behalf of the model `by`.
+    ///
+    /// # Errors
+    /// UNSUPPORTED by a server that lets no backend do so.
+    pub fn models(&self, by: &str) -> Result<Models> {
+        Models::new(self, self.0.context, by)
+    }
+
     /// Says that a device is of no use to this process any more, as after a CUDA error that every further call repeats:
     /// which device, and what it said. Called before the requests that it takes with it are answered. The server then is
     /// not ready, finishes what it can, and ends with an exit code of its own. For anything less, fail the request or
@@ -160,6 +169,24 @@ impl Host {
     /// UNSUPPORTED if nobody serves that GPU, UNAVAILABLE if there is not so much.
     pub fn allocate_on(&self, device: i32, byte_size: usize) -> Result<Memory> {
         self.devices().ok_or_else(no_devices)?.allocate(device, byte_size)
+    }
+
+    /// Lets another process open memory of a GPU, which must live until that process has closed it.
+    ///
+    /// # Errors
+    /// It is not on a GPU; UNSUPPORTED if it is of a kind that cannot be shared.
+    pub fn export(&self, memory: &Memory) -> Result<Exported> {
+        let view =
+            memory.on_device().ok_or_else(|| Error::invalid("only memory of a GPU can be exported"))?;
+        self.devices().ok_or_else(no_devices)?.export(view)
+    }
+
+    /// Memory of GPU `device` that another process has exported, open as long as this is held.
+    ///
+    /// # Errors
+    /// UNSUPPORTED if nobody serves that GPU; INVALID_ARG if the handle is none, or the range is not within its allocation.
+    pub fn open_exported(&self, device: i32, from: &Exported, byte_size: usize) -> Result<Memory> {
+        self.devices().ok_or_else(no_devices)?.open(device, from, byte_size)
     }
 
     /// Returns when an event of a GPU has passed. For who does not talk to the GPU himself.

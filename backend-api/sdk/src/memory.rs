@@ -1,6 +1,6 @@
 //! Memory of GPUs as a backend reads and writes it. Addresses are numbers here: what is done with them is the author's.
 
-use trireme_abi::{Buffer, BufferView, DeviceVtable, MemoryKind};
+use trireme_abi::{Buffer, BufferView, DeviceVtable, IpcMemory, MemoryKind, MemoryRange};
 
 use crate::error::{Error, Result};
 use crate::response::OwnBuffer;
@@ -124,6 +124,25 @@ impl Memory {
         )))
     }
 
+    /// `call` is called once, from any thread, after it was given back, with 0 or the event, lent until it returns, after which
+    /// nobody uses the bytes any more. For who has to tell somebody else.
+    #[must_use]
+    pub fn when_released(self, call: impl FnOnce(u64) + Send + 'static) -> Self {
+        let whole = self.0.wire().map_or_else(OwnBuffer::empty, |whole| Buffer {
+            data: whole.data,
+            len: whole.len,
+            kind: whole.kind,
+            device: whole.device,
+            ready_event: whole.ready_event,
+            ..OwnBuffer::empty()
+        });
+        let release: Release = Box::new(move |done_event| {
+            self.0.release(done_event);
+            call(done_event);
+        });
+        Self(released_by(release, whole))
+    }
+
     /// Gives it back: the bytes are read until `event`, which is lent until this returns.
     pub fn release_after(self, event: u64) {
         self.0.release(event);
@@ -144,6 +163,18 @@ fn released_by(release: Release, buffer: Buffer) -> OwnBuffer {
     OwnBuffer::new(Buffer { owner, release: Some(call), ..buffer })
 }
 
+/// What another process needs to open memory of a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// Of the allocation that the memory is in: 64 bytes on CUDA.
+    pub handle: Vec<u8>,
+    /// Where the memory begins within the allocation, in bytes.
+    pub offset: u64,
+}
+
+/// Longest handle of a platform, in bytes.
+const MAX_HANDLE: usize = 256;
+
 /// The host's half of `device/1`.
 #[derive(Clone, Copy)]
 pub(crate) struct HostDevices(pub(crate) &'static DeviceVtable);
@@ -153,6 +184,37 @@ impl HostDevices {
     pub(crate) fn wait(self, device: i32, event: u64) -> Result<()> {
         // SAFETY: a function of the host's table with its context.
         unsafe { crate::wire::check((self.0.event_wait)(self.0.context, device, event)) }
+    }
+
+    pub(crate) fn export(self, view: DeviceView) -> Result<Exported> {
+        let range = MemoryRange {
+            data: std::ptr::with_exposed_provenance_mut(view.address as usize),
+            len: view.byte_size,
+            kind: MemoryKind::GPU,
+            device: view.device,
+        };
+        let mut handle = vec![0; MAX_HANDLE];
+        let mut out = IpcMemory { handle: std::ptr::null(), handle_len: 0, offset: 0, byte_size: 0 };
+        let (export, context) = (self.0.ipc_export, self.0.context);
+        // SAFETY: a function of the host's table with its context; the range and the room for the handle live until it returns.
+        unsafe {
+            crate::wire::check(export(context, &range, handle.as_mut_ptr(), handle.len(), &mut out))?;
+        }
+        handle.truncate(out.handle_len);
+        Ok(Exported { handle, offset: out.offset })
+    }
+
+    pub(crate) fn open(self, device: i32, from: &Exported, byte_size: usize) -> Result<Memory> {
+        let memory = IpcMemory {
+            handle: from.handle.as_ptr(),
+            handle_len: from.handle.len(),
+            offset: from.offset,
+            byte_size: byte_size as u64,
+        };
+        let mut buffer = OwnBuffer::empty();
+        // SAFETY: a function of the host's table with its context; the handle lives until it returns; on OK the buffer is ours.
+        unsafe { crate::wire::check((self.0.ipc_open)(self.0.context, device, &memory, &mut buffer))? };
+        Ok(Memory::new(buffer))
     }
 
     pub(crate) fn allocate(self, device: i32, byte_size: usize) -> Result<Memory> {

@@ -1,7 +1,9 @@
 //! Asks another model and answers with its answer; the fixture of `bls/1`. Parameters: `model` is asked; `mode` is
 //! `then` (by callback), `wait` (keeps the instance), `each` (passes every answer on), `twice` (two at once, OUTPUT0 is
-//! the sum of both).
+//! the sum of both). Requests may also have other models loaded and unloaded: see [`models`].
 #![forbid(unsafe_code)]
+
+mod models;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,33 +12,43 @@ use trireme_sdk::{
     Result, Stateless,
 };
 
+use crate::models::{AtEnd, Changing};
+
 #[derive(Clone)]
 struct Asking {
     model: String,
     mode: String,
+    changing: Changing,
+}
+
+struct Asker {
+    asking: Asking,
+    changing: AtEnd,
 }
 
 impl LoadModel for Asking {
     fn load(context: ModelContext) -> Result<Self> {
         let parameter = |name: &str| context.config.parameter::<String>(name).map(Option::unwrap_or_default);
-        Ok(Self { model: parameter("model")?, mode: parameter("mode")? })
+        let changing = Changing::load(&context)?;
+        Ok(Self { model: parameter("model")?, mode: parameter("mode")?, changing })
     }
 }
 
 impl Model for Asking {
-    type Instance = Asking;
-    fn create_instance(&self, _: InstanceContext) -> Result<Asking> {
-        Ok(self.clone())
+    type Instance = Asker;
+    fn create_instance(&self, _: InstanceContext) -> Result<Asker> {
+        Ok(Asker { asking: self.clone(), changing: AtEnd(self.changing.clone()) })
     }
 }
 
-impl Instance for Asking {
+impl Instance for Asker {
     fn execute(&mut self, batch: Vec<Request>) {
         for request in batch {
-            let call = self.call(&request).and_then(|call| Ok((request.caller()?, call)));
+            let Some(request) = self.changing.execute(request) else { continue };
+            let call = self.asking.call(&request).and_then(|call| Ok((request.caller()?, call)));
             match call {
                 Err(error) => request.fail(error),
-                Ok((caller, call)) => self.ask(request, &caller, call),
+                Ok((caller, call)) => self.asking.ask(request, &caller, call),
             }
         }
     }

@@ -63,8 +63,10 @@ const READ: [&str; 6] = [
     "enable_mem_arena",
     SHRINK,
 ];
-/// Threads that wait for the next operator of a run look for it without sleeping. Without this they would go on when the run
-/// has ended, on the cores that the server's other threads need.
+/// Threads that wait for the next operator look for it without sleeping. With [`STOP_SPINNING`] they sleep when the run has
+/// ended; by default they go on for so many microseconds: a client that sends its next request when it has the answer then finds
+/// them awake, and no longer than that do they take cores which the server's other threads need.
+const SPIN_DURATION: (&str, &str) = ("session.intra_op.spin_duration_us", "1000");
 const STOP_SPINNING: &str = "session.force_spinning_stop";
 /// Memory from the allocator that `memory::register` has registered.
 const ENV_ALLOCATORS: &str = "session.use_env_allocators";
@@ -84,8 +86,8 @@ impl Options {
         let written = |name: &str| config.parameters().any(|(one, _)| one == name);
         let given = config.parameters().filter(|(name, _)| name.starts_with("session."));
         let mut entries: Vec<_> = given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        if !written(STOP_SPINNING) {
-            entries.push((STOP_SPINNING.to_owned(), "1".to_owned()));
+        if !written(STOP_SPINNING) && !written(SPIN_DURATION.0) {
+            entries.push((SPIN_DURATION.0.to_owned(), SPIN_DURATION.1.to_owned()));
         }
         let parallel = match config.parameter::<u8>("execution_mode")?.unwrap_or(0) {
             mode @ (0 | 1) => mode == 1,

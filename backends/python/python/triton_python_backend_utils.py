@@ -18,14 +18,8 @@ from trireme_python.inference import (
     InferenceTrace,
     PreferredMemory,
 )
-from trireme_python.services import (
-    Logger,
-    Metric,
-    MetricFamily,
-    is_model_ready,
-    load_model,
-    unload_model,
-)
+from trireme_python.models import is_model_ready, load_model, unload_model
+from trireme_python.services import Logger, Metric, MetricFamily
 from trireme_python.tensor import Tensor
 from trireme_python.types import (
     deserialize_bytes_tensor,

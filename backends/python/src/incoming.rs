@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use trireme_sdk::{Error, ErrorCode, Host, Parameter, Response};
+use trireme_sdk::{Error, ErrorCode, Host, Parameter, Response, Result as SdkResult};
 
 use crate::calls;
+use crate::gpu;
 use crate::metrics::{Metrics, Numbered};
+use crate::models;
 use crate::outgoing::Sender;
 use crate::requests::{Part, Requests};
 use crate::slabs::{DROPPED, Theirs};
@@ -19,6 +21,8 @@ const FAILURE: u8 = 2;
 pub(crate) struct Incoming {
     pub(crate) host: Host,
     pub(crate) label: String,
+    /// The model, on whose behalf others are loaded.
+    pub(crate) model: String,
     pub(crate) sender: Arc<Sender>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) slabs: Theirs,
@@ -71,6 +75,7 @@ impl Incoming {
                 calls::make(body, &self.sender, self.requests.caller(), &mut self.slabs)?;
             }
             from::ASK => self.ask(&mut cursor)?,
+            from::LOAD => self.load(body)?,
             from::LOG => self.log(&mut cursor)?,
             from::METRIC => self.measure(&mut cursor)?,
             from::RETURN => {
@@ -102,14 +107,31 @@ impl Incoming {
         } else if tensors == 0 && parameters.is_empty() && is_last {
             Part::End
         } else {
-            let mut response = with_parameters(Response::new(), parameters)?;
+            let mut response = Ok(with_parameters(Response::new(), parameters)?);
             for _ in 0..tensors {
                 let head = TensorHead::read(cursor)?;
-                let bytes = tensor_data(&mut self.slabs, &head, data)?;
-                response =
-                    response.raw(head.name, head.data_type, &head.shape, bytes).map_err(|_| Malformed)?;
+                response = match response {
+                    Ok(so_far) if gpu::is_gpu(head.slab) => {
+                        gpu::output(so_far, (&self.host, &self.sender), &head, data)?
+                    }
+                    Ok(so_far) => {
+                        let bytes = tensor_data(&mut self.slabs, &head, data)?;
+                        let with = so_far.raw(head.name, head.data_type, &head.shape, bytes);
+                        Ok(with.map_err(|_| Malformed)?)
+                    }
+                    Err(error) => {
+                        // Nobody will read it.
+                        if gpu::is_gpu(head.slab) {
+                            self.sender.release_now(head.slab);
+                        }
+                        Err(error)
+                    }
+                };
             }
-            Part::Response(response, is_last)
+            match response {
+                Ok(response) => Part::Response(response, is_last),
+                Err(error) => Part::Failure(error),
+            }
         };
         self.requests.deliver(&self.sender, number, part);
         Ok(())
@@ -127,13 +149,42 @@ impl Incoming {
                 Some(value) => (true, value.to_le_bytes().to_vec()),
                 None => (false, b"there is no such counter or gauge".to_vec()),
             },
+            4 => match models::is_ready(&self.host, &self.model, cursor)? {
+                Ok(ready) => (true, vec![u8::from(ready)]),
+                Err(error) => (false, error.message.into_bytes()),
+            },
+            5 => {
+                let (dependents, model) = models::unload(cursor)?;
+                let reply = self.later(question);
+                match self.host.models(&self.model) {
+                    Ok(models) => models.unload(model, dependents, reply),
+                    Err(error) => reply(Err(error)),
+                }
+                return Ok(());
+            }
             _ => return Err(Malformed),
         };
-        let mut body = question.to_le_bytes().to_vec();
-        body.push(u8::from(well));
-        body.extend_from_slice(&answer);
-        self.sender.send(wire::plain(to::REPLY, &body));
+        reply(&self.sender, question, well, &answer);
         Ok(())
+    }
+
+    fn load(&mut self, body: &[u8]) -> Result<(), Malformed> {
+        let (question, load) = models::load(body, &mut self.slabs)?;
+        let reply = self.later(question);
+        match self.host.models(&self.model) {
+            Ok(models) => models.load(load, reply),
+            Err(error) => reply(Err(error)),
+        }
+        Ok(())
+    }
+
+    /// Answers a question when the result is there: whoever reads from the process does not wait for it.
+    fn later(&self, question: u32) -> impl FnOnce(SdkResult<()>) + Send + use<> {
+        let sender = Arc::clone(&self.sender);
+        move |result| match result {
+            Ok(()) => reply(&sender, question, true, &[]),
+            Err(error) => reply(&sender, question, false, error.message.as_bytes()),
+        }
     }
 
     fn measure(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Malformed> {
@@ -153,6 +204,13 @@ impl Incoming {
         }
         Ok(())
     }
+}
+
+fn reply(sender: &Arc<Sender>, question: u32, well: bool, answer: &[u8]) {
+    let mut body = question.to_le_bytes().to_vec();
+    body.push(u8::from(well));
+    body.extend_from_slice(answer);
+    sender.send(wire::plain(to::REPLY, &body));
 }
 
 fn text(bytes: &[u8]) -> String {

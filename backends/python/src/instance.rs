@@ -4,7 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use serde_json::json;
-use trireme_sdk::{Error, InstanceContext, InstanceKind, Request, Responder, Result};
+use trireme_sdk::{Error, Input, InstanceContext, InstanceKind, Request, Responder, Result};
 
 use crate::calls::as_json;
 use crate::outgoing::{Outgoing, Put};
@@ -21,6 +21,8 @@ pub struct Instance {
     supervisor: Option<JoinHandle<()>>,
     outputs: usize,
     now: trireme_sdk::Host,
+    /// Whether inputs that are on its GPU go to the process as they are.
+    keeps_gpu: bool,
     batch: u64,
     request: u64,
 }
@@ -48,7 +50,9 @@ impl Instance {
             .spawn(run)
             .map_err(|error| Error::internal(format!("no thread for the process of an instance: {error}")))?;
         let now = plan.host.clone();
-        let instance = Self { shared, supervisor: Some(supervisor), outputs, now, batch: 0, request: 0 };
+        let keeps_gpu = plan.keeps_gpu;
+        let instance =
+            Self { shared, supervisor: Some(supervisor), outputs, now, keeps_gpu, batch: 0, request: 0 };
         let gone = || Err(Error::internal("the thread of the instance's process has ended"));
         result.recv().unwrap_or_else(|_| gone()).map(|()| instance)
     }
@@ -92,9 +96,28 @@ impl Instance {
             wanted.iter().for_each(|output| frame.meta.put(output.to_le_bytes()));
         }
         for input in request.inputs() {
-            frame.tensor(input.name(), input.data_type(), input.shape(), &input.pieces()?)?;
+            self.describe_input(frame, &input)?;
         }
         Ok(())
+    }
+
+    fn describe_input(&self, frame: &mut Outgoing<'_>, input: &Input<'_>) -> Result<()> {
+        let (name, data_type, shape) = (input.name(), input.data_type(), input.shape());
+        let Some(view) = input.on_device()? else {
+            return frame.tensor(name, data_type, shape, &input.pieces()?);
+        };
+        if self.keeps_gpu {
+            let memory = input.gather_on(view.device)?;
+            // Memory of a kind that no other process can open is copied, as without the parameter.
+            if let Ok(exported) = self.now.export(&memory) {
+                let ready = memory.on_device().map_or(0, |view| view.ready_event);
+                if ready != 0 {
+                    self.now.wait_for(view.device, ready)?;
+                }
+                return frame.on_gpu((name, data_type, shape), (memory, &exported));
+            }
+        }
+        frame.tensor(name, data_type, shape, &[&input.data()?])
     }
 }
 

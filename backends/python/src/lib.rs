@@ -11,9 +11,11 @@
 
 mod calls;
 mod environments;
+mod gpu;
 mod incoming;
 mod instance;
 mod metrics;
+mod models;
 mod outgoing;
 mod package;
 mod patch;
@@ -55,7 +57,7 @@ impl Backend for Python {
 
     fn info() -> Info {
         // Whether a device is used is the model's own affair; the kind of the instance is only passed on.
-        Info { devices: Devices::CpuAndGpu, ..Info::default() }
+        Info { devices: Devices::CpuAndGpu, reads_gpu: true, ..Info::default() }
     }
 
     fn create(context: BackendContext) -> Result<Self> {

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::net::SendFlags;
-use trireme_sdk::{DataType, Error, Result};
+use trireme_sdk::{DataType, Error, Exported, Memory, Result};
 
+use crate::gpu::{self, Lent as OnGpu};
 use crate::slabs::{self, Ours};
 use crate::wire::{self, TensorHead, to};
 
@@ -26,6 +27,8 @@ pub(crate) struct Sender {
 
 struct Waiting {
     slabs: Ours,
+    /// Inputs on GPUs.
+    on_gpu: OnGpu,
     /// Slabs of the process that have been read, to be said with the next frame.
     released: Vec<u8>,
     /// What the socket had no room for.
@@ -42,6 +45,7 @@ impl Sender {
     pub(crate) fn new(generation: u64, socket: UnixStream, files: UnixStream) -> Arc<Self> {
         let state = Waiting {
             slabs: Ours::new(files),
+            on_gpu: OnGpu::default(),
             released: Vec::new(),
             frames: VecDeque::new(),
             writing: false,
@@ -97,6 +101,10 @@ impl Sender {
 
     /// The process has done with slabs of ours.
     pub(crate) fn returned(self: &Arc<Self>, number: u32) {
+        if gpu::is_gpu(number) {
+            let memory = lock(&self.state).on_gpu.returned(number);
+            return drop(memory);
+        }
         let forget = lock(&self.state).slabs.returned(number);
         if let Some(forget) = forget {
             self.send(wire::plain(to::FORGET, &forget.to_le_bytes()));
@@ -106,6 +114,11 @@ impl Sender {
     /// A slab of the process has been read.
     pub(crate) fn release(&self, number: u32) {
         lock(&self.state).released.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// The same at once: for what is released at other times than those of frames.
+    pub(crate) fn release_now(self: &Arc<Self>, number: u32) {
+        self.send(wire::plain(to::RELEASED, &number.to_le_bytes()));
     }
 
     /// Ends the conversation: whoever reads from the process sees the end.
@@ -162,6 +175,23 @@ impl<'a> Outgoing<'a> {
             (slab.number, offset)
         };
         let head = TensorHead { name, data_type, shape: shape.to_vec(), slab, offset, length: length as u64 };
+        let too_long =
+            |_| Error::invalid(format!("tensor '{name}' has too long a name or too many dimensions"));
+        head.write(&mut self.meta).map_err(too_long)
+    }
+
+    /// Adds a tensor that stays where it is on a GPU; its bytes are there.
+    pub(crate) fn on_gpu(
+        &mut self,
+        (name, data_type, shape): (&str, DataType, &[i64]),
+        (memory, exported): (Memory, &Exported),
+    ) -> Result<()> {
+        let device = memory.on_device().map_or(0, |view| view.device);
+        let (offset, length) = (self.data.len() as u64, memory.byte_size() as u64);
+        self.data.extend_from_slice(&gpu::place(device, exported));
+        self.data.resize(self.data.len().next_multiple_of(16), 0);
+        let slab = lock(&self.sender.state).on_gpu.lend(memory);
+        let head = TensorHead { name, data_type, shape: shape.to_vec(), slab, offset, length };
         let too_long =
             |_| Error::invalid(format!("tensor '{name}' has too long a name or too many dimensions"));
         head.write(&mut self.meta).map_err(too_long)

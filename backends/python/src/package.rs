@@ -12,7 +12,7 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); 15] = files![
+const FILES: [(&str, &str); 17] = files![
     "start.py",
     "triton_python_backend_utils.py",
     "trireme_python/__init__.py",
@@ -21,9 +21,11 @@ const FILES: [(&str, &str); 15] = files![
     "trireme_python/dlpack.py",
     "trireme_python/errors.py",
     "trireme_python/frames.py",
+    "trireme_python/gpu.py",
     "trireme_python/inference.py",
     "trireme_python/link.py",
     "trireme_python/memory.py",
+    "trireme_python/models.py",
     "trireme_python/services.py",
     "trireme_python/tensor.py",
     "trireme_python/types.py",

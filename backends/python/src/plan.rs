@@ -18,12 +18,14 @@ const SCRIPT: &str = "model.py";
 pub(crate) struct Plan {
     pub(crate) host: Host,
     pub(crate) settings: Settings,
+    /// Whether inputs on a GPU are given to the model there.
+    pub(crate) keeps_gpu: bool,
     pub(crate) interpreter: PathBuf,
     /// Where the interpreter is, if that was unpacked: it stays as long as the model.
     pub(crate) environment: Option<Arc<Environment>>,
     pub(crate) metrics: Arc<Metrics>,
     package: Arc<Package>,
-    name: String,
+    pub(crate) name: String,
     version: i64,
     setup: Value,
 }
@@ -54,6 +56,7 @@ impl Plan {
         Ok(Self {
             host: context.host.clone(),
             settings: settings.clone(),
+            keeps_gpu: Settings::keeps_gpu(context)?,
             interpreter: program,
             environment,
             metrics: Arc::new(Metrics::new(&context.host)),

@@ -76,15 +76,22 @@ impl Settings {
         Ok(read)
     }
 
+    /// Whether inputs on a GPU are given to the model there.
+    ///
+    /// # Errors
+    /// The parameter is neither yes nor no.
+    pub(crate) fn keeps_gpu(context: &ModelContext) -> Result<bool> {
+        let given = context.config.parameters().find(|(name, _)| *name == FORCE_CPU);
+        match given.map(|(_, value)| value.to_ascii_lowercase()).as_deref() {
+            None | Some("yes") => Ok(false),
+            Some("no") => Ok(true),
+            Some(other) => Err(Error::invalid(format!("parameter '{FORCE_CPU}' is '{other}': yes or no"))),
+        }
+    }
+
     /// The interpreter that runs a model.
     pub(crate) fn interpreter(&self, context: &ModelContext) -> Result<Interpreter> {
         let parameter = |wanted| context.config.parameters().find(|(name, _)| *name == wanted);
-        if parameter(FORCE_CPU).is_some_and(|(_, value)| value.eq_ignore_ascii_case("no")) {
-            let name = &context.name;
-            context.host.warn(format!(
-                "model '{name}': {FORCE_CPU} has no effect: inputs are always in the memory of the host"
-            ));
-        }
         match parameter(ENVIRONMENT) {
             None => Ok(Interpreter { program: self.interpreter.clone(), environment: None }),
             Some((_, path)) => environment(path, &context.model_dir, &self.environments, |archive| {

@@ -286,6 +286,7 @@ fn open(plan: &Plan, label: &str, generation: u64, requests: &Arc<Requests>) -> 
     let incoming = Incoming {
         host: host.clone(),
         label: label.to_owned(),
+        model: plan.name.clone(),
         sender,
         requests: Arc::clone(requests),
         slabs: theirs,

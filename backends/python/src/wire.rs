@@ -5,7 +5,7 @@
 //! body of a frame with tensors:
 //!        length of the description u32 | 4 zero bytes | description | zeros up to a multiple of 16 | small tensors
 //! ```
-//! All numbers are little endian. Large tensors are in shared memory ([`crate::slabs`]).
+//! All numbers are little endian. Large tensors are in shared memory ([`crate::slabs`]), those on a GPU stay there ([`crate::gpu`]).
 
 use std::io::{self, Read};
 
@@ -41,6 +41,7 @@ pub(crate) mod from {
     pub(crate) const RETURN: u8 = 9;
     pub(crate) const METRIC: u8 = 10;
     pub(crate) const BYE: u8 = 11;
+    pub(crate) const LOAD: u8 = 12;
 }
 
 /// What the process sent is not what it must send; it is ended.

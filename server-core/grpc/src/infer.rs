@@ -13,6 +13,7 @@ use trireme_runtime::Core;
 use crate::access::forward;
 use crate::message::{read_one, write_answer};
 use crate::options::GrpcOptions;
+use crate::pace::Paced;
 use crate::reply::Reply;
 use crate::status::{from_protocol, from_serve};
 
@@ -34,7 +35,7 @@ pub(crate) fn is_compressed<B>(request: &Request<B>) -> bool {
 /// One message in, one out; `debt` is what is owed from when the message is there.
 pub(crate) async fn answer(
     core: &Core,
-    request: Request<Incoming>,
+    request: Request<Paced<Incoming>>,
     options: &GrpcOptions,
     debt: &mut Option<Debt>,
 ) -> Response<Reply> {
@@ -50,7 +51,7 @@ pub(crate) async fn answer(
 
 async fn call(
     core: &Core,
-    request: Request<Incoming>,
+    request: Request<Paced<Incoming>>,
     options: &GrpcOptions,
     debt: &mut Option<Debt>,
 ) -> Result<Reply, Status> {

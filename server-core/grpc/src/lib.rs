@@ -12,6 +12,7 @@ mod infer;
 mod memory;
 mod message;
 mod options;
+mod pace;
 mod reply;
 mod repository;
 mod serve;

@@ -24,11 +24,10 @@ const RAW_OUTPUT_CONTENTS: u32 = 6;
 /// Reads the one message of a call. A message that arrives in one piece is not copied.
 ///
 /// # Errors
-/// Over `limit` bytes, compressed, cut short, or followed by another.
+/// Over `limit` bytes, compressed, cut short, or followed by another; what the body says.
 pub(crate) async fn read_one<B>(body: B, limit: usize) -> Result<Bytes, Status>
 where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
+    B: Body<Data = Bytes, Error = Status> + Unpin,
 {
     let mut body = body;
     let mut pieces = Pieces { whole: Bytes::new(), joined: BytesMut::new() };
@@ -106,20 +105,14 @@ impl Pieces {
 
 async fn next<B>(body: &mut B) -> Result<Option<Bytes>, Status>
 where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::fmt::Display,
+    B: Body<Data = Bytes, Error = Status> + Unpin,
 {
-    loop {
-        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-            None => return Ok(None),
-            Some(Err(error)) => return Err(Status::cancelled(format!("the request broke off: {error}"))),
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
-                    return Ok(Some(data));
-                }
-            }
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+        if let Some(data) = frame?.into_data().ok().filter(|data| !data.is_empty()) {
+            return Ok(Some(data));
         }
     }
+    Ok(None)
 }
 
 /// The framed message in pieces; large tensors are sent from where they are.
@@ -161,18 +154,17 @@ mod tests {
     use super::*;
     use http_body::Frame;
     use std::collections::VecDeque;
-    use std::convert::Infallible;
     use std::task::{Context, Poll, Waker};
 
     struct Given(VecDeque<Bytes>);
 
     impl Body for Given {
         type Data = Bytes;
-        type Error = Infallible;
+        type Error = Status;
         fn poll_frame(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
             Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
         }
         fn is_end_stream(&self) -> bool {

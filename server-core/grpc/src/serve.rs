@@ -29,6 +29,7 @@ use crate::deadline::{Deadline, deadline_exceeded};
 use crate::health::Readiness;
 use crate::infer;
 use crate::options::GrpcOptions;
+use crate::pace::Paced;
 use crate::reply::Reply;
 use crate::service::Service;
 
@@ -110,6 +111,9 @@ pub async fn serve(
 /// Streams: they may be open for ever, and owe only what is on them.
 const STREAMS: [&str; 2] =
     ["/inference.GRPCInferenceService/ModelStreamInfer", "/grpc.health.v1.Health/Watch"];
+
+/// The method of which a call has many messages.
+const MANY_REQUESTS: &str = "ModelStreamInfer";
 
 /// Serves a connection from its first byte after the handshake, if there was one.
 async fn serve_one<S>(
@@ -199,7 +203,7 @@ impl Calls {
             return Ok(status.into_http::<tonic::body::Body>().map(Reply::Tonic));
         }
         if !self.options.compress && infer::is_plain(&request) {
-            return Ok(infer::answer(&self.core, request, &self.options, debt).await);
+            return Ok(infer::answer(&self.core, request.map(Paced::new), &self.options, debt).await);
         }
         if !STREAMS.contains(&request.uri().path()) {
             *debt = Some(self.options.debts.open());
@@ -207,11 +211,18 @@ impl Calls {
         let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
         // What is no call of either service is answered UNIMPLEMENTED by the first.
         let answer = match service {
-            Some((HEALTH, _)) => self.health.clone().call(request).await?,
-            _ if infer::is_compressed(&request) => self.inflating.clone().call(request).await?,
-            _ => self.inference.clone().call(request).await?,
+            Some((HEALTH, _)) => self.health.clone().call(request.map(Paced::new)).await?,
+            // Its client sends messages when it likes.
+            Some((_, MANY_REQUESTS)) => self.inferring(&request).call(request).await?,
+            _ => self.inferring(&request).call(request.map(Paced::new)).await?,
         };
         Ok(answer.map(Reply::Tonic))
+    }
+
+    /// The service whose limits are those of a call.
+    fn inferring<B>(&self, request: &Request<B>) -> GrpcInferenceServiceServer<Service> {
+        let service = if infer::is_compressed(request) { &self.inflating } else { &self.inference };
+        service.clone()
     }
 }
 
@@ -243,5 +254,80 @@ async fn accept(listener: &TcpListener) -> std::net::TcpStream {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+    use trireme_runtime::{CoreOptions, LogLevel};
+    use trireme_telemetry::Registry;
+
+    /// A frame of HTTP/2: its length, kind, flags and stream, then what is in it.
+    fn frame(kind: u8, flags: u8, stream: u8, content: &[u8]) -> Vec<u8> {
+        let length = (content.len() as u32).to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, stream], content].concat()
+    }
+
+    /// The beginning of a call: a preface, settings, and the headers as texts that are not indexed.
+    fn call(path: &str) -> Vec<u8> {
+        let mut headers = vec![0x83, 0x86];
+        let more =
+            [(":path", path), (":authority", "x"), ("content-type", "application/grpc"), ("te", "trailers")];
+        for (name, value) in more {
+            headers.push(0);
+            for text in [name, value] {
+                headers.push(text.len() as u8);
+                headers.extend_from_slice(text.as_bytes());
+            }
+        }
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[]), &frame(1, 4, 1, &headers)].concat()
+    }
+
+    /// Sends a byte of one message every ten seconds, and says after how long the call has ended.
+    async fn drip(path: &str) -> Option<Duration> {
+        let registry = Box::leak(Box::new(Registry::new(false)));
+        let core = Core::start(CoreOptions::default(), registry, LogLevel::ERROR).unwrap();
+        let options = GrpcOptions::default();
+        let (builder, calls) = (connections(&options), Arc::new(Calls::new(core, options)));
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        tokio::spawn(async move {
+            let age = Age { limit: None, grace: None };
+            serve_one(&builder, calls, server, age, std::future::pending()).await
+        });
+        let begun = Instant::now();
+        client.write_all(&call(path)).await.unwrap();
+        client.write_all(&frame(0, 0, 1, &[0, 0, 1, 0, 0])).await.unwrap();
+        let mut received = Vec::new();
+        while begun.elapsed() < Duration::from_secs(1000) {
+            client.write_all(&frame(0, 0, 1, &[0])).await.unwrap();
+            let wait = Instant::now() + Duration::from_secs(10);
+            while let Ok(read) = tokio::time::timeout_at(wait, client.read_buf(&mut received)).await {
+                assert_ne!(read.unwrap(), 0);
+            }
+            let mut rest = &received[..];
+            while let [a, b, c, kind, flags, _, _, _, stream, ..] = *rest {
+                // A reset, or headers that are the end.
+                if stream == 1 && (kind == 3 || kind == 1 && flags & 1 == 1) {
+                    return Some(begun.elapsed());
+                }
+                rest = &rest[9 + u32::from_be_bytes([0, a, b, c]) as usize..];
+            }
+        }
+        None
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_drips_is_given_up_and_a_stream_may() {
+        let soon = Duration::from_secs(90);
+        for method in ["ModelInfer", "ServerLive", "ModelConfig"] {
+            let path = format!("/inference.GRPCInferenceService/{method}");
+            assert!(drip(&path).await.is_some_and(|time| time < soon), "{method}");
+        }
+        assert!(drip("/grpc.health.v1.Health/Check").await.is_some_and(|time| time < soon));
+        assert_eq!(drip("/inference.GRPCInferenceService/ModelStreamInfer").await, None);
     }
 }

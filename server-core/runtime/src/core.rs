@@ -98,6 +98,7 @@ impl Core {
             limiter: options.rate_limit.clone().map(Limiter::new),
             options,
         });
+        services.serve(&core);
         // Without repositories nobody could say which models there should be, but somebody may want to ask why.
         if let Err(error) = core.load_at_start() {
             if core.options.exit_on_error {
@@ -127,7 +128,7 @@ impl Core {
     pub async fn load(self: &Arc<Self>, name: &str, parameters: LoadRequest) -> Result<(), ServeError> {
         self.check_control()?;
         let (core, name) = (Arc::clone(self), name.to_owned());
-        self.on_a_thread("load", move || core.load_now(&name, parameters)).await
+        self.on_a_thread("load", move || core.load_now(&name, parameters, None)).await
     }
 
     /// Unloads a model: takes no new requests, lets the running ones finish. Returns when that has begun. With
@@ -138,10 +139,10 @@ impl Core {
     pub async fn unload(self: &Arc<Self>, name: &str, unload_dependents: bool) -> Result<(), ServeError> {
         self.check_control()?;
         let (core, name) = (Arc::clone(self), name.to_owned());
-        self.on_a_thread("unload", move || core.unload_now(&name, unload_dependents)).await
+        self.on_a_thread("unload", move || core.unload_now(&name, unload_dependents, None)).await
     }
 
-    fn check_control(&self) -> Result<(), ServeError> {
+    pub(crate) fn check_control(&self) -> Result<(), ServeError> {
         if self.options.control_mode == ControlMode::Explicit {
             return Ok(());
         }

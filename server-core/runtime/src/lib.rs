@@ -10,6 +10,7 @@ mod batch_io;
 mod bls;
 mod cache;
 mod classify;
+mod control;
 mod core;
 mod ensemble;
 mod error;

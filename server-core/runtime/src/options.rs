@@ -72,3 +72,34 @@ pub struct CoreOptions {
     /// What clients may send.
     pub limits: Limits,
 }
+
+/// A server without models, which nobody has asked for anything else.
+impl Default for CoreOptions {
+    fn default() -> Self {
+        Self {
+            server_id: "triton".to_owned(),
+            repositories: Vec::new(),
+            remotes: Vec::new(),
+            backend_directory: PathBuf::new(),
+            backend_cache: None,
+            allow_model_backends: false,
+            backend_config: BTreeMap::new(),
+            backend_fallback: BTreeMap::new(),
+            control_mode: ControlMode::None,
+            startup_models: Vec::new(),
+            config_name: None,
+            auto_complete: true,
+            strict_readiness: true,
+            exit_on_error: true,
+            load_threads: 1,
+            allow_client_shm: false,
+            load_retries: 0,
+            exit_timeout: Duration::from_secs(30),
+            cache_bytes: None,
+            rate_limit: None,
+            device_pools: PoolSizes::default(),
+            start_after: StartAfter::default(),
+            limits: Limits::default(),
+        }
+    }
+}

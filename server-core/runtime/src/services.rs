@@ -1,13 +1,15 @@
 //! What the server offers to backends.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 
 use trireme_host::abi::{LogLevel, MetricKind, StatusCode};
-use trireme_host::{HostServices, MetricSet, Series, Status};
+use trireme_host::{CallReader, HostServices, Message, MetricSet, Series, Status};
 use trireme_telemetry::{MetricError, MetricKind as Kind, Registry};
 
+use crate::core::Core;
+use crate::error::ServeError;
 use crate::fault::Fault;
 
 /// The one implementation of [`HostServices`]; lives until the process ends, because a library does.
@@ -15,17 +17,30 @@ pub(crate) struct Services {
     log_level: AtomicU32,
     registry: &'static Registry,
     fault: Fault,
+    /// Whose models backends may load and unload.
+    core: OnceLock<Weak<Core>>,
 }
 
 impl Services {
     pub(crate) fn leak(registry: &'static Registry, level: LogLevel) -> &'static Self {
-        Box::leak(Box::new(Self { log_level: AtomicU32::new(level.0), registry, fault: Fault::none() }))
+        let log_level = AtomicU32::new(level.0);
+        Box::leak(Box::new(Self { log_level, registry, fault: Fault::none(), core: OnceLock::new() }))
     }
 }
 
 impl Services {
     pub(crate) fn fault(&self) -> &Fault {
         &self.fault
+    }
+
+    /// Lets backends load and unload the models of `core`.
+    pub(crate) fn serve(&self, core: &Arc<Core>) {
+        let _ = self.core.set(Arc::downgrade(core));
+    }
+
+    fn core(&self) -> Result<Arc<Core>, ServeError> {
+        let core = self.core.get().and_then(Weak::upgrade);
+        core.ok_or_else(|| ServeError::unavailable("the server is shutting down"))
     }
 
     pub(crate) fn set_log_level(&self, level: LogLevel) {
@@ -73,6 +88,18 @@ impl HostServices for Services {
         if self.fault.set(message) {
             tracing::error!("a device is lost to this process: {message}");
         }
+    }
+
+    fn load_model(&self, call: Message, reader: CallReader) -> Result<(), Status> {
+        Ok(self.core()?.load_for(call, reader)?)
+    }
+
+    fn unload_model(&self, call: Message, reader: CallReader) -> Result<(), Status> {
+        Ok(self.core()?.unload_for(&call, reader)?)
+    }
+
+    fn model_ready(&self, model: &str, version: Option<i64>) -> Result<bool, Status> {
+        Ok(self.core()?.takes_requests(model, version))
     }
 
     fn extension(&self, _id: &str) -> *const c_void {

@@ -1,17 +1,22 @@
 //! The host's halves of extensions, as far as they take handles that a checked backend has only tokens of.
 
+use std::ffi::c_void;
+
 use trireme_abi::{
-    BlsVtable, Buffer, CallReply, CallerHandle, OpenAiAnswer, OpenAiCall, OpenAiVtable, RequestHandle,
-    ResponderHandle, ResponseFlags, SendVerdict, Status as WireStatus, StrView,
+    BlsVtable, Buffer, CallReply, CallerHandle, ModelsVtable, OpenAiAnswer, OpenAiCall, OpenAiVtable,
+    RequestHandle, ResponderHandle, ResponseFlags, SendVerdict, Status as WireStatus, StrView,
 };
 
 use super::registry::{Entry, Kind, Real, add, find, take};
 use super::{Rule, buffers, requests, responders};
 use crate::bls::BLS as PLAIN_BLS;
+use crate::models::MODELS as PLAIN_MODELS;
 use crate::openai::OPENAI as PLAIN_OPENAI;
-use crate::vtables::MAX_LIST;
+use crate::vtables::{HostContext, MAX_LIST};
 
 pub(crate) static BLS: BlsVtable = BlsVtable { struct_size: size_of::<BlsVtable>(), open, call, close };
+pub(crate) static MODELS: ModelsVtable =
+    ModelsVtable { struct_size: size_of::<ModelsVtable>(), load, ..PLAIN_MODELS };
 pub(crate) static OPENAI: OpenAiVtable = OpenAiVtable { struct_size: size_of::<OpenAiVtable>(), read, send };
 
 unsafe extern "C" fn open(responder: *const ResponderHandle) -> *mut CallerHandle {
@@ -45,6 +50,25 @@ unsafe extern "C" fn call(
 
 unsafe extern "C" fn close(caller: *mut CallerHandle) {
     drop(take(caller, Kind::Caller, "BlsVtable.close", Rule::ReleasedTwice));
+}
+
+unsafe extern "C" fn load(
+    context: *const c_void,
+    message: StrView,
+    buffers: *mut Buffer,
+    buffer_count: usize,
+    reply: CallReply,
+) -> WireStatus {
+    // SAFETY: the ABI demands the host's context.
+    let party = unsafe { (*context.cast::<HostContext>()).party };
+    if let Some(party) = party.filter(|_| !buffers.is_null() && buffer_count <= MAX_LIST) {
+        for number in 0..buffer_count {
+            // SAFETY: the ABI demands `buffer_count` whole buffers.
+            buffers::hand_over(unsafe { &mut *buffers.add(number) }, party, "ModelsVtable.load");
+        }
+    }
+    // SAFETY: as this function's own arguments.
+    unsafe { (PLAIN_MODELS.load)(context, message, buffers, buffer_count, reply) }
 }
 
 unsafe extern "C" fn read(request: *const RequestHandle, out: *mut OpenAiCall) -> bool {

@@ -62,6 +62,7 @@ unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_
     unsafe {
         match crate::wire::read(id).as_str() {
             trireme_abi::BLS_1 => std::ptr::from_ref(&extensions::BLS).cast(),
+            trireme_abi::MODELS_1 => std::ptr::from_ref(&extensions::MODELS).cast(),
             trireme_abi::OPENAI_1 => std::ptr::from_ref(&extensions::OPENAI).cast(),
             _ => (PLAIN.extension)(context, id),
         }

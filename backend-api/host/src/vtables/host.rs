@@ -91,6 +91,7 @@ unsafe extern "C" fn extension(context: *const c_void, id: StrView) -> *const c_
         trireme_abi::DEVICE_1 => std::ptr::from_ref(&crate::device::DEVICE).cast(),
         trireme_abi::FAULT_1 => std::ptr::from_ref(&crate::fault::FAULT).cast(),
         trireme_abi::METRICS_1 => std::ptr::from_ref(&crate::metrics::METRICS).cast(),
+        trireme_abi::MODELS_1 => std::ptr::from_ref(&crate::models::MODELS).cast(),
         trireme_abi::OPENAI_1 => std::ptr::from_ref(&crate::openai::OPENAI).cast(),
         id => services.extension(id),
     }

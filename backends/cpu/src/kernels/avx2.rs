@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
 use super::isa::{Isa, LANES, QUANT_BYTES, Tile};
+use super::unpack::unpack;
 use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows, Run};
 
 /// Proof that AVX2, FMA and F16C are here.
@@ -306,46 +307,15 @@ unsafe fn quants<F: Format>(p: &QuantPanel<'_>, b: usize, half: usize) -> [__m25
             let signed = |i| _mm256_xor_si256(line(i), _mm256_set1_epi8(-128));
             return [signed(0), signed(1), signed(2), signed(3), signed(4), signed(5), signed(6), signed(7)];
         }
-        let mask = _mm256_set1_epi8(15);
-        let lower = |v| _mm256_and_si256(v, mask);
-        let upper = |v| _mm256_and_si256(_mm256_srli_epi16::<4>(v), mask);
-        let (q0, q1, q2, q3) = (line(0), line(1), line(2), line(3));
-        let v = [lower(q0), lower(q1), lower(q2), lower(q3), upper(q0), upper(q1), upper(q2), upper(q3)];
-        // (Closures would be calls.)
-        macro_rules! with {
-            ($bits:literal, $v:expr, $high:expr) => {
-                _mm256_or_si256($v, _mm256_and_si256($high, _mm256_set1_epi8($bits)))
-            };
-        }
-        match F::HIGH_BITS {
-            1 => {
-                let h = line(4);
-                [
-                    with!(16, v[0], _mm256_slli_epi16::<4>(h)),
-                    with!(16, v[1], _mm256_slli_epi16::<3>(h)),
-                    with!(16, v[2], _mm256_slli_epi16::<2>(h)),
-                    with!(16, v[3], _mm256_slli_epi16::<1>(h)),
-                    with!(16, v[4], h),
-                    with!(16, v[5], _mm256_srli_epi16::<1>(h)),
-                    with!(16, v[6], _mm256_srli_epi16::<2>(h)),
-                    with!(16, v[7], _mm256_srli_epi16::<3>(h)),
-                ]
-            }
-            2 => {
-                let (g, h) = (line(4), line(5));
-                [
-                    with!(48, v[0], _mm256_slli_epi16::<4>(g)),
-                    with!(48, v[1], _mm256_slli_epi16::<2>(g)),
-                    with!(48, v[2], g),
-                    with!(48, v[3], _mm256_srli_epi16::<2>(g)),
-                    with!(48, v[4], _mm256_slli_epi16::<4>(h)),
-                    with!(48, v[5], _mm256_slli_epi16::<2>(h)),
-                    with!(48, v[6], h),
-                    with!(48, v[7], _mm256_srli_epi16::<2>(h)),
-                ]
-            }
-            _ => v,
-        }
+        unpack!(
+            F::HIGH_BITS,
+            line,
+            _mm256_set1_epi8,
+            _mm256_and_si256,
+            _mm256_or_si256,
+            _mm256_slli_epi16,
+            _mm256_srli_epi16
+        )
     }
 }
 

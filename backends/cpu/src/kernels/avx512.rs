@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::format::{Format, Q4K, Q6K, Q40, Q41, Q50, Q80, SHARE, by_format, lines};
 use super::isa::{Isa, LANES, QUANT_BYTES, Tile};
+use super::unpack::unpack;
 use super::{amx, avx2};
 use crate::linear::{HalfLine, Packed, PackedType, QuantPanel, QuantRows, Run};
 
@@ -337,48 +338,15 @@ pub(super) unsafe fn quants<F: Format>(p: &QuantPanel<'_>, b: usize) -> [__m512i
         if F::WHOLE {
             return [line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7)];
         }
-        let mask = _mm512_set1_epi8(15);
-        let lower = |v| _mm512_and_si512(v, mask);
-        let upper = |v| _mm512_and_si512(_mm512_srli_epi16::<4>(v), mask);
-        let (q0, q1, q2, q3) = (line(0), line(1), line(2), line(3));
-        let v = [lower(q0), lower(q1), lower(q2), lower(q3), upper(q0), upper(q1), upper(q2), upper(q3)];
-        // (Closures would be calls.)
-        macro_rules! with {
-            ($bits:literal, $v:expr, $high:expr) => {
-                _mm512_or_si512($v, _mm512_and_si512($high, _mm512_set1_epi8($bits)))
-            };
-        }
-        match F::HIGH_BITS {
-            // Bit i of a byte belongs to line i.
-            1 => {
-                let h = line(4);
-                [
-                    with!(16, v[0], _mm512_slli_epi16::<4>(h)),
-                    with!(16, v[1], _mm512_slli_epi16::<3>(h)),
-                    with!(16, v[2], _mm512_slli_epi16::<2>(h)),
-                    with!(16, v[3], _mm512_slli_epi16::<1>(h)),
-                    with!(16, v[4], h),
-                    with!(16, v[5], _mm512_srli_epi16::<1>(h)),
-                    with!(16, v[6], _mm512_srli_epi16::<2>(h)),
-                    with!(16, v[7], _mm512_srli_epi16::<3>(h)),
-                ]
-            }
-            // Bits 2i and 2i + 1 of a byte belong to lines i and i + 4, each of which has a line of them.
-            2 => {
-                let (g, h) = (line(4), line(5));
-                [
-                    with!(48, v[0], _mm512_slli_epi16::<4>(g)),
-                    with!(48, v[1], _mm512_slli_epi16::<2>(g)),
-                    with!(48, v[2], g),
-                    with!(48, v[3], _mm512_srli_epi16::<2>(g)),
-                    with!(48, v[4], _mm512_slli_epi16::<4>(h)),
-                    with!(48, v[5], _mm512_slli_epi16::<2>(h)),
-                    with!(48, v[6], h),
-                    with!(48, v[7], _mm512_srli_epi16::<2>(h)),
-                ]
-            }
-            _ => v,
-        }
+        unpack!(
+            F::HIGH_BITS,
+            line,
+            _mm512_set1_epi8,
+            _mm512_and_si512,
+            _mm512_or_si512,
+            _mm512_slli_epi16,
+            _mm512_srli_epi16
+        )
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) mod isa;
 pub(crate) mod reference;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod unpack;
 
 use std::ops::Range;
 use std::str::FromStr;

@@ -46,18 +46,21 @@ impl Sizes {
                 "parameter 'max_context' is {n}, the model was trained for at most {trained}"
             )));
         }
+        let batch = config["max_batch_size"].as_u64().and_then(|n| usize::try_from(n).ok());
+        let max_batch_size = batch.filter(|n| *n > 0);
+        let profiles =
+            params.profiles_named(&named(config)?).map_err(|error| Error::invalid(error.to_string()))?;
+        // Before anything is loaded, and for tools that start no engine.
+        profiles
+            .check_batch(max_batch_size.unwrap_or(0))
+            .map_err(|error| Error::invalid(error.to_string()))?;
         Ok(Self {
-            max_batch_size: config["max_batch_size"]
-                .as_u64()
-                .and_then(|n| usize::try_from(n).ok())
-                .filter(|n| *n > 0),
+            max_batch_size,
             max_num_tokens: params.count("max_num_tokens"),
             max_context,
             kv_tokens: params.count("max_tokens_in_paged_kv_cache"),
             kv_fraction: params.fraction("kv_cache_free_gpu_mem_fraction"),
-            profiles: params
-                .profiles_named(&named(config)?)
-                .map_err(|error| Error::invalid(error.to_string()))?,
+            profiles,
         })
     }
 }
@@ -80,8 +83,28 @@ fn named(config: &Value) -> Result<BTreeSet<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::named;
+    use super::{Sizes, named};
+    use crate::params::{PARAMETERS, Parameters};
     use serde_json::json;
+
+    #[test]
+    fn a_batch_that_no_profile_takes_is_refused() {
+        let given = ["tokens", "batch"].iter().flat_map(|axis| {
+            ["min", "opt", "max"]
+                .map(|end| (format!("profile.0.{axis}.{end}"), if end == "max" { "16" } else { "1" }))
+        });
+        let given: Vec<_> = given.collect();
+        let params =
+            Parameters::read(&[PARAMETERS], given.iter().map(|(name, value)| (name.as_str(), *value)))
+                .unwrap();
+        let of = |batch| {
+            Sizes::of_json(&json!({ "max_batch_size": batch }), &params, 64).map(|sizes| sizes.max_batch_size)
+        };
+        assert_eq!(of(16).unwrap(), Some(16));
+        assert_eq!(of(0).unwrap(), None);
+        let error = of(17).unwrap_err().to_string();
+        assert!(error.contains("max_batch_size is 17, the shape profiles allow at most 16"), "{error}");
+    }
 
     #[test]
     fn groups_name_the_same_profiles() {

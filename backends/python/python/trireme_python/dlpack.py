@@ -1,12 +1,17 @@
 """DLPack in both directions, by its C structures: numpy's own support has neither bfloat16 nor capsules."""
+import collections
 import ctypes
 
 import numpy as np
 
+from . import gpu
 from .errors import TritonModelException
 from .types import BF16, DTYPES, numpy_to_triton_type
 
-CPU, PINNED = 1, 3
+CPU, CUDA, PINNED = 1, 2, 3
+
+# What `take` gives of a tensor on a GPU.
+OnGpu = collections.namedtuple("OnGpu", "shape memory length")
 
 
 class _Device(ctypes.Structure):
@@ -77,12 +82,21 @@ def export(array, dtype):
     """A capsule over the memory of an array whose elements are of the data type with this number."""
     if not array.flags.c_contiguous:
         array = array.copy(order="C")
+    return _capsule(array.ctypes.data, _Device(CPU, 0), array.shape, dtype, array)
+
+
+def export_gpu(memory, shape, dtype):
+    """The same over memory of a GPU."""
+    return _capsule(memory.address(), _Device(CUDA, memory.device), shape, dtype, memory)
+
+
+def _capsule(data, device, dims, dtype, owner):
     code, bits = _CODES[dtype]
-    shape = (ctypes.c_int64 * max(array.ndim, 1))(*array.shape)
-    tensor = _DLTensor(array.ctypes.data, _Device(CPU, 0), array.ndim, _DataType(code, bits, 1), shape, None, 0)
+    shape = (ctypes.c_int64 * max(len(dims), 1))(*dims)
+    tensor = _DLTensor(data, device, len(dims), _DataType(code, bits, 1), shape, None, 0)
     managed = _Managed(tensor, None, _delete)
     address = ctypes.addressof(managed)
-    _exported[address] = (managed, array, shape)
+    _exported[address] = (managed, owner, shape)
     return _api.PyCapsule_New(address, _FRESH, ctypes.cast(_drop_capsule, ctypes.c_void_p))
 
 
@@ -106,9 +120,9 @@ def take(obj):
         return obj, numpy_to_triton_type(obj.dtype)
     if hasattr(obj, "__dlpack__") and hasattr(obj, "__dlpack_device__"):
         device, number = obj.__dlpack_device__()
-        if int(device) not in (CPU, PINNED):
+        if int(device) not in (CPU, CUDA, PINNED):
             raise TritonModelException(
-                f"the tensor is on device {int(device)}:{number}; this backend takes tensors in the memory of the host only"
+                f"the tensor is on device {int(device)}:{number}; this backend takes tensors of the host and of NVIDIA GPUs only"
             )
         obj = obj.__dlpack__()
     if not _api.PyCapsule_IsValid(obj, _FRESH):
@@ -117,8 +131,8 @@ def take(obj):
         )
     managed = ctypes.cast(_api.PyCapsule_GetPointer(obj, _FRESH), ctypes.POINTER(_Managed))
     tensor = managed.contents.tensor
-    if tensor.device.type not in (CPU, PINNED):
-        raise TritonModelException("the tensor is not in the memory of the host, which this backend needs")
+    if tensor.device.type not in (CPU, CUDA, PINNED):
+        raise TritonModelException("the tensor is neither in the memory of the host nor of an NVIDIA GPU, as this backend needs")
     number = _NUMBERS.get((tensor.dtype.code, tensor.dtype.bits)) if tensor.dtype.lanes == 1 else None
     if number is None:
         raise TritonModelException(
@@ -136,5 +150,9 @@ def take(obj):
     if 0 in shape:
         _Memory(managed, None)
         return np.empty(shape, dtype), number
+    if tensor.device.type == CUDA:
+        length = DTYPES[number].itemsize * int(np.prod(shape, dtype=np.int64))
+        owner = _Memory(managed, None)
+        return OnGpu(shape, gpu.Foreign(tensor.device.id, tensor.data + tensor.offset, owner), length), number
     interface = {"shape": shape, "typestr": dtype.str, "data": (tensor.data + tensor.offset, False), "version": 3}
     return np.asarray(_Memory(managed, interface)), number

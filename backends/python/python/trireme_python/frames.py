@@ -13,10 +13,10 @@ SETUP, EXECUTE, ANSWER, REPLY, ACCEPTED, RELEASED, FINISH, FORGET = range(1, 9)
 # to oneself: requests that `execute` is to get once more
 AGAIN = 0
 # to the server
-READY, FAILED, CONFIG, DONE, RESPONSE, CALL, ASK, LOG, RETURN, METRIC, BYE = range(1, 12)
+READY, FAILED, CONFIG, DONE, RESPONSE, CALL, ASK, LOG, RETURN, METRIC, BYE, LOAD = range(1, 13)
 
 # what an ASK asks
-CANCELLED, NEW_METRIC, METRIC_VALUE = range(1, 4)
+CANCELLED, NEW_METRIC, METRIC_VALUE, MODEL_READY, UNLOAD = range(1, 6)
 
 # data type, rank, length of the name, slab (0: in the frame), offset, length
 TENSOR = struct.Struct("<BBHIQQ")
@@ -42,6 +42,10 @@ REPLIED = struct.Struct("<IB")
 # metric, operation, value
 MEASURE = struct.Struct("<IBd")
 NUMBER = struct.Struct("<I")
+# question, files, lengths of the model's name and of the configuration
+LOADING = struct.Struct("<IIII")
+# version; the name follows
+OF_VERSION = struct.Struct("<q")
 
 # An error's text is for people; what is longer is cut.
 MAX_TEXT = 64 * 1024

@@ -1,7 +1,7 @@
 """Requests, responses, and who sends them."""
-import asyncio
 import collections
 import json
+import sys
 
 from . import frames
 from .errors import TritonError, TritonModelException
@@ -101,6 +101,7 @@ class Answering:
     def describe(self, response, final, place):
         """The response as a frame has it; what cannot be sent becomes an error."""
         flags = frames.FINAL if final else 0
+        lent = place.lent()
         if response is not None and response._error is None:
             try:
                 wanted, outputs, described = self.wanted, self.outputs, []
@@ -112,6 +113,7 @@ class Answering:
                 head = frames.ANSWERING.pack(self.number, flags, 0, len(described), 0, len(parameters))
                 return b"".join((head, parameters, *described))
             except Exception as error:
+                place.take_back(lent)
                 response = InferenceResponse(error=TritonError(f"{type(error).__name__}: {error}"))
         if response is None:
             return frames.ANSWERING.pack(self.number, flags, 0, 0, 0, 0)
@@ -180,9 +182,10 @@ class InferenceResponseSender:
 
 
 def _in_event_loop():
+    # Who runs a loop has imported it.
+    asyncio = sys.modules.get("asyncio")
     try:
-        asyncio.get_running_loop()
-        return True
+        return asyncio is not None and bool(asyncio.get_running_loop())
     except RuntimeError:
         return False
 
@@ -293,6 +296,8 @@ class InferenceRequest:
 
     def async_exec(self, decoupled=False):
         """As `exec`, to be awaited."""
+        import asyncio
+
         from .calls import Call
 
         loop = asyncio.get_running_loop()

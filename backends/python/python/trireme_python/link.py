@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 
-from . import frames
+from . import frames, gpu
 from .memory import Borrowed, Own
 
 _SLAB = struct.Struct("<IQ")
@@ -28,6 +28,10 @@ class Link:
         self._closed = False
         self._next = 0
         self.returning = collections.deque()
+        # The same of tensors on GPUs, and what of them is open.
+        self.returning_gpu = collections.deque()
+        # Tensors of the model on GPUs that the server has, by number.
+        self._lent_gpu = {}
         self.borrowed = Borrowed(self)
         self.own = Own(self)
         # What the server has asked to be done: frames of kind EXECUTE and FINISH.
@@ -140,7 +144,16 @@ class Link:
             for slab in struct.unpack(f"<{len(body) // 4}I", body):
                 self.borrowed.forget(slab)
 
+    def lend_gpu(self, memory):
+        """A number for memory of the model, which is kept until the server gives it back."""
+        number = self.number() & (gpu.GPU - 1) | gpu.GPU
+        self._lent_gpu[number] = memory
+        return number
+
     def _returned(self, slabs):
+        for slab in slabs:
+            if slab & gpu.GPU:
+                self._lent_gpu.pop(slab, None)
         with self._sending:
             dropped = self.own.released(slabs)
             # Their numbers are never used again, so the server may close its files.
@@ -179,13 +192,15 @@ class Link:
         slabs = []
         while self.returning:
             slabs.append(self.returning.popleft())
+        if self.returning_gpu:
+            slabs += gpu.give_back(self.returning_gpu)
         if slabs:
             self._raw(frames.RETURN, struct.pack(f"<{len(slabs)}I", *slabs))
 
     def send(self, kind, body=b""):
         with self._sending:
             try:
-                if self.returning:
+                if self.returning or self.returning_gpu:
                     self._flush_returning()
                 self._raw(kind, body)
             except OSError as error:
@@ -194,7 +209,7 @@ class Link:
     def send_tensors(self, kind, describe):
         """Sends what `describe(tensors)` makes of the place where tensors are put."""
         with self._sending:
-            tensors = Outgoing(self)
+            tensors = Outgoing(self, kind != frames.CALL)
             meta = describe(tensors)
             head = frames.META.size + len(meta)
             padding = bytes(frames.align(head) - head)
@@ -209,11 +224,18 @@ class Link:
 
     def ask(self, what, payload=b""):
         """A question to the server, and its answer: whether it went well, and bytes."""
+        return self._asked(lambda question: self.send(frames.ASK, frames.QUESTION.pack(question, what) + payload))
+
+    def ask_with_tensors(self, kind, describe):
+        """A question with tensors. `describe` is given its number and the place where tensors are put."""
+        return self._asked(lambda question: self.send_tensors(kind, lambda place: describe(question, place)))
+
+    def _asked(self, send):
         question = self.number() & 0xFFFFFFFF
         with self._changed:
             self._replies[question] = None
         try:
-            self.send(frames.ASK, frames.QUESTION.pack(question, what) + payload)
+            send(question)
             self.wait(lambda: self._replies[question] is not None)
             return self._replies[question]
         finally:
@@ -265,14 +287,37 @@ class Link:
 class Outgoing:
     """Where the tensors of a frame go: into the frame, or into one slab."""
 
-    def __init__(self, link):
+    def __init__(self, link, takes_gpu):
         self._link = link
+        self._takes_gpu = takes_gpu
+        self._lent = []
         self._offset = 0
         self._total = 0
         self.inline = []
         # Where large tensors go until it is full. The next one is twice as large, so that a frame has few of them: the
         # server takes their files only when it has read the frame.
         self._slab, self._memory, self._used = 0, b"", 0
+
+    def put_gpu(self, name, dtype, shape, memory, length):
+        """Describes a tensor on a GPU. It stays there if the server can open its memory, and is copied otherwise."""
+        place = gpu.place_of(memory) if self._takes_gpu and length else None
+        if place is None:
+            return self.put(name, dtype, shape, gpu.driver().to_host(memory.device, memory.address(), length))
+        offset, name = self._offset, name.encode()
+        padding = frames.align(len(place)) - len(place)
+        self.inline.append(place + bytes(padding))
+        self._offset += len(place) + padding
+        number = self._link.lend_gpu(memory)
+        self._lent.append(number)
+        return frames.TENSOR.pack(dtype, len(shape), len(name), number, offset, length) + struct.pack(f"<{len(shape)}q", *shape) + name
+
+    def lent(self):
+        return len(self._lent)
+
+    def take_back(self, lent):
+        """What was lent since: the server is not told of it."""
+        while len(self._lent) > lent:
+            self._link._lent_gpu.pop(self._lent.pop(), None)
 
     def put(self, name, dtype, shape, data):
         """Places a tensor, given as bytes, a view of bytes or a contiguous array, and describes it."""

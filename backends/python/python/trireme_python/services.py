@@ -125,15 +125,3 @@ class Metric:
         if not well:
             raise TritonModelException(answer.decode())
         return struct.unpack("<d", answer)[0]
-
-
-def load_model(model_name, config="", files=None):
-    raise TritonModelException("load_model is not supported: a backend cannot change which models are loaded")
-
-
-def unload_model(model_name, unload_dependents=False):
-    raise TritonModelException("unload_model is not supported: a backend cannot change which models are loaded")
-
-
-def is_model_ready(model_name, model_version=""):
-    raise TritonModelException("is_model_ready is not supported: ask the model, and look at the error")

@@ -194,7 +194,8 @@ async def watch(session, metrics, seen):
 
 
 async def mixed(session, url, model, seconds, at_once, metrics):
-    rng, end = random.Random(5), time.perf_counter() + seconds
+    rng, start = random.Random(5), time.perf_counter()
+    end = start + seconds
     count, left, bad, errors, tokens, seen = 0, 0, 0, [], 0, []
 
     async def worker():
@@ -219,8 +220,9 @@ async def mixed(session, url, model, seconds, at_once, metrics):
     watching = asyncio.create_task(watch(session, metrics, seen))
     await asyncio.gather(*(worker() for _ in range(at_once)))
     watching.cancel()
+    seconds = time.perf_counter() - start
     shares, memory = [s for s, _ in seen], [m for _, m in seen]
-    print(f"mixed, {seconds:g} s, {at_once} at once: {count} requests ({left} left half-way, {bad} bad ones refused), {tokens} tokens, "
+    print(f"mixed, {seconds:.0f} s to the last answer, {at_once} at once: {count} requests ({left} left half-way, {bad} bad ones refused), {tokens} tokens, "
           f"{len(errors)} errors, {await blocks_held(session, metrics)} blocks held", flush=True)
     print(f"   blocks in use: most {max(shares):.2f}, median {percentile(shares, 50):.2f} of all; GPU memory MiB: "
           f"{', '.join(f'{m:.0f}' for m in memory[::max(1, len(memory) // 10)])}", flush=True)

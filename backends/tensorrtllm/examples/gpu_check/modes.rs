@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use trireme_llm::checkpoint::DecoderConfig;
+use trireme_llm::executor::Executor;
 use trireme_tensorrtllm::Options;
 use trireme_tensorrtllm::tuning::Store;
 
@@ -11,7 +12,14 @@ use crate::bench::{CONTEXT, decode_steps, load, models, read};
 use crate::driver::Driver;
 use crate::random::Random;
 
+/// Sequences at a time; `GPU_CHECK_STREAMS=20,32` names others, up to 128, and `GPU_CHECK_MODEL=1B` the end of a model's name.
 const STREAMS: [u32; 6] = [1, 8, 20, 32, 100, 128];
+
+fn streams() -> Vec<u32> {
+    let given = std::env::var("GPU_CHECK_STREAMS").unwrap_or_default();
+    let given: Vec<u32> = given.split(',').filter_map(|number| number.trim().parse().ok()).collect();
+    if given.is_empty() { STREAMS.to_vec() } else { given }
+}
 
 /// Times that each way is timed, in turns.
 const TURNS: usize = 5;
@@ -65,11 +73,18 @@ fn loaded(
         report.left,
         report.origin
     );
+    let ways: Vec<String> = streams()
+        .into_iter()
+        .filter(|streams| *streams as usize <= driver.executor.info().max_slots)
+        .map(|streams| format!("{streams} {:?}", driver.executor.ways(streams as usize)))
+        .collect();
+    println!("   {}", ways.join(", "));
     Ok(driver)
 }
 
 pub(crate) fn run() -> Outcome {
-    for (name, config, _) in models() {
+    let only = std::env::var("GPU_CHECK_MODEL").unwrap_or_default();
+    for (name, config, _) in models().into_iter().filter(|(name, ..)| name.ends_with(&only)) {
         let kept = tempfile::tempdir()?;
         let tuning = Store { plan: None, folder: Some(kept.path().to_owned()) };
         let plain = Options { max_slots: 128, tuning, ..Options::default() };
@@ -82,14 +97,14 @@ pub(crate) fn run() -> Outcome {
             println!(
                 "| model | streams | as it is, ms a step | no graphs | no fusion |\n|---|---|---|---|---|"
             );
-            for streams in STREAMS {
+            for streams in streams() {
                 let times = turns(&mut [&mut usual, &mut eager, &mut plainly], streams);
                 let cells: Vec<String> = times.into_iter().map(cell).collect();
                 println!("| {name} | {streams} | {} |", cells.join(" | "));
             }
         }
         let mut rows = Vec::new();
-        for streams in STREAMS {
+        for streams in streams() {
             let sizes = vec![streams as usize];
             let options = Options { max_slots: streams as usize, decode_sizes: sizes, ..plain.clone() };
             let mut fixed = loaded(name, &format!("static {streams}"), &config, options)?;

@@ -2,8 +2,6 @@
 //!
 //! Each piece of work gets a stream that has nothing to do, so that what waits for one tensor does not hold up another. A GPU
 //! is opened when something is first wanted of it: a context alone takes hundreds of megabytes of its memory.
-//!
-//! Not run on a GPU yet: it is compiled, and the server's side of it is tested with devices that are none.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};

@@ -33,6 +33,9 @@ const FIRST_GRAPHS: [usize; 5] = [16, 8, 4, 2, 1];
 /// Prefill steps whose products are timed at load.
 const TUNED_ROWS: [usize; 8] = [256, 384, 512, 1024, 2048, 4096, 6144, 8192];
 
+/// Positions of each text while decode steps are timed.
+const TUNED_CONTEXT: usize = 1024;
+
 /// Rows and sequences are a dimension of grids, which ends here.
 const MAX_ROWS: usize = 65535;
 
@@ -142,12 +145,14 @@ impl CudaExecutor {
     /// records the first graphs.
     fn prepare(&mut self, options: &Options) -> Result<()> {
         let slots = self.info.max_slots;
+        if options.tune {
+            // As in use: beside texts without a past, what reads weights while keys and values are read would win nothing.
+            self.occupy(slots, TUNED_CONTEXT.min(self.info.max_context))?;
+            self.tune(options)?;
+        }
         let mut bytes = vec![0; slots * 16];
         self.set.encode(&[], &mut bytes);
         self.set.buffer.write(0, &bytes, &self.stream)?;
-        if options.tune {
-            self.tune(options)?;
-        }
         for rows in [1, 2, 9, 17, 33, 65, 129, slots].into_iter().filter(|&r| r <= slots) {
             let (rows, samples) = (self.set.rows(rows), self.decode_samples(rows));
             decode_step(&self.stream, &mut self.net, &rows, &samples)?;

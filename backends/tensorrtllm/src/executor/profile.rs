@@ -80,6 +80,11 @@ impl CudaExecutor {
         let (q, kv) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
         let weight = |n: usize, k: usize| layers * n * k * 2;
         let mut out = Vec::new();
+        // A row of the table is read, and written as it is for the residual and rounded for the first product.
+        let bytes = rows * hidden * (2 + 4 + 2);
+        let microseconds = self.time(|net, stream| net.embed(stream, &list))?;
+        let fused = "token vectors";
+        out.push(ProfileRow { name: "embed", fused, launches: 1, bytes, microseconds });
         let rotates = self.net().rotates_behind_product(rows);
         let (way, of_head) = (self.net().way(Products::Layers, rows), self.net().way(Products::Head, rows));
         // The kernels for few rows take 16 at a time.

@@ -78,23 +78,22 @@ impl CudaExecutor {
         Ok((read(net.buffers.keys(0))?, read(net.buffers.values(0))?))
     }
 
+    /// Sequences of this length in the first slots, over the blocks in turn, as the rows of decode steps. What the slots held is lost.
     pub(super) fn occupy(&mut self, rows: usize, context: usize) -> Result<()> {
         let width = self.net().state.args.table_width as usize;
         let blocks = self.memory_plan().num_blocks;
         let mut next = 0;
-        for slot in 0..rows {
-            let table: Vec<i32> = (0..context.div_ceil(BLOCK_TOKENS).min(width))
-                .map(|_| {
-                    next = (next + 1) % blocks;
-                    next as i32
-                })
-                .collect();
-            let at =
-                (self.net().state.args.tables - self.net().state.buffer().at(0)) as usize + slot * width * 4;
-            let (net, stream) = self.net_and_stream();
-            // SAFETY: plain numbers.
-            net.state.buffer().write(at, unsafe { as_bytes(&table) }, stream)?;
+        let mut tables = vec![0i32; rows * width];
+        for table in tables.chunks_mut(width) {
+            for entry in table.iter_mut().take(context.div_ceil(BLOCK_TOKENS)) {
+                next = (next + 1) % blocks;
+                *entry = next as i32;
+            }
         }
+        let at = (self.net().state.args.tables - self.net().state.buffer().at(0)) as usize;
+        let (net, stream) = self.net_and_stream();
+        // SAFETY: plain numbers.
+        net.state.buffer().write(at, unsafe { as_bytes(&tables) }, stream)?;
         let list: Vec<DecodeRow> = (0..rows)
             .map(|slot| DecodeRow { slot: Slot(slot as u32), position: context as u32 - 1, sample: 0 })
             .collect();

@@ -81,12 +81,15 @@ fn the_models_own_settings_hold_where_no_flag_says_otherwise() {
                 .map(|(key, v)| value(n, key, v))
                 .concat()
     };
-    let both = profile(0, 8) + &profile(1, 48);
+    let both = profile(0, 8) + &profile(1, 64);
     let (code, out, err) = run_with(dir.path(), &config(&both, r#"{"profile": ["1"]}"#), &["profile"], true);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     let sizes: Vec<&str> =
         out.lines().filter_map(|l| l.strip_prefix("| ")?.split(' ').next()).skip(1).collect();
-    assert_eq!(sizes, ["48", "64"], "{out}");
+    assert_eq!(sizes, ["64"], "{out}");
+    let (code, out, err) = run_with(dir.path(), &config(&both, r#"{"profile": ["0"]}"#), &["profile"], true);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("max_batch_size is 64, the shape profiles allow at most 8"), "{err}");
     let long = config(r#", "max_context": {"string_value": "4096"}"#, "");
     let (code, _, err) = run_with(dir.path(), &long, &["explain"], true);
     assert!(

@@ -84,6 +84,24 @@ impl LoadRequest {
         Ok(request)
     }
 
+    /// A request that came through neither door; contents move without a copy.
+    ///
+    /// # Errors
+    /// A path that leaves the directory of `model` or is given twice, too many files.
+    pub fn new(
+        model: &str,
+        config: Option<String>,
+        files: impl IntoIterator<Item = (String, Bytes)>,
+        limits: &Limits,
+    ) -> Result<Self> {
+        let mut request = Self { config, files: Vec::new() };
+        for (path, contents) in files {
+            let pushed = request.push(&path, contents, limits);
+            pushed.map_err(|error| not_loaded(model, &format!("{FILE}{path}"), error))?;
+        }
+        Ok(request)
+    }
+
     fn push(&mut self, path: &str, contents: Bytes, limits: &Limits) -> Result<()> {
         if !stays_inside(path) {
             return Err(ProtocolError::invalid(

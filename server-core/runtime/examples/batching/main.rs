@@ -16,9 +16,8 @@ use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Handle};
 use trireme_host::abi::LogLevel;
-use trireme_protocol::{DataType, InferRequest, InputTensor, Limits, TensorData};
-use trireme_runtime::{ControlMode, Core, CoreOptions, PoolSizes, Served};
-use trireme_scheduling::StartAfter;
+use trireme_protocol::{DataType, InferRequest, InputTensor, TensorData};
+use trireme_runtime::{Core, CoreOptions, Served};
 use trireme_telemetry::Registry;
 use trireme_telemetry::clock::now_ns;
 
@@ -186,27 +185,9 @@ fn start(repository: &Path, backends: &Path) -> Outcome<Arc<Core>> {
     let options = CoreOptions {
         server_id: "bench".to_owned(),
         repositories: vec![repository.to_owned()],
-        remotes: Vec::new(),
         backend_directory: backends.to_owned(),
-        backend_cache: None,
-        allow_model_backends: false,
-        backend_config: Default::default(),
-        backend_fallback: Default::default(),
-        control_mode: ControlMode::None,
-        startup_models: Vec::new(),
-        config_name: None,
-        auto_complete: true,
-        strict_readiness: true,
-        exit_on_error: true,
-        rate_limit: None,
-        device_pools: PoolSizes::default(),
-        start_after: StartAfter::default(),
-        load_threads: 1,
-        allow_client_shm: false,
-        load_retries: 0,
         exit_timeout: Duration::from_secs(10),
-        cache_bytes: None,
-        limits: Limits::default(),
+        ..CoreOptions::default()
     };
     let registry: &'static Registry = Box::leak(Box::new(Registry::new(false)));
     let core = Core::start(options, registry, LogLevel::INFO).map_err(|error| error.message)?;

@@ -149,7 +149,8 @@ impl Core {
         let missing: Vec<&FoundVersion> =
             versions.iter().filter(|version| reuse(version).is_none()).collect();
         let load = |version: &&FoundVersion| {
-            let _permit = self.life.permits.take();
+            // Whoever has one must not wait for these: an ensemble is looked at again under a lock.
+            let _permit = (!target.called && !target.again).then(|| self.life.permits.take());
             let loaded = self.loader().load_version(found, &draft, version, &numbers, files);
             loaded.map_err(failed(Some(version.number)))
         };

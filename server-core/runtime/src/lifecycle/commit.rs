@@ -66,7 +66,8 @@ impl Core {
         });
         self.swap_in(name, served);
         tracing::info!("successfully loaded '{name}'");
-        // Who asks for fewer instances wants their memory back when the call returns.
+        // Who asks for fewer instances wants their memory back when the call returns; but it may be one of them that asks.
+        ending.retain(|_| !target.called);
         for (model, retired) in ending {
             model.queue().wait_ended(&retired, LAST_EXECUTION);
         }

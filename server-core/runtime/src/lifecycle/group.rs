@@ -43,6 +43,8 @@ impl Core {
 
     /// Holds ensembles against their steps once more; one that no longer fits is unloaded.
     pub(crate) fn run_again(&self, ensembles: &BTreeSet<String>) {
+        // A load and what its backend loads meanwhile may have ensembles in common.
+        let _one_at_a_time = lock(&self.life.again);
         let target = |name: &String| -> Option<(String, Target)> {
             let record = self.life.records.get(name);
             let target = match record.origin {
@@ -53,6 +55,7 @@ impl Core {
                     draft: Some(origin.draft.clone()),
                     asked: record.asked,
                     again: true,
+                    called: false,
                     steps: record.steps,
                 },
                 None => {

@@ -1,6 +1,7 @@
 //! The load call.
 
 use super::target::{Override, Targets};
+use super::turns::Lent;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::overlay::Overlay;
@@ -11,8 +12,13 @@ use trireme_repository::{FoundModel, is_model_name, model_in};
 
 impl Core {
     /// Loads one model, with what its ensemble needs, beside its old versions if it has any, and swaps. A failure leaves
-    /// the old ones serving.
-    pub(crate) fn load_now(&self, name: &str, request: LoadRequest) -> Result<(), ServeError> {
+    /// the old ones serving. `by`: the model on whose behalf a backend asks.
+    pub(crate) fn load_now(
+        &self,
+        name: &str,
+        request: LoadRequest,
+        by: Option<&str>,
+    ) -> Result<(), ServeError> {
         if !is_model_name(name) {
             let name = name.escape_debug();
             return Err(ServeError::invalid(format!("failed to load '{name}': it is not a model's name")));
@@ -23,7 +29,10 @@ impl Core {
             let found = self.locate(name, files.as_deref())?;
             Ok(Targets::from([(name.to_owned(), self.target(found, given.clone()))]))
         };
-        let mut results = self.in_turn(seeds, |targets| self.run(targets))?;
+        let mut results = self.in_turn(by, seeds, |mut targets| {
+            targets.values_mut().for_each(|target| target.called = by.is_some());
+            self.run(targets)
+        })?;
         results.remove(name).unwrap_or(Ok(()))
     }
 
@@ -45,21 +54,29 @@ impl Core {
     /// turn: what was before it may have changed who needs whom.
     pub(crate) fn in_turn<R>(
         &self,
+        by: Option<&str>,
         seeds: impl Fn() -> Result<Targets, ServeError>,
         work: impl FnOnce(Targets) -> R,
     ) -> Result<R, ServeError> {
-        let mut names = self.involved(&self.with_steps(seeds()?)?);
+        let mut wanted = self.work(&self.with_steps(seeds()?)?);
+        let _lent = self.lend(by);
         loop {
-            let turn = self.life.turns.enter(names.clone());
+            let turn = self.life.turns.enter(wanted.clone(), by)?;
             let targets = self.with_steps(seeds()?)?;
-            let now = self.involved(&targets);
-            if now.is_subset(&names) {
+            let now = self.work(&targets);
+            if now.names.is_subset(&wanted.names) && now.loads.is_subset(&wanted.loads) {
                 let done = work(targets);
                 drop(turn);
                 return Ok(done);
             }
             drop(turn);
-            names.extend(now);
+            wanted.names.extend(now.names);
+            wanted.loads.extend(now.loads);
         }
+    }
+
+    /// A load that waits for its own backend needs no permit meanwhile, and whoever it waits for may need one.
+    pub(crate) fn lend(&self, by: Option<&str>) -> Option<Lent<'_>> {
+        by.filter(|model| self.life.turns.is_loading(model)).map(|_| self.life.permits.lend())
     }
 }

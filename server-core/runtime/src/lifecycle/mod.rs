@@ -25,6 +25,8 @@ mod target;
 mod turns;
 mod unload;
 
+use std::sync::Mutex;
+
 pub(crate) use poll::Stop;
 pub(crate) use records::Records;
 pub(crate) use turns::{Permits, Turns};
@@ -35,6 +37,8 @@ pub(crate) struct Lifecycle {
     pub(crate) records: Records,
     /// So many models are loaded at once, whoever asked for them.
     pub(crate) permits: Permits,
+    /// Ensembles are looked at again by one operation at a time. Ensembles only: no backend is called meanwhile.
+    pub(crate) again: Mutex<()>,
     /// Ends the polling.
     pub(crate) stop: std::sync::Arc<Stop>,
 }
@@ -45,6 +49,7 @@ impl Lifecycle {
             turns: Turns::default(),
             records: Records::default(),
             permits: Permits::new(load_threads),
+            again: Mutex::default(),
             stop: std::sync::Arc::default(),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use trireme_repository::{Fingerprint, FoundModel};
 
 use super::target::{Target, Targets};
+use super::turns::Work;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::source;
@@ -140,7 +141,8 @@ impl Core {
         let Plan { load, unload, .. } = plan;
         if !unload.is_empty() {
             let above: BTreeSet<String> = self.dependents(&unload);
-            let _turn = self.life.turns.enter(unload.union(&above).cloned().collect());
+            let names = unload.union(&above).cloned().collect();
+            let _turn = self.life.turns.enter(Work { names, ..Work::default() }, None)?;
             tracing::info!("gone from the repositories: {unload:?}");
             self.take_away(&unload, true)?;
             self.run_again(&above);
@@ -154,7 +156,7 @@ impl Core {
                 Ok(load.iter().map(target).collect())
             };
             // Each failure is in the log and in the index; the next poll tries again.
-            self.in_turn(seeds, |targets| self.run(targets))?;
+            self.in_turn(None, seeds, |targets| self.run(targets))?;
         }
         Ok(())
     }

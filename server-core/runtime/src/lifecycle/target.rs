@@ -9,6 +9,7 @@ use trireme_repository::{Fingerprint, FoundModel};
 
 use super::build::not_polled;
 use super::graph::{self, Needs};
+use super::turns::Work;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::options::ControlMode;
@@ -37,6 +38,8 @@ pub(crate) struct Target {
     pub(crate) asked: bool,
     /// A step has changed: also if the model itself has not, and without keeping the old one if it no longer fits.
     pub(crate) again: bool,
+    /// A backend asks for it, and may be what others wait for: it takes no permit and waits for no execution.
+    pub(crate) called: bool,
     /// The steps, of an ensemble.
     pub(crate) steps: Vec<(String, i64)>,
 }
@@ -75,7 +78,7 @@ impl Core {
             let config = given.as_ref().map(|given| given.config.as_str());
             source::draft(&found, config).map(|draft| source::steps(&draft)).unwrap_or_default()
         };
-        Target { found, given, seen: None, draft: None, asked: true, again: false, steps }
+        Target { found, given, seen: None, draft: None, asked: true, again: false, called: false, steps }
     }
 
     /// The targets with the steps of their ensembles. Where models are loaded one by one, those that an ensemble needs
@@ -102,11 +105,11 @@ impl Core {
         graph::dependents(&self.life.records.needs(), models)
     }
 
-    /// All models that an operation on `targets` can change.
-    pub(crate) fn involved(&self, targets: &Targets) -> BTreeSet<String> {
-        let names: BTreeSet<String> = targets.keys().cloned().collect();
-        let dependents = self.dependents(&names);
-        names.into_iter().chain(dependents).collect()
+    /// What an operation on `targets` loads, and all models that it can change.
+    pub(crate) fn work(&self, targets: &Targets) -> Work {
+        let loads: BTreeSet<String> = targets.keys().cloned().collect();
+        let dependents = self.dependents(&loads);
+        Work { names: loads.iter().cloned().chain(dependents).collect(), loads }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::commit::mark_failed;
 use super::graph;
+use super::turns::Work;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::index::UNLOADED;
@@ -14,8 +15,14 @@ use crate::source;
 use crate::state::ModelState;
 
 impl Core {
-    /// READY => UNLOADING => UNAVAILABLE, after the loads that came before. Returns when the model takes no more requests and its ensembles know.
-    pub(crate) fn unload_now(self: &Arc<Self>, name: &str, with_steps: bool) -> Result<(), ServeError> {
+    /// READY => UNLOADING => UNAVAILABLE, after the loads that came before. Returns when the model takes no more requests and its ensembles
+    /// know. `by`: the model on whose behalf a backend asks.
+    pub(crate) fn unload_now(
+        self: &Arc<Self>,
+        name: &str,
+        with_steps: bool,
+        by: Option<&str>,
+    ) -> Result<(), ServeError> {
         let involved = || {
             let needs = self.life.records.needs();
             let mut names = BTreeSet::from([name.to_owned()]);
@@ -26,8 +33,9 @@ impl Core {
             names
         };
         let mut names = involved();
+        let _lent = self.lend(by);
         let _turn = loop {
-            let turn = self.life.turns.enter(names.clone());
+            let turn = self.life.turns.enter(Work { names: names.clone(), ..Work::default() }, by)?;
             let now = involved();
             if now.is_subset(&names) {
                 break turn;

@@ -80,7 +80,7 @@ pub(super) fn rows(workspace: &Workspace, folder: &Path, runs: u32) -> Result<Ve
         }
         let [ours, peer] = seen;
         let what = format!("Python identity, {concurrency} at a time, requests a CPU second; tritonserver");
-        rows.push(Row { what, ours, peer, bar: BAR });
+        rows.push(Row { what, ours, peer, bar: Some(BAR) });
     }
     Ok(rows)
 }
