@@ -4,17 +4,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
-
-/// How long the next piece may take.
-const PIECE_TIME: Duration = Duration::from_secs(75);
-/// Bytes that have to come each second on the whole, but for the first `PIECE_TIME`.
-const SLOWEST: u64 = 1024;
+use trireme_protocol::{PIECE_TIME, SLOWEST, time_for};
 
 /// A body that fails with DEADLINE_EXCEEDED if it comes too slowly.
 pub(crate) struct Paced<B> {
@@ -31,10 +26,6 @@ impl<B> Paced<B> {
     pub(crate) fn new(body: B) -> Self {
         let now = Instant::now();
         Self { body, begun: now, received: 0, last: now, wake: None }
-    }
-
-    fn pace(&self) -> Instant {
-        self.begun + PIECE_TIME + Duration::from_secs(self.received / SLOWEST)
     }
 
     fn too_slow(&self) -> Status {
@@ -70,7 +61,7 @@ where
             }
             return Poll::Ready(frame);
         }
-        let until = this.pace().min(this.last + PIECE_TIME);
+        let until = (this.begun + time_for(this.received)).min(this.last + PIECE_TIME);
         let wake = this.wake.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if wake.deadline() != until {
             wake.as_mut().reset(until);
@@ -94,6 +85,7 @@ mod tests {
     use super::*;
     use crate::message::read_one;
     use std::convert::Infallible;
+    use std::time::Duration;
     use tokio::time::Interval;
     use tonic::Code;
 

@@ -43,7 +43,7 @@ pub use infer::{
     SharedMemoryRef, TensorData, TensorMeta, decode_http_infer, encode_http_infer, is_reserved_parameter,
     parse_header_length,
 };
-pub use limits::Limits;
+pub use limits::{Limits, PIECE_TIME, SLOWEST, time_for};
 pub use restricted::{ApiGroup, Restrictions, forward_header};
 pub use shape::{Shape, ShapeText, byte_count, element_count};
 pub use status::StatusCode;

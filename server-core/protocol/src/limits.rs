@@ -1,6 +1,19 @@
 //! What a request may cost before it is refused.
 
+use std::time::Duration;
+
 use crate::error::{ProtocolError, Result};
+
+/// How long the next piece of a body may take.
+pub const PIECE_TIME: Duration = Duration::from_secs(75);
+/// Bytes of a body that have to come each second on the whole, but for the first [`PIECE_TIME`]: who sends a byte now and then
+/// holds no connection for ever.
+pub const SLOWEST: u64 = 1024;
+
+/// How long `received` bytes of a body may have taken.
+pub fn time_for(received: u64) -> Duration {
+    PIECE_TIME + Duration::from_secs(received / SLOWEST)
+}
 
 /// Bounds on one request; the defaults are Triton's where Triton has a number.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]

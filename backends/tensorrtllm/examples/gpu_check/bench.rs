@@ -26,15 +26,23 @@ pub(crate) fn models() -> [(&'static str, DecoderConfig, usize); 2] {
 pub(crate) fn load(
     config: &DecoderConfig,
     tokens: usize,
-    options: Options,
+    mut options: Options,
 ) -> Result<CudaExecutor, Box<dyn std::error::Error>> {
     let mut config = config.clone();
     config.max_position_embeddings = 16_384;
+    // A folder for the choices of all checks, where somebody wants to read them.
+    let choices = std::env::var_os("GPU_CHECK_TUNING").map(std::path::PathBuf::from);
+    options.tuning.folder = options.tuning.folder.or(choices);
     Ok(CudaExecutor::load(
         &config,
         &Source::Dummy(WeightType::BF16),
-        &Options { max_kv_tokens: Some(tokens), ..options },
+        &Options { max_kv_tokens: Some(tokens), kernel_cache: Some(compiled()), ..options },
     )?)
+}
+
+/// Where kernels are kept that had to be compiled: once for all models that are loaded.
+pub(crate) fn compiled() -> std::path::PathBuf {
+    std::env::temp_dir().join("gpu_check_kernels")
 }
 
 /// Copy bandwidth and the rate of a large product, as everything else is measured against.
@@ -173,7 +181,7 @@ pub(crate) fn decode() -> Outcome {
         let mut random = Random(4);
         say_ways(name, &driver.executor);
         let (weights, kv) = bytes(&driver, &config);
-        for streams in [1u32, 2, 4, 8, 16, 32, 64, 128, 256] {
+        for streams in [1u32, 2, 4, 8, 16, 20, 32, 64, 100, 128, 256] {
             read(&mut driver, 0..streams, CONTEXT, &mut random);
             let slots: Vec<u32> = (0..streams).collect();
             let steps = if streams <= 16 { 128 } else { 48 };
@@ -274,7 +282,7 @@ pub(crate) fn early() -> Outcome {
 pub(crate) fn profile() -> Outcome {
     for (name, config, tokens) in models() {
         let mut executor = load(&config, tokens, Options::default())?;
-        for rows in [1, 4, 8, 16, 32, 128, 256] {
+        for rows in [1, 8, 20, 32, 64, 100, 128, 256] {
             println!(
                 "{name}, {rows} rows at {CONTEXT}, attention in up to {} parts",
                 executor.attention_parts(rows)

@@ -47,6 +47,7 @@ fn options(texts: usize) -> Options {
         max_step_tokens: 512,
         max_kv_tokens: Some(64 * 1024),
         tune: false,
+        kernel_cache: Some(crate::bench::compiled()),
         ..Options::default()
     }
 }

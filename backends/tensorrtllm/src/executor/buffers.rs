@@ -6,7 +6,7 @@ use super::memory_plan::{BLOCK_TOKENS, MemoryPlan, Widths, logits_stride};
 use super::options::Options;
 use crate::device::{Buffer, Device, TensorMap};
 use crate::error::Result;
-use crate::kernels::SQUARES;
+use crate::kernels::{SQUARES, StreamSize};
 
 /// Blocks of `scan_logits` for a row: 128k tokens are 8k for each.
 pub(super) const SCAN_CHUNKS: usize = 16;
@@ -58,7 +58,7 @@ impl Buffers {
         Ok(Self {
             residual: row(2 * w.hidden)?,
             hidden: row(w.hidden)?,
-            squares: Buffer::zeroed(device, 128 * SQUARES * 4)?,
+            squares: Buffer::zeroed(device, StreamSize::MOST * SQUARES * 4)?,
             normed: row(w.hidden)?,
             qkv: row(w.qkv)?,
             attended: row(w.attended)?,

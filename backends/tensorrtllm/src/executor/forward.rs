@@ -98,7 +98,12 @@ impl Net {
 
     /// All layers.
     pub(super) fn layers(&mut self, stream: &Stream, rows: &Rows) -> Result<()> {
-        for layer in 0..self.weights.config.num_layers {
+        self.first_layers(stream, rows, self.weights.config.num_layers)
+    }
+
+    /// The first `count` layers.
+    pub(super) fn first_layers(&mut self, stream: &Stream, rows: &Rows, count: usize) -> Result<()> {
+        for layer in 0..count {
             for part in [Part::Qkv, Part::Rope, Part::Attention, Part::Output, Part::GateUp, Part::Down] {
                 self.part(stream, rows, layer, part)?;
             }

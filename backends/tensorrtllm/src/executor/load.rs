@@ -153,7 +153,8 @@ impl CudaExecutor {
         let mut bytes = vec![0; slots * 16];
         self.set.encode(&[], &mut bytes);
         self.set.buffer.write(0, &bytes, &self.stream)?;
-        for rows in [1, 2, 9, 17, 33, 65, 129, slots].into_iter().filter(|&r| r <= slots) {
+        let sizes = StreamSize::ALL.map(|size| size.rows);
+        for rows in [1, 2, 129, slots].into_iter().chain(sizes).filter(|&r| r <= slots) {
             let (rows, samples) = (self.set.rows(rows), self.decode_samples(rows));
             decode_step(&self.stream, &mut self.net, &rows, &samples)?;
         }

@@ -4,7 +4,7 @@ use super::buffers::Buffers;
 use super::forward::{Net, Rows};
 use super::memory_plan::{BLOCK_TOKENS, Widths};
 use crate::device::{Buffer, Grid, Stream, TensorMap, args};
-use crate::error::Result;
+use crate::error::{CudaError, Result};
 use crate::kernels::{Form, Layout, Place, StreamKind, StreamSize, can_share};
 use crate::model::Weights;
 use crate::tuning::{Products, Way};
@@ -34,7 +34,7 @@ pub(super) struct StreamMaps {
     layers: Vec<[TensorMap; 4]>,
     head: TensorMap,
     /// By activation and size.
-    rows: [[TensorMap; StreamSize::COUNT]; 4],
+    rows: [Vec<TensorMap>; 4],
     /// By size and place.
     pub(super) layouts: [[Layout; 4]; StreamSize::COUNT],
 }
@@ -52,10 +52,9 @@ impl StreamMaps {
                 weight(l.down, hidden, inter)?,
             ])
         });
-        let rows = |buffer: &Buffer, width, rows| -> Result<_> {
-            let [a, b, c, d, e] =
-                StreamSize::ALL.map(|size| TensorMap::of_rows(buffer.at(0), width, rows, size.rows));
-            Ok([a?, b?, c?, d?, e?])
+        let rows = |buffer: &Buffer, width, rows| -> Result<Vec<_>> {
+            let of = |size: StreamSize| TensorMap::of_rows(buffer.at(0), width, rows, size.rows);
+            StreamSize::ALL.into_iter().map(of).collect()
         };
         Ok(Self {
             layers: layers.collect::<Result<_>>()?,
@@ -68,8 +67,8 @@ impl StreamMaps {
             ],
             layouts: StreamSize::ALL.map(|size| {
                 // What was best for the shape of Llama-3.1-8B, where nothing is timed.
-                let parts = if size.rows > 64 { 4 } else { 2 };
-                [4, parts, 1, parts].map(|parts| Layout { parts, form: Form::Wide })
+                let adds = (if size.rows > 64 { 3 } else { 2 }, Form::Deep);
+                [(2, Form::Deep), adds, (1, Form::Wide), adds].map(|(parts, form)| Layout { parts, form })
             }),
         })
     }
@@ -171,37 +170,36 @@ impl Net {
         }
     }
 
-    /// One launch for a product of at most 128 rows, whose way is [`Way::Stream`].
-    pub(super) fn stream(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
-        let layout = match (p.matrix, &self.maps, StreamSize::of(p.rows)) {
-            (Matrix::Layer(_, place), Some(maps), Some((size, _))) => maps.layouts[size][place as usize],
-            _ => Layout { parts: 1, form: Form::Wide },
-        };
-        self.stream_as(stream, p, layout)
+    /// The blocks of a product: their form, and how many share k. A layout that there is not becomes one that there is.
+    fn laid_out(&self, p: &StreamProduct, layout: Layout) -> Layout {
+        let forms = p.kind.forms();
+        let form = if forms.contains(&layout.form) { layout.form } else { forms[0] };
+        let (tiles, steps) = (p.n.div_ceil(p.kind.outputs(form)), p.k.div_ceil(64));
+        let shared = can_share(layout.parts, form, tiles, steps, self.multiprocessors);
+        Layout { parts: if shared { layout.parts } else { 1 }, form }
     }
 
-    pub(super) fn stream_as(&self, stream: &Stream, p: &StreamProduct, layout: Layout) -> Result<()> {
+    /// The layouts that there are of a product.
+    pub(super) fn layouts(&self, p: &StreamProduct) -> Vec<Layout> {
+        Layout::all(p.kind).filter(|layout| self.laid_out(p, *layout) == *layout).collect()
+    }
+
+    /// One launch for a product of at most 128 rows, whose way is [`Way::Stream`].
+    pub(super) fn stream(&self, stream: &Stream, p: &StreamProduct) -> Result<()> {
+        let none = || CudaError::Unsupported(format!("there is no product of {} rows", p.rows));
         let (Some(maps), Some(kernels), Some((number, size))) =
             (&self.maps, &self.kernels.streams, StreamSize::of(p.rows))
         else {
-            let text = format!("there is no product of {} rows", p.rows);
-            return Err(crate::error::CudaError::Unsupported(text));
+            return Err(none());
+        };
+        let Layout { parts, form } = match p.matrix {
+            Matrix::Layer(_, place) => self.laid_out(p, maps.layouts[number][place as usize]),
+            Matrix::Head => Layout { parts: 1, form: Form::Wide },
         };
         let (w, squares) = (&self.weights, self.buffers.squares.at(0));
-        let kind = match (p.kind, layout.form) {
-            (StreamKind::Add, Form::Narrow) => StreamKind::AddNarrow,
-            (StreamKind::Add, Form::Deep) => StreamKind::AddDeep,
-            (StreamKind::Rope, Form::Deep) => StreamKind::RopeDeep,
-            (kind, _) => kind,
-        };
-        let (tiles, steps) = (p.n.div_ceil(kind.outputs()), p.k.div_ceil(64));
-        let shared = can_share(layout.parts, tiles, steps, self.multiprocessors);
-        let parts = if shared { layout.parts } else { 1 };
         // What the last one that added to the residual stream left.
-        let left = |place: Place| {
-            let narrow = maps.layouts[number][place as usize].form == Form::Narrow;
-            w.config.hidden_size.div_ceil(if narrow { 64 } else { 128 })
-        };
+        let left =
+            |place: Place| w.config.hidden_size.div_ceil(maps.layouts[number][place as usize].form.width());
         let (weight, num_squares, gain) = match p.matrix {
             Matrix::Layer(layer, place) => {
                 let l = &w.layers[layer];
@@ -227,7 +225,7 @@ impl Net {
             new_squares: squares,
             n: p.n as i32,
             k: p.k as i32,
-            steps: steps as i32,
+            steps: p.k.div_ceil(64) as i32,
             rows: p.rows as i32,
             stride: p.stride as i32,
             num_squares: num_squares as i32,
@@ -235,14 +233,15 @@ impl Net {
             rope: p.rope,
         };
         let grid = Grid {
-            blocks: (tiles, parts, 1),
-            threads: kind.threads(),
-            shared: size.shared_bytes(kind),
+            blocks: (p.n.div_ceil(p.kind.outputs(form)), parts, 1),
+            threads: form.threads(),
+            shared: size.shared_bytes(p.kind, form),
             early: self.early.products,
             cluster: parts,
         };
+        let function = kernels.function(number, p.kind, form).ok_or_else(none)?;
         // SAFETY: the arguments are those of the `stream` kernels; the maps are of matrices with the model's sizes.
-        unsafe { kernels.function(number, kind).launch(stream, grid, args![weight, x, arguments]) }
+        unsafe { function.launch(stream, grid, args![weight, x, arguments]) }
     }
 
     /// A layer's product for these rows.
@@ -250,21 +249,13 @@ impl Net {
         let (c, b) = (&self.weights.config, &self.buffers);
         let widths = Widths::new(c);
         let rotates = self.rotates_behind_product(rows.count);
-        let (kind, x, out, n, k) = match place {
-            Place::Qkv => {
-                let kind = if rotates { StreamKind::Rope } else { StreamKind::Store };
-                (kind, Activation::Hidden, &b.qkv, widths.qkv, widths.hidden)
-            }
-            Place::Output => {
-                (StreamKind::Add, Activation::Attended, &b.residual, widths.hidden, widths.attended)
-            }
-            Place::GateUp => {
-                (StreamKind::SiluMul, Activation::Hidden, &b.gated, widths.intermediate, widths.hidden)
-            }
-            Place::Down => {
-                (StreamKind::Add, Activation::Gated, &b.residual, widths.hidden, widths.intermediate)
-            }
+        let (x, out, n, k) = match place {
+            Place::Qkv => (Activation::Hidden, &b.qkv, widths.qkv, widths.hidden),
+            Place::Output => (Activation::Attended, &b.residual, widths.hidden, widths.attended),
+            Place::GateUp => (Activation::Hidden, &b.gated, widths.intermediate, widths.hidden),
+            Place::Down => (Activation::Gated, &b.residual, widths.hidden, widths.intermediate),
         };
+        let kind = place.kind(rotates);
         let rope = match kind {
             StreamKind::Rope => self.rope_args(rows, layer),
             _ => RopeArgs::default(),

@@ -11,8 +11,9 @@ use crate::gemm::{Kind, Product};
 use crate::kernels::{Layout, Place, StreamSize};
 use crate::tuning::{LayoutEntry, Products, Session, Table, Way, WayEntry, fastest, steady};
 
-/// How often each layout runs over all layers when they are timed; the fastest run counts.
-const ROUNDS: usize = 8;
+/// How often each layout runs when they are timed, over how many layers; the fastest run counts.
+const ROUNDS: usize = 5;
+const TIMED_LAYERS: usize = 4;
 
 /// The same of the ways that a step may take: fewer, there are many sizes.
 const WAY_ROUNDS: usize = 3;
@@ -78,10 +79,11 @@ impl Net {
         else {
             return Ok(());
         };
-        for place in Place::ALL {
+        // From the one whose layouts differ most.
+        for place in Place::ALL.into_iter().rev() {
             let layout = match tuner.session.find(|table| table.layout(size.rows, place)) {
                 Some(layout) => Some(layout),
-                None => self.time_layouts(tuner, rows, place, size.rows)?,
+                None => self.time_layouts(tuner, rows, place, (number, size))?,
             };
             if let (Some(layout), Some(maps)) = (layout, &mut self.maps) {
                 maps.layouts[number][place as usize] = layout;
@@ -90,30 +92,28 @@ impl Net {
         Ok(())
     }
 
+    /// The fastest layout of a product within its layer: what stands before and behind it changes how long it takes.
     fn time_layouts(
-        &self,
+        &mut self,
         tuner: &mut Tuner<'_>,
         rows: &Rows,
         place: Place,
-        size: usize,
+        (number, size): (usize, StreamSize),
     ) -> Result<Option<Layout>> {
-        let (start, end) = (Event::new(tuner.device)?, Event::new(tuner.device)?);
-        let mut times = Vec::new();
-        // In turns: the GPU's clocks rise while the first ones run, and its memory has others' moments.
-        for layout in (0..ROUNDS).flat_map(|_| Layout::all(place)) {
-            start.record(tuner.stream)?;
-            for layer in 0..self.weights.layers.len() {
-                self.stream_as(tuner.stream, &self.layer_product(rows, layer, place), layout)?;
-            }
-            end.record(tuner.stream)?;
-            end.wait()?;
-            times.push((layout, end.since(&start)? * 1e3));
-        }
-        let Some((layout, microseconds)) = fastest(times.iter().copied()) else { return Ok(None) };
         let product = self.layer_product(rows, 0, place);
+        let layouts = self.layouts(&product);
+        let before = self.maps.as_ref().map(|maps| maps.layouts[number][place as usize]);
+        let layers = TIMED_LAYERS.min(self.weights.layers.len());
+        let times = self.race(tuner, &layouts, ROUNDS, |net, layout| {
+            if let Some(maps) = &mut net.maps {
+                maps.layouts[number][place as usize] = layout;
+            }
+            net.first_layers(tuner.stream, rows, layers)
+        })?;
+        let Some((layout, microseconds)) = fastest(times.iter().copied()) else { return Ok(before) };
         let (n, k) = (product.n, product.k);
         tuner.session.timed(steady(&times), |table| {
-            table.put_layout(LayoutEntry { rows: size, place, n, k, layout, microseconds });
+            table.put_layout(LayoutEntry { rows: size.rows, place, n, k, layout, microseconds });
         });
         Ok(Some(layout))
     }
@@ -186,21 +186,34 @@ impl Net {
         products: Products,
         ways: &[Way],
     ) -> Result<Vec<(Way, f32)>> {
+        self.race(tuner, ways, WAY_ROUNDS, |net, way| {
+            net.ways.force(Some((products, way)));
+            match products {
+                Products::Layers if rows.slots == 0 => net.products(tuner.stream, rows),
+                Products::Layers => net.layers(tuner.stream, rows),
+                Products::Head => net.logits(tuner.stream, 0, rows.count),
+            }
+        })
+    }
+
+    /// Runs of each candidate, microseconds: as graphs, if steps will be. In turns: the GPU's clocks rise while the first ones
+    /// run, and its memory has others' moments.
+    fn race<T: Copy>(
+        &mut self,
+        tuner: &Tuner<'_>,
+        candidates: &[T],
+        rounds: usize,
+        mut run: impl FnMut(&mut Self, T) -> Result<()>,
+    ) -> Result<Vec<(T, f32)>> {
         let (device, stream) = (tuner.device, tuner.stream);
-        let run = |net: &mut Self| match products {
-            Products::Layers if rows.slots == 0 => net.products(stream, rows),
-            Products::Layers => net.layers(stream, rows),
-            Products::Head => net.logits(stream, 0, rows.count),
-        };
         let mut recorded = Vec::new();
-        for &way in ways {
-            self.ways.force(Some((products, way)));
+        for &candidate in candidates {
             // A first time outside of a recording: it may load code.
-            run(self)?;
+            run(self, candidate)?;
             stream.synchronize()?;
             if tuner.graphs {
                 let capture = Capture::begin(stream)?;
-                run(self)?;
+                run(self, candidate)?;
                 match capture.finish(device) {
                     Ok(graph) => recorded.push(graph),
                     // No memory for a graph: then steps will be launched one by one, and so are these.
@@ -209,22 +222,21 @@ impl Net {
                 }
             }
         }
-        if recorded.len() < ways.len() {
+        if recorded.len() < candidates.len() {
             recorded.clear();
         }
         let (start, end) = (Event::new(device)?, Event::new(device)?);
         let mut times = Vec::new();
-        for (i, &way) in (0..WAY_ROUNDS).flat_map(|_| ways.iter().enumerate()) {
-            self.ways.force(Some((products, way)));
+        for (i, &candidate) in (0..rounds).flat_map(|_| candidates.iter().enumerate()) {
             start.record(stream)?;
             match recorded.get(i) {
                 // SAFETY: all that it names belongs to this model, which outlives it.
                 Some(graph) => unsafe { graph.launch(stream)? },
-                None => run(self)?,
+                None => run(self, candidate)?,
             }
             end.record(stream)?;
             end.wait()?;
-            times.push((way, end.since(&start)? * 1e3));
+            times.push((candidate, end.since(&start)? * 1e3));
         }
         Ok(times)
     }

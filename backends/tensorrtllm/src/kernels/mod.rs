@@ -14,7 +14,7 @@ use cudarc::driver::sys;
 use sha2::{Digest, Sha256};
 
 pub use compile::{compile, nvrtc_is_there, spills};
-pub use sources::{HOT, MODULES, Module};
+pub use sources::{MODULES, Module, is_hot};
 pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share};
 pub use tiles::{TILE_ROWS, TILE_THREADS, TilePlan, TileSize, Tiles, TilesArgs};
 

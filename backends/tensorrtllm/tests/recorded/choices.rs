@@ -42,7 +42,9 @@ fn a_step_takes_what_was_faster_at_its_size() {
     let dir = tempfile::tempdir().unwrap();
     // Own products of 65 and more rows are slow, those of fewer are not.
     recorder.cost("stream", 10.0);
-    recorder.cost("stream128", 500.0);
+    for size in ["stream96", "stream112", "stream128"] {
+        recorder.cost(size, 500.0);
+    }
     recorder.cost("cublaslt", 50.0);
     let mut executor = load(&config(), &timed(dir.path())).unwrap();
     assert_eq!(executor.ways(100), (Way::Library, Way::Library));
@@ -124,7 +126,7 @@ fn the_algorithm_and_the_layout_that_were_fastest_are_taken() {
 fn what_was_kept_is_taken_without_timing_whatever_the_clock_would_say_now() {
     let recorder = Recorder::start();
     let dir = tempfile::tempdir().unwrap();
-    recorder.cost("stream128", 500.0);
+    recorder.cost("stream112", 500.0);
     recorder.cost("cublaslt2", 0.5);
     let mut first = load(&config(), &timed(dir.path())).unwrap();
     let file = first.tuning().written.clone().unwrap();

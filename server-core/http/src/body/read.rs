@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use tokio::time::Instant;
-use trireme_protocol::Limits;
+use trireme_protocol::{Limits, PIECE_TIME, SLOWEST, time_for};
 
 use crate::answer::Failure;
 
@@ -15,11 +15,6 @@ use crate::answer::Failure;
 /// connection closed on unread data is reset. Nothing of it is kept.
 const DRAIN_BYTES: usize = 256 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(10);
-/// How long the next piece of a body may take.
-const PIECE_TIME: Duration = Duration::from_secs(75);
-/// Bytes that have to come each second on the whole, but for the first `PIECE_TIME`: who sends a byte now and then holds
-/// no connection for ever.
-const SLOWEST: u32 = 1024;
 
 /// The word of a refusal for its size.
 pub(crate) const TOO_LARGE: &str = "request_too_large";
@@ -91,7 +86,7 @@ where
     let mut chunks = 2;
     let begun = Instant::now();
     loop {
-        let pace = begun + PIECE_TIME + Duration::from_secs(whole.len() as u64 / u64::from(SLOWEST));
+        let pace = begun + time_for(whole.len() as u64);
         let Ok(data) = tokio::time::timeout_at(pace, next(body)).await else {
             let text = format!("the request body came at less than {SLOWEST} bytes a second");
             return Err(Refusal::Broken(text));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use trireme_tensorrtllm::kernels::{HOT, MODULES, compile, nvrtc_is_there, spills};
+use trireme_tensorrtllm::kernels::{MODULES, compile, is_hot, nvrtc_is_there, spills};
 
 use crate::say;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let file = folder.join(format!("{}.cubin", module.name));
             fs::write(&file, &code).with_context(|| format!("cannot write '{}'", file.display()))?;
             for (kernel, bytes) in spills(&log) {
-                let hot = HOT.contains(&kernel.as_str());
+                let hot = is_hot(&kernel);
                 say(&format!("{arch} {kernel}: {bytes} bytes spilled{}", if hot { ", hot" } else { "" }));
                 if hot && *arch == args.strict {
                     spilled.push(kernel);
