@@ -18,9 +18,6 @@ const TIMED_LAYERS: usize = 4;
 /// The same of the ways that a step may take: fewer, there are many sizes.
 const WAY_ROUNDS: usize = 3;
 
-/// Layers whose products are timed for steps that read prompts.
-const TIMED_LAYERS: usize = 4;
-
 /// What choosing needs beside the model.
 pub(super) struct Tuner<'a> {
     pub(super) device: &'a Device,
