@@ -87,7 +87,10 @@ impl Net {
         };
         let others = [Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
         let others = others.filter(|way| *way != Way::Few || !self.has(Way::Stream, rows));
-        std::iter::once(usual).chain(others).filter(|way| self.has_for(products, *way, rows) && reads(*way)).collect()
+        std::iter::once(usual)
+            .chain(others)
+            .filter(|way| self.has_for(products, *way, rows) && reads(*way))
+            .collect()
     }
 }
 
