@@ -227,6 +227,16 @@ await asyncio.gather(*[asyncio.to_thread(work) for _ in range(4)])
 pb_utils.unload_model("async")
 return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", request.inputs()[0].as_numpy())]) for request in requests]
 """, "async def execute(self, requests):"), COUNT)
+    put(repository, "warms", method("""
+pb_utils.load_model("child")
+try:
+    pb_utils.load_model("warms")
+    said = 1
+except pb_utils.TritonModelException as error:
+    assert "model 'warms' cannot have 'warms' changed now" in str(error), error
+    said = 0
+return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([said], np.int32))]) for _ in requests]
+"""), COUNT, extra='model_warmup { name: "w" batch_size: 1 inputs { key: "IN" value { data_type: TYPE_INT32 dims: 1 zero_data: true } } }\n')
     put(repository, "returns", method("return []", more="""def finalize(self):
         try:
             pb_utils.load_model("child")
@@ -286,6 +296,11 @@ def test_a_python_model_whose_load_fails_leaves_what_it_loaded(served):
     assert is_ready(served, "child")
     status, error = load(served, "completes")
     assert status == 400 and "Failed to load model: model 'completes' cannot have 'completes' changed now" in error
+
+
+def test_a_python_model_loads_another_while_it_is_warmed_up(served):
+    assert load(served, "warms") == (200, "")
+    assert is_ready(served, "child")
 
 
 def test_a_python_model_works_on_threads_and_unloads_itself(served):

@@ -8,7 +8,7 @@ use trireme_llm::executor::{ExecutorInfo, KvLayout};
 use super::attention::{AttentionCut, AttentionPlaces, attention_groups};
 use super::buffers::Buffers;
 use super::decode_set::DecodeSet;
-use super::forward::Net;
+use super::forward::{Net, Rows};
 use super::graphs::{Graphs, decode_step};
 use super::memory_plan::{BLOCK_TOKENS, MemoryPlan};
 use super::mixed;
@@ -16,6 +16,7 @@ use super::options::{EarlyLaunch, Options};
 use super::results::{IN_FLIGHT, RING, Results};
 use super::run::{CudaExecutor, UPLOAD};
 use super::streams::StreamMaps;
+use super::tiles::TileMaps;
 use super::tune::Tuner;
 use super::ways::Ways;
 use crate::device::{Buffer, Device, Pinned, Stream};
@@ -64,7 +65,7 @@ impl CudaExecutor {
             kernels.attention_prefill_sm90 = None;
         }
         if !options.sm90_decode {
-            (kernels.streams, kernels.attention_ring) = (None, None);
+            (kernels.streams, kernels.tiles, kernels.attention_ring) = (None, None, None);
         }
         let places = AttentionPlaces::new(&kernels, device.multiprocessors, c.head_dim);
         let parts = |rows| AttentionCut::new(rows, groups, places, options.deterministic).parts;
@@ -85,6 +86,8 @@ impl CudaExecutor {
             .streams
             .is_some()
             .then(|| StreamMaps::new(&weights, &buffers, options.max_step_tokens, options.max_slots));
+        let tile_maps =
+            kernels.tiles.is_some().then(|| TileMaps::new(&weights, &buffers, options.max_step_tokens));
         let info = ExecutorInfo {
             vocab_size: c.vocab_size,
             max_context: plan.max_context,
@@ -107,6 +110,7 @@ impl CudaExecutor {
             buffers,
             state,
             maps: maps.transpose()?,
+            tile_maps: tile_maps.transpose()?,
             ways: Ways::default(),
             multiprocessors: device.multiprocessors,
             skinny_rows: options.skinny_rows,
@@ -211,6 +215,10 @@ impl CudaExecutor {
             }
         }
         // From the largest, whose way is that of smaller ones for which there is no time.
+        let largest = self.sizes.sizes().last().copied().unwrap_or_default();
+        for rows in TUNED_ROWS.into_iter().rev().filter(|&r| r > largest && r <= self.info.max_step_tokens) {
+            self.net.tune_ways(&mut tuner, &Rows::without_slots(rows))?;
+        }
         for rows in self.sizes.sizes().iter().rev().copied() {
             self.net.tune_ways(&mut tuner, &self.set.rows(rows))?;
         }

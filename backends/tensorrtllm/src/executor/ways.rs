@@ -45,6 +45,7 @@ impl Net {
                 let fits = StreamSize::of(rows).is_some() && hidden.div_ceil(64) <= SQUARES;
                 fuses && fits && self.maps.is_some()
             }
+            Way::Gated => fuses && StreamSize::of(rows).is_none() && self.has_tiles(),
             Way::Few => fuses && rows <= SKINNY_MAX,
             Way::Library => true,
         }
@@ -54,14 +55,21 @@ impl Net {
     pub(super) fn way(&self, products: Products, rows: usize) -> Way {
         self.ways
             .of(products, rows)
-            .filter(|way| self.has(*way, rows))
-            .unwrap_or_else(|| self.usual_way(rows))
+            .filter(|way| self.has_for(products, *way, rows))
+            .unwrap_or_else(|| self.usual_way(products, rows))
+    }
+
+    /// The same of these products.
+    fn has_for(&self, products: Products, way: Way, rows: usize) -> bool {
+        self.has(way, rows) && (products == Products::Layers || way != Way::Gated)
     }
 
     /// Where nothing was timed.
-    fn usual_way(&self, rows: usize) -> Way {
+    fn usual_way(&self, products: Products, rows: usize) -> Way {
         if self.has(Way::Stream, rows) {
             Way::Stream
+        } else if self.has_for(products, Way::Gated, rows) {
+            Way::Gated
         } else if self.deterministic || self.has(Way::Few, rows) && rows <= self.skinny_rows {
             Way::Few
         } else {
@@ -72,14 +80,17 @@ impl Net {
     /// The ways among which the clock may choose, the usual one first. Where there is a copy engine its kernels have always
     /// been faster than those for few rows: these are not timed.
     pub(super) fn candidates(&self, products: Products, rows: usize) -> Vec<Way> {
-        let usual = self.usual_way(rows);
+        let usual = self.usual_way(products, rows);
         // Of a decode step the kernels for few rows read what those of the layers have left.
         let reads = |way: Way| {
             products == Products::Layers || way != Way::Few || self.way(Products::Layers, rows) == Way::Few
         };
         let others = [Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
         let others = others.filter(|way| *way != Way::Few || !self.has(Way::Stream, rows));
-        std::iter::once(usual).chain(others).filter(|way| self.has(*way, rows) && reads(*way)).collect()
+        std::iter::once(usual)
+            .chain(others)
+            .filter(|way| self.has_for(products, *way, rows) && reads(*way))
+            .collect()
     }
 }
 

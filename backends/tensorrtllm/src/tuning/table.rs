@@ -16,6 +16,8 @@ const MAX_ENTRIES: usize = 1024;
 pub enum Way {
     /// Own ones that read weights through Hopper's copy engine; norms, rotation and activations are in them.
     Stream,
+    /// As `Library`, but gate, up and the activation are one own product on Hopper's tensor cores.
+    Gated,
     /// Own ones of at most 16 rows, likewise.
     Few,
     /// cuBLASLt's, between launches for norms, rotation and activations.

@@ -72,6 +72,39 @@ fn a_step_takes_what_was_faster_at_its_size() {
 }
 
 #[test]
+fn steps_of_many_rows_take_what_was_faster_at_their_size() {
+    let recorder = Recorder::start();
+    let mut prompts = StepDiff::default();
+    (0..2).for_each(|slot| prefill(&mut prompts, slot, 140, Some(0)));
+    for (own, way) in [(1.0, Way::Gated), (9.0, Way::Library)] {
+        let dir = tempfile::tempdir().unwrap();
+        recorder.cost("cublaslt", 4.0);
+        recorder.cost("gate_up_tiles", own);
+        let mut executor = load(&config(), &timed(dir.path())).unwrap();
+        // Decode rows, prompts, and more rows than anything was timed for.
+        for rows in [129, 160, 280, 512] {
+            assert_eq!(executor.ways(rows).0, way, "{rows} rows");
+        }
+        // The head has no such kernels, and few rows none either.
+        assert_eq!((executor.ways(150).1, executor.ways(128).0), (Way::Library, Way::Stream));
+        for step in [decode(150), prompts.clone()] {
+            let took = launches(&recorder, &mut executor, &step);
+            let took = names(&took);
+            let count = |name: &str| took.iter().filter(|n| n.starts_with(name)).count();
+            // Two layers; the head has a norm as well.
+            let expected = if way == Way::Gated { (2, 0, 5) } else { (0, 2, 5) };
+            let seen = (count("gate_up_tiles"), count("silu_mul"), count("rms_norm"));
+            assert_eq!(seen, expected, "{took:?}");
+        }
+        drop(executor);
+        // The next load times nothing and takes the same.
+        recorder.cost("gate_up_tiles", 10.0 - own);
+        let executor = load(&config(), &timed(dir.path())).unwrap();
+        assert_eq!((executor.ways(280).0, executor.tuning().timed), (way, 0));
+    }
+}
+
+#[test]
 fn the_algorithm_and_the_layout_that_were_fastest_are_taken() {
     let recorder = Recorder::start();
     let dir = tempfile::tempdir().unwrap();
