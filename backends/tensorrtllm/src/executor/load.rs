@@ -147,7 +147,7 @@ impl CudaExecutor {
         let slots = self.info.max_slots;
         if options.tune {
             // As in use: beside texts without a past, what reads weights while keys and values are read would win nothing.
-            self.occupy(slots, TUNED_CONTEXT.min(self.info.max_context))?;
+            self.occupy(slots, self.tuned_context())?;
             self.tune(options)?;
         }
         let mut bytes = vec![0; slots * 16];
@@ -176,6 +176,10 @@ impl CudaExecutor {
         self.net.state.buffer().write(self.net.state.step_offset(), unsafe { as_bytes(&step) }, &self.stream)
     }
 
+    fn tuned_context(&self) -> usize {
+        TUNED_CONTEXT.min(self.info.max_context)
+    }
+
     /// Chooses algorithms, layouts and ways: those of a table that was kept, or the fastest of all, which are then kept.
     fn tune(&mut self, options: &Options) -> Result<()> {
         let (device, config) = (&self.device, &self.net.weights.config);
@@ -188,6 +192,7 @@ impl CudaExecutor {
             kernels: self.net.kernels.hash.clone(),
             graphs: self.graphs.is_some(),
             early: self.net.early,
+            context: self.tuned_context(),
             model: ModelShape::of(config),
         };
         let mut tuner = Tuner {

@@ -232,6 +232,7 @@ mod tests {
             kernels: "0123456789abcdef".into(),
             graphs: true,
             early: EarlyLaunch::ALL,
+            context: 1024,
             model,
         }
     }

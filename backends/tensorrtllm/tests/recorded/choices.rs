@@ -283,18 +283,20 @@ fn sizes_for_which_there_is_no_time_take_the_way_of_a_larger_one_until_the_next_
 }
 
 #[test]
-fn choices_for_graphs_are_none_for_steps_without() {
+fn choices_are_none_for_steps_without_graphs_or_beside_shorter_texts() {
     let recorder = Recorder::start();
     let dir = tempfile::tempdir().unwrap();
     for options in [
         timed(dir.path()),
         Options { graphs: false, ..timed(dir.path()) },
         Options { early: EarlyLaunch::OFF, ..timed(dir.path()) },
+        // Beside short texts there is less to read.
+        Options { max_context: Some(64), ..timed(dir.path()) },
     ] {
         assert_eq!(load(&config(), &options).unwrap().tuning().origin, Origin::Timed);
         assert_eq!(load(&config(), &options).unwrap().tuning().timed, 0);
     }
-    assert_eq!((fs::read_dir(dir.path()).unwrap().count(), recorder.held()), (3, 0));
+    assert_eq!((fs::read_dir(dir.path()).unwrap().count(), recorder.held()), (4, 0));
 }
 
 #[test]
