@@ -228,8 +228,10 @@ impl CudaExecutor {
         }
         // Those of prompts behind them, with as much time of their own.
         tuner.ways_took = Duration::ZERO;
-        let (largest, most) = (self.sizes.sizes().last().copied().unwrap_or_default(), self.info.max_step_tokens);
-        let mut prompts: Vec<_> = TUNED_ROWS.into_iter().filter(|&rows| rows > largest && rows <= most).collect();
+        let (largest, most) =
+            (self.sizes.sizes().last().copied().unwrap_or_default(), self.info.max_step_tokens);
+        let mut prompts: Vec<_> =
+            TUNED_ROWS.into_iter().filter(|&rows| rows > largest && rows <= most).collect();
         if prompts.is_empty() && most > largest && StreamSize::of(most).is_none() {
             prompts.push(most);
         }

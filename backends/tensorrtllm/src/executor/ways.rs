@@ -121,12 +121,10 @@ mod tests {
         // Prompts: no decode step's, none of few rows, and the largest beyond it.
         ways.choose(Products::Prompts, 256, Way::Library);
         ways.choose(Products::Prompts, 512, Way::Gated);
-        assert_eq!([120, 129, 257, 513].map(|rows| ways.of(Products::Layers, rows)), [
-            None,
-            Some(Way::Library),
-            Some(Way::Gated),
-            Some(Way::Gated)
-        ]);
+        assert_eq!(
+            [120, 129, 257, 513].map(|rows| ways.of(Products::Layers, rows)),
+            [None, Some(Way::Library), Some(Way::Gated), Some(Way::Gated)]
+        );
         assert_eq!(ways.of(Products::Layers, 97), Some(Way::Library));
         ways.force(Some((Products::Head, Way::Few)));
         assert_eq!(
