@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from test_lifecycle import eventually, index, json_config, load, state, unload
+from test_lifecycle import eventually, index, infer, json_config, load, state, unload
 from test_python import COUNT, PYTHON, count, method, put
 from trireme_server import Server, identity, write_model
 
@@ -18,6 +18,14 @@ def parent(name, extra="", **parameters):
     """A model that does to others what requests say, and what its parameters `first` and `last` say."""
     parameters = {"model": "child", "mode": "then", **parameters}
     return identity(name, extra=extra, parameters=parameters).replace('"identity"', '"caller"', 1)
+
+
+def chain(name, *models):
+    """An ensemble of models one after the other."""
+    step = '{{ model_name: "{}" model_version: -1 input_map {{ key: "INPUT0" value: "{}" }} output_map {{ key: "OUTPUT0" value: "{}" }} }}'
+    tensors = ["INPUT0", *(f"x{at}" for at in range(1, len(models))), "OUTPUT0"]
+    steps = ", ".join(step.format(model, *tensors[at:at + 2]) for at, model in enumerate(models))
+    return identity(name).replace('backend: "identity"', 'platform: "ensemble"') + f"ensemble_scheduling {{ step [ {steps} ] }}"
 
 
 def tell(server, model, what, of, timeout=30, **parameters):
@@ -98,7 +106,6 @@ def test_loads_that_wait_for_themselves_are_refused(server):
 
 
 def test_a_model_changes_itself(server):
-    config = parent("parent")
     changed = {"backend": "caller", "max_batch_size": 64, "instance_group": [{"count": 3, "kind": "KIND_CPU"}]}
     for count in (3, 1):
         changed["instance_group"][0]["count"] = count
@@ -107,7 +114,6 @@ def test_a_model_changes_itself(server):
         whole = {**tensors, **changed, "parameters": {k: {"string_value": v} for k, v in (("model", "child"), ("mode", "then"))}}
         assert tell(server, "parent", "load", "parent", config=json.dumps(whole)) is True
         assert time.monotonic() - begun < 5, "nobody waits for the execution that waits"
-    assert "string_value" in config
     assert tell(server, "parent", "unload", "parent") is True
     eventually(lambda: state(server, "parent") == "UNAVAILABLE")
 
@@ -128,10 +134,7 @@ def test_operations_of_every_kind_at_once_come_to_an_end(tmp_path):
     write_model(tmp_path, "parent", parent("parent"))
     for n in range(3):
         write_model(tmp_path, f"eager{n}", parent(f"eager{n}", first="child" if n else "eager1", last="child"))
-    step = 'model_name: "{}" model_version: -1 input_map {{ key: "INPUT0" value: "{}" }} output_map {{ key: "OUTPUT0" value: "{}" }}'
-    text = identity("above").replace('backend: "identity"', 'platform: "ensemble"')
-    text += "ensemble_scheduling { step [ { " + step.format("child", "INPUT0", "x") + " }, { " + step.format("eager2", "x", "OUTPUT0") + " } ] }"
-    write_model(tmp_path, "above", text)
+    write_model(tmp_path, "above", chain("above", "child", "eager2"))
     models = ["child", "eager0", "eager1", "eager2", "above"]
     with Server(tmp_path, EXPLICIT, "--load-model=parent", "--model-load-thread-count=1") as server:
         def work(seed):
@@ -151,6 +154,32 @@ def test_operations_of_every_kind_at_once_come_to_an_end(tmp_path):
             list(pool.map(work, range(6)))
         for model in ("child", "eager1", "eager0"):
             assert load(server, model) == (200, ""), server.output()[-3000:]
+        assert server.stop() == 0
+
+
+def test_an_ensemble_that_became_a_model_waits_for_its_own_load(tmp_path):
+    """It went with its step, and nobody has asked for the model that its directory holds now."""
+    for name in ("step", "child", "other"):
+        write_model(tmp_path, name, identity(name))
+    write_model(tmp_path, "above", chain("above", "step"))
+    with Server(tmp_path, EXPLICIT) as server:
+        assert load(server, "above") == (200, "")
+        unload(server, "step")
+        eventually(lambda: not is_ready(server, "above"))
+        (tmp_path / "above" / "config.pbtxt").write_text(parent("above", first="child"))
+        for name in ("step", "other"):
+            assert load(server, name) == (200, "")
+        unload(server, "other")
+        assert not is_ready(server, "above") and not is_ready(server, "child")
+        assert load(server, "above") == (200, "") and is_ready(server, "child")
+        # The same for one that serves as an ensemble while its directory becomes a model.
+        unload(server, "above")
+        (tmp_path / "above" / "config.pbtxt").write_text(chain("above", "step"))
+        assert load(server, "above") == (200, "")
+        (tmp_path / "above" / "config.pbtxt").write_text(parent("above", first="child"))
+        write_model(tmp_path, "step", identity("step"), versions=(1, 2))
+        assert load(server, "step") == (200, "")
+        assert infer(server, "above")[0] == 200, "it serves as the ensemble that was loaded"
         assert server.stop() == 0
 
 

@@ -131,6 +131,10 @@ impl Core {
             Some(draft) => draft.clone(),
             None => source::read(found, target.given.as_ref().map(|given| given.config.as_str()))?,
         };
+        // Under the lock of `run_again` no backend may be called.
+        if target.again && !source::is_ensemble(&draft) {
+            return Err(ServeError::invalid("it is no longer an ensemble, and is to be loaded anew").into());
+        }
         let versions = source::versions(&draft, found)?;
         let numbers: Vec<i64> = versions.iter().map(|version| version.number).collect();
         self.mark_loading(&found.name, &numbers);

@@ -41,14 +41,18 @@ impl Core {
         results.into_iter().map(|(name, result)| (name, result.map(drop))).collect()
     }
 
-    /// Holds ensembles against their steps once more; one that no longer fits is unloaded.
+    /// Holds ensembles against their steps once more; one that no longer fits is unloaded. No backend is called for it: what
+    /// has become another kind of model since is left until somebody loads it.
     pub(crate) fn run_again(&self, ensembles: &BTreeSet<String>) {
+        if ensembles.is_empty() {
+            return;
+        }
         // A load and what its backend loads meanwhile may have ensembles in common.
         let _one_at_a_time = lock(&self.life.again);
         let target = |name: &String| -> Option<(String, Target)> {
             let record = self.life.records.get(name);
             let target = match record.origin {
-                Some(origin) => Target {
+                Some(origin) if source::is_ensemble(&origin.draft) => Target {
                     found: origin.found.clone(),
                     given: origin.given.clone(),
                     seen: None,
@@ -58,9 +62,16 @@ impl Core {
                     called: false,
                     steps: record.steps,
                 },
+                // It is being loaded as an ensemble.
+                Some(_) => return None,
                 None => {
                     let found = source::find(&self.options, name).ok().flatten()?;
-                    Target { asked: record.asked, again: true, ..self.target(found, None) }
+                    let target = self.target(found, None);
+                    if target.steps.is_empty() {
+                        self.life.records.change(name, |record| record.steps.clear());
+                        return None;
+                    }
+                    Target { asked: record.asked, again: true, ..target }
                 }
             };
             Some((name.clone(), target))

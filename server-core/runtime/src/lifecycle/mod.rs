@@ -37,7 +37,8 @@ pub(crate) struct Lifecycle {
     pub(crate) records: Records,
     /// So many models are loaded at once, whoever asked for them.
     pub(crate) permits: Permits,
-    /// Ensembles are looked at again by one operation at a time. Ensembles only: no backend is called meanwhile.
+    /// Ensembles are looked at again by one operation at a time. Of ensembles only, so that no backend is called meanwhile:
+    /// `build` refuses what is none.
     pub(crate) again: Mutex<()>,
     /// Ends the polling.
     pub(crate) stop: std::sync::Arc<Stop>,
