@@ -131,7 +131,9 @@ impl Table {
             return Err(Error::internal("no such memory"));
         };
         if !pages.has_handle {
-            return Err(Error::invalid(format!("the memory at {address:#x} has no handle for other processes")));
+            return Err(Error::invalid(format!(
+                "the memory at {address:#x} has no handle for other processes"
+            )));
         }
         let mut handle = vec![0; HANDLE];
         handle[..4].copy_from_slice(&std::process::id().to_le_bytes());
