@@ -233,8 +233,8 @@ def test_inputs_of_a_request_that_cannot_be_sent_go_back(server):
 
 def test_a_process_whose_gpu_is_lost_ends(server):
     module, client = clients(server)[1]
-    before = quiet_of(server)
     where = answered(server)
+    before = quiet_of(server)
     with pytest.raises(Exception, match="cuCtxSynchronize: .*719"):
         ask(module, client, "last", np.full(N, -1.5, np.float32))
     end = time.monotonic() + 20
@@ -311,6 +311,9 @@ with gpu.driver().on(0):
     gpu.driver().call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(4096))
 handle, offset = gpu.driver().export(0, address.value)
 place = gpu.PLACE.pack(0, len(handle), offset) + handle
+
+def multiply(to, of, count):
+    return library.test_multiply(ctypes.c_void_p(to), ctypes.c_void_p(of), ctypes.c_size_t(count), ctypes.c_float(2))
 """
 
 
@@ -363,15 +366,28 @@ def test_what_the_gpu_still_may_read_is_kept_and_the_rest_given_back(driver):
     # As while a thread records a CUDA graph.
     code, sent = alone(driver, """
 gpu.Borrowed(link, 1 | gpu.GPU, place)
-gpu.Borrowed(link, 2 | gpu.GPU, place).address()
+two = gpu.Borrowed(link, 2 | gpu.GPU, place)
+# A kernel that reads it, and has not run yet.
+assert multiply(address.value, two.address(), 1) == 0
+del two
 library.test_fault(900)
 link.send(frames.READY)
+assert library.test_count(1) == 1
 library.test_fault(0)
 link.send(frames.READY)
 assert library.test_count(1) == 0
 """)
     assert code == 0
     assert sent == [(RETURN, struct.pack("<I", 1 | 1 << 30)), (READY, b""), (RETURN, struct.pack("<I", 2 | 1 << 30)), (READY, b"")]
+
+
+def test_a_copy_has_what_the_gpu_had_still_to_write(driver):
+    code, _ = alone(driver, """
+ctypes.memmove(address.value, (ctypes.c_float * 2)(1, 2), 8)
+assert multiply(address.value + 8, address.value, 2) == 0
+assert gpu.driver().to_host(0, address.value + 8, 8) == bytes((ctypes.c_float * 2)(2, 4))
+""")
+    assert code == 0
 
 
 def test_a_lost_gpu_ends_the_process_on_purpose(driver):
