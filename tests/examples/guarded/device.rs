@@ -189,6 +189,11 @@ impl Guarded {
         lock(&self.broken).insert(address);
     }
 
+    /// From now on other processes cannot open this allocation.
+    pub(crate) fn withhold(&self, address: u64) {
+        lock(&self.table).withhold(address);
+    }
+
     /// Frees memory when an event has passed, at once if there is none: work that still uses it then is an illegal access.
     fn free_after(&self, done_event: u64, free: impl FnOnce(&mut Table) -> bool + Send + 'static) {
         let Some(this) = self.me.upgrade() else { return };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trireme_llm::checkpoint::DecoderConfig;
+use trireme_llm::checkpoint::{DecoderConfig, DummyNumbers, WeightType};
 use trireme_llm::executor::{ExecutorInfo, KvLayout};
 
 use super::attention::{AttentionCut, AttentionPlaces, attention_groups};
@@ -23,7 +23,7 @@ use crate::device::{Buffer, Device, Pinned, Stream};
 use crate::error::{CudaError, Result};
 use crate::gemm::Gemm;
 use crate::kernels::{Kernels, StreamSize};
-use crate::model::{Source, Weights};
+use crate::model::{Source, Weights, fill_with};
 use crate::state::{Changes, DeviceState, Slots, as_bytes};
 use crate::tuning::{Key, ModelShape, Products, Report, Session, Way};
 
@@ -147,7 +147,7 @@ impl CudaExecutor {
         let slots = self.info.max_slots;
         if options.tune {
             // As in use: beside texts without a past, what reads weights while keys and values are read would win nothing.
-            self.occupy(slots, TUNED_CONTEXT.min(self.info.max_context))?;
+            self.occupy(slots, self.tuned_context())?;
             self.tune(options)?;
         }
         let mut bytes = vec![0; slots * 16];
@@ -176,6 +176,10 @@ impl CudaExecutor {
         self.net.state.buffer().write(self.net.state.step_offset(), unsafe { as_bytes(&step) }, &self.stream)
     }
 
+    fn tuned_context(&self) -> usize {
+        TUNED_CONTEXT.min(self.info.max_context)
+    }
+
     /// Chooses algorithms, layouts and ways: those of a table that was kept, or the fastest of all, which are then kept.
     fn tune(&mut self, options: &Options) -> Result<()> {
         let (device, config) = (&self.device, &self.net.weights.config);
@@ -188,6 +192,7 @@ impl CudaExecutor {
             kernels: self.net.kernels.hash.clone(),
             graphs: self.graphs.is_some(),
             early: self.net.early,
+            context: self.tuned_context(),
             model: ModelShape::of(config),
         };
         let mut tuner = Tuner {
@@ -198,6 +203,14 @@ impl CudaExecutor {
             ways_within: options.ways_within,
             ways_took: Duration::ZERO,
         };
+        let buffers = &self.net.buffers;
+        let read = [&buffers.normed, &buffers.attended, &buffers.gated, &buffers.hidden, &buffers.residual];
+        for (seed, buffer) in (1..).zip(read) {
+            // On zeros a GPU takes less power, so its clock is not the one that steps will have.
+            let numbers = DummyNumbers { seed, start: 0, scale: 1.0 / 147.0 };
+            let elements = buffer.bytes() / 2;
+            fill_with(&self.stream, &self.net.kernels, buffer.at(0), elements, numbers, WeightType::BF16)?;
+        }
         let most = self.info.max_slots.min(self.info.max_step_tokens);
         for rows in TUNED_ROWS.into_iter().filter(|&r| r <= self.info.max_step_tokens) {
             self.net.tune(&mut tuner, rows, 0)?;
@@ -215,12 +228,20 @@ impl CudaExecutor {
             }
         }
         // From the largest, whose way is that of smaller ones for which there is no time.
-        let largest = self.sizes.sizes().last().copied().unwrap_or_default();
-        for rows in TUNED_ROWS.into_iter().rev().filter(|&r| r > largest && r <= self.info.max_step_tokens) {
-            self.net.tune_ways(&mut tuner, &Rows::without_slots(rows))?;
-        }
         for rows in self.sizes.sizes().iter().rev().copied() {
             self.net.tune_ways(&mut tuner, &self.set.rows(rows))?;
+        }
+        // Those of prompts behind them, with as much time of their own.
+        tuner.ways_took = Duration::ZERO;
+        let (largest, most) =
+            (self.sizes.sizes().last().copied().unwrap_or_default(), self.info.max_step_tokens);
+        let mut prompts: Vec<_> =
+            TUNED_ROWS.into_iter().filter(|&rows| rows > largest && rows <= most).collect();
+        if prompts.is_empty() && most > largest && StreamSize::of(most).is_none() {
+            prompts.push(most);
+        }
+        for rows in prompts.into_iter().rev() {
+            self.net.tune_ways(&mut tuner, &Rows::without_slots(rows))?;
         }
         self.tuning = tuner.session.end();
         Ok(())

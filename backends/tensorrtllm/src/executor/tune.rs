@@ -121,10 +121,11 @@ impl Net {
     pub(super) fn tune_ways(&mut self, tuner: &mut Tuner<'_>, rows: &Rows) -> Result<()> {
         // Nothing has gone of it before the first size.
         let may_time = tuner.ways_took.is_zero() || tuner.ways_took < tuner.ways_within;
-        for products in [Products::Layers, Products::Head] {
+        let of_step: &[Products] =
+            if rows.slots == 0 { &[Products::Prompts] } else { &[Products::Layers, Products::Head] };
+        for &products in of_step {
             let ways = self.candidates(products, rows.count);
-            let of_step = products == Products::Layers || rows.slots != 0;
-            if ways.len() < 2 || !of_step {
+            if ways.len() < 2 {
                 continue;
             }
             let kept = |table: &Table| {
@@ -184,9 +185,11 @@ impl Net {
         ways: &[Way],
     ) -> Result<Vec<(Way, f32)>> {
         self.race(tuner, ways, WAY_ROUNDS, |net, way| {
-            net.ways.force(Some((products, way)));
+            // Steps ask for the way of their layers.
+            let asked = if products == Products::Head { Products::Head } else { Products::Layers };
+            net.ways.force(Some((asked, way)));
             match products {
-                Products::Layers if rows.slots == 0 => net.products(tuner.stream, rows),
+                Products::Prompts => net.products(tuner.stream, rows),
                 Products::Layers => net.layers(tuner.stream, rows),
                 Products::Head => net.logits(tuner.stream, 0, rows.count),
             }

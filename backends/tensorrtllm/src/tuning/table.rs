@@ -28,8 +28,11 @@ pub enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Products {
+    /// Those of a decode step's layers, all of them and with attention.
     Layers,
     Head,
+    /// The layers' of steps with more rows than any decode step: four layers' products alone.
+    Prompts,
 }
 
 /// cuBLASLt's algorithm for products of up to `m` rows.
@@ -64,7 +67,7 @@ pub struct LayoutEntry {
 pub struct WayEntry {
     pub rows: usize,
     pub products: Products,
-    /// Microseconds, of all layers or of the head.
+    /// Microseconds, of what `products` says.
     pub times: Vec<(Way, f32)>,
 }
 
@@ -232,6 +235,7 @@ mod tests {
             kernels: "0123456789abcdef".into(),
             graphs: true,
             early: EarlyLaunch::ALL,
+            context: 1024,
             model,
         }
     }
