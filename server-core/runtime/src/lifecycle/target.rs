@@ -133,7 +133,8 @@ impl Core {
             return false;
         }
         let Ok(print) = Fingerprint::of(&target.found) else { return false };
-        target.seen.as_ref().is_none_or(|seen| *seen == print) && self.is_as_wanted(name, target, &record, &print)
+        target.seen.as_ref().is_none_or(|seen| *seen == print)
+            && self.is_as_wanted(name, target, &record, &print)
     }
 }
 

@@ -90,9 +90,8 @@ impl Queue {
 
     /// The load that waits for what a model asks for.
     fn parent_of(&self, by: Asker<'_>) -> Option<Parent> {
-        let loads = |one: &&Operation| {
-            one.runs && one.work.loads.contains(by.model) && !one.done.contains(by.model)
-        };
+        let loads =
+            |one: &&Operation| one.runs && one.work.loads.contains(by.model) && !one.done.contains(by.model);
         self.operations.iter().find(loads).map(|one| Parent { ticket: one.ticket, sure: !by.serves })
     }
 
@@ -100,7 +99,8 @@ impl Queue {
     fn ancestors(&self, operation: &Operation) -> Vec<(&Operation, bool)> {
         let (mut ancestors, mut all_sure) = (Vec::new(), true);
         let mut above = operation.parent;
-        while let Some((next, sure)) = above.and_then(|parent| Some((self.get(parent.ticket)?, parent.sure))) {
+        while let Some((next, sure)) = above.and_then(|parent| Some((self.get(parent.ticket)?, parent.sure)))
+        {
             all_sure &= sure;
             ancestors.push((next, all_sure));
             above = next.parent;
@@ -135,8 +135,8 @@ impl Queue {
         let above = self.ancestors(operation).into_iter();
         let above = above.filter_map(|(one, sure)| Some((common(&one.work.loads)?, sure)));
         let blockers = self.blockers(operation).into_iter().filter(|one| self.waits_for(one, ticket, false));
-        let around = blockers
-            .filter_map(|one| Some((common(&one.work.names)?, self.waits_for(one, ticket, true))));
+        let around =
+            blockers.filter_map(|one| Some((common(&one.work.names)?, self.waits_for(one, ticket, true))));
         let found: Vec<(&str, bool)> = above.chain(around).collect();
         found.iter().find(|(_, sure)| *sure).or(found.first()).copied()
     }
@@ -179,7 +179,11 @@ impl Turns {
     /// # Errors
     /// Never without `by`. INVALID_ARG for what waits for itself; UNAVAILABLE for what may, and when it has been waited for
     /// too long.
-    pub(crate) fn enter(&self, names: BTreeSet<String>, by: Option<Asker<'_>>) -> Result<Turn<'_>, ServeError> {
+    pub(crate) fn enter(
+        &self,
+        names: BTreeSet<String>,
+        by: Option<Asker<'_>>,
+    ) -> Result<Turn<'_>, ServeError> {
         let work = Work { names, loads: BTreeSet::new() };
         let mut queue = lock(&self.queue);
         let parent = by.and_then(|by| queue.parent_of(by));
