@@ -310,7 +310,11 @@ unsafe impl DeviceProvider for Guarded {
         Ok(address)
     }
 
+    /// Waits for the copies, as a driver may.
     fn close(&self, _device: i32, address: u64, done_event: u64) {
         self.free_after(done_event, move |table| table.free(address));
+        if let Ok(done) = self.enqueue(&self.copies, &[], Box::new(|| Ok(()))) {
+            let _ = done.wait();
+        }
     }
 }
