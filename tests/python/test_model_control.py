@@ -3,13 +3,14 @@ import concurrent.futures
 import json
 import pathlib
 import random
+import re
 import sys
 import time
 
 import pytest
 from test_lifecycle import eventually, index, infer, json_config, load, state, unload
 from test_python import COUNT, PYTHON, count, method, put
-from trireme_server import Server, identity, write_model
+from trireme_server import Server, identity, io, write_model
 
 EXPLICIT = "--model-control-mode=explicit"
 
@@ -191,6 +192,8 @@ bad = [(TypeError, lambda: pb_utils.load_model(7)), (TypeError, lambda: pb_utils
        (TypeError, lambda: pb_utils.load_model("child", CONFIG, {"file:1/data": "text"}))]
 for files in (["file:1/data"], {"1/data": b""}, {"file:../data": b""}, {"file:1/data": b""}, {7: b""}):
     bad.append((pb_utils.TritonModelException, lambda files=files: pb_utils.load_model("child", CONFIG * (files != {"file:1/data": b""}), files)))
+bad.append((pb_utils.TritonModelException, lambda: pb_utils.load_model("child", " " * (1 << 20) + CONFIG)))
+bad.append((pb_utils.TritonModelException, lambda: pb_utils.load_model("child", CONFIG, {f"file:1/{n}": b"" for n in range(1025)})))
 for version in ("one", "-1", "1.0", "9" * 30):
     bad.append((pb_utils.TritonModelException, lambda version=version: pb_utils.is_model_ready("child", version)))
 for kind, wrong in bad:
@@ -290,6 +293,7 @@ def test_a_python_model_changes_others(served):
     for says in ("model_name must be a str, found int", "config must be a str, found NoneType", "files must be a dict",
                  "the path of a file begins with 'file:', found '1/data'", "found 7", "must be bytes, found str",
                  "must name a file inside the model's directory", "'config' must be specified for model file override",
+                 "a load whose configuration and paths of files take 1048", "a load with 1025 files; at most 1024 are possible",
                  "model_version must be a whole number above 0, found '1.0'"):
         assert says in log, says
 
@@ -337,6 +341,92 @@ def test_a_python_model_works_on_threads_and_unloads_itself(served):
     assert count(served, "async", 7) == 7
     eventually(lambda: state(served, "async") == "UNAVAILABLE")
     assert is_ready(served, "child")
+
+
+def slow(repository, name, go, tensors=COUNT, batch=0, least=0):
+    """A model in Python whose load ends when there is a file `go`, after `least` seconds."""
+    put(repository, name, method("return []", more=f"""def initialize(self, args):
+        print("BEGIN", args["model_name"], flush=True)
+        time.sleep({least})
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.01)
+        print("END", args["model_name"], flush=True)
+"""), tensors, batch)
+
+
+def test_a_model_that_serves_waits_for_the_load_that_it_is_no_part_of(tmp_path):
+    """An ensemble is loaded above it: it and the other step are as they should be, the third is on its way."""
+    repository, go = tmp_path / "models", tmp_path / "go"
+    for name in ("child", "spare"):
+        write_model(repository, name, identity(name))
+    write_model(repository, "parent", parent("parent"))
+    slow(repository, "slow", go, io("input", "INPUT0", "FP32", "-1") + io("output", "OUTPUT0", "FP32", "-1"), 64)
+    write_model(repository, "above", chain("above", "parent", "child", "slow"))
+    with Server(repository, PYTHON, EXPLICIT, "--load-model=parent", "--load-model=child") as server:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            above = pool.submit(load, server, "above")
+            eventually(lambda: "BEGIN slow" in server.output())
+            spare = tell(server, "parent", "load", "spare")
+            waiting = [pool.submit(tell, server, "parent", what, of) for what, of in (("load", "child"), ("load", "parent"), ("unload", "parent"))]
+            done, _ = concurrent.futures.wait(waiting, 0.5)
+            go.touch()
+            assert not done, [one.result() for one in done]
+            assert [spare, *(one.result() for one in waiting)] == [True] * 4
+            above.result()
+        assert server.stop() == 0
+
+
+def test_a_model_that_serves_is_never_told_that_it_waits_for_itself(tmp_path):
+    """A client loads it anew: whether the old one or the new one asks, nobody can tell."""
+    repository, go = tmp_path / "models", tmp_path / "go"
+    write_model(repository, "child", identity("child"))
+    put(repository, "asks", method("""
+try:
+    pb_utils.load_model("asks")
+    said = "nothing"
+except pb_utils.TritonModelException as error:
+    said = str(error)
+pb_utils.load_model("child")
+print("SAID", said, flush=True)
+return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", request.inputs()[0].as_numpy())]) for request in requests]
+"""), COUNT)
+    with Server(repository, PYTHON, EXPLICIT, "--load-model=asks") as server:
+        slow(repository, "asks", go)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            anew = pool.submit(load, server, "asks")
+            eventually(lambda: "BEGIN asks" in server.output())
+            assert count(server, "asks", 3) == 3
+            go.touch()
+            assert re.search("SAID Failed to load model: .*a load that may wait for 'asks' changes it, too; try again", server.output()), server.output()
+            assert is_ready(server, "child")
+            assert anew.result() == (200, "")
+        assert server.stop() == 0
+
+
+def test_calls_of_a_load_make_one_place_for_others(tmp_path):
+    """However many calls a load makes on threads, it has one place to give away while it waits."""
+    repository, go = tmp_path / "models", tmp_path / "go"
+    go.touch()
+    others = [f"other{n}" for n in range(4)]
+    for name in others:
+        slow(repository, name, go, least=0.3)
+    slow(repository, "late", tmp_path / "late")
+    put(repository, "eager", method("return []", more="""def initialize(self, args):
+        calls = [threading.Thread(target=pb_utils.load_model, args=("late",)) for _ in range(8)]
+        for call in calls:
+            call.start()
+        for call in calls:
+            call.join()
+"""), COUNT)
+    with Server(repository, PYTHON, EXPLICIT, "--model-load-thread-count=1") as server:
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            eager = pool.submit(load, server, "eager")
+            eventually(lambda: "BEGIN late" in server.output())
+            assert list(pool.map(lambda name: load(server, name), others)) == [(200, "")] * 4
+            (tmp_path / "late").touch()
+            assert eager.result() == (200, "")
+        events = re.findall(r"(BEGIN|END) (other\d)", server.output())
+        assert [what for what, _ in events] == ["BEGIN", "END"] * 4, events
 
 
 def test_a_server_that_ends_loads_nothing(python):

@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::graph::{self, Order};
 use super::target::{Target, Targets, needs};
+use super::turns::Turn;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::source;
@@ -23,9 +24,20 @@ pub(crate) type Results = BTreeMap<String, Result<(), ServeError>>;
 
 impl Core {
     /// Loads the targets, then looks again at the ensembles that need one of them. The caller has the turn of all.
-    pub(crate) fn run(&self, targets: Targets) -> Results {
+    pub(crate) fn run(&self, mut targets: Targets, turn: &Turn<'_>) -> Results {
         let named: BTreeSet<String> = targets.keys().cloned().collect();
-        let results = self.run_group(&targets);
+        // Before anything is loaded, whose backend may have them changed.
+        let mut settled = BTreeMap::new();
+        targets.retain(|name, target| {
+            if target.settled {
+                self.life.records.change(name, |record| record.asked |= target.asked);
+                self.want(name);
+                settled.insert(name.clone(), Ok(Outcome::Unchanged));
+            }
+            !target.settled
+        });
+        let mut results = self.run_group(&targets, Some(turn));
+        results.extend(settled);
         let index = self.index.load();
         let serves = |name: &String| index.models.get(name).is_some_and(|entry| entry.latest.is_some());
         // A failure that has left the old one serving has changed nothing.
@@ -60,6 +72,7 @@ impl Core {
                     asked: record.asked,
                     again: true,
                     called: false,
+                    settled: false,
                     steps: record.steps,
                 },
                 // It is being loaded as an ensemble.
@@ -77,14 +90,18 @@ impl Core {
             Some((name.clone(), target))
         };
         let targets: Targets = ensembles.iter().filter_map(target).collect();
-        for (name, result) in self.run_group(&targets) {
+        for (name, result) in self.run_group(&targets, None) {
             if let Err(error) = result {
                 tracing::warn!(model = name, "{}", error.message);
             }
         }
     }
 
-    fn run_group(&self, targets: &Targets) -> BTreeMap<String, Result<Outcome, ServeError>> {
+    fn run_group(
+        &self,
+        targets: &Targets,
+        turn: Option<&Turn<'_>>,
+    ) -> BTreeMap<String, Result<Outcome, ServeError>> {
         let mut results = BTreeMap::new();
         let mut needs = needs(targets);
         for (name, way) in graph::circles(&needs) {
@@ -100,7 +117,7 @@ impl Core {
         let results = Mutex::new(results);
         let work = || {
             while let Some(name) = board.take() {
-                let done = Done { board: &board, name: &name };
+                let done = Done { board: &board, name: &name, turn };
                 if let Some(target) = targets.get(&name) {
                     let result = self.load_one(&name, target);
                     if let Err(error) = &result {
@@ -136,6 +153,7 @@ struct Board {
 struct Done<'a> {
     board: &'a Board,
     name: &'a str,
+    turn: Option<&'a Turn<'a>>,
 }
 
 impl Board {
@@ -156,6 +174,9 @@ impl Board {
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
+        if let Some(turn) = self.turn {
+            turn.done(self.name);
+        }
         lock(&self.board.order).done(self.name);
         self.board.changed.notify_all();
     }
