@@ -602,6 +602,36 @@ def test_an_ensemble_follows_its_steps(tmp_path):
         assert ready(server)
 
 
+def test_an_ensemble_that_its_steps_no_longer_fit_goes(tmp_path):
+    """Also if the ensemble, which itself has not changed, is what is loaded, and one above it has been loaded anew."""
+    fits = identity("s", batch=8)
+    other = fits.replace("INPUT0", "OTHER")
+    assert other != fits
+    e, top = ensemble("e", "s"), ensemble("top", "e")
+    for name, text in (("s", fits), ("e", e), ("top", top)):
+        write_model(tmp_path, name, text)
+    with Server(tmp_path, EXPLICIT) as server:
+        for named in ("e", "top", "changed top"):
+            model = named.split()[-1]
+            assert load(server, "top") == (200, "") and infer(server, "top")[0] == 200
+            write_model(tmp_path, "s", other)
+            if named != model:
+                write_model(tmp_path, "top", top + f'parameters {{ key: "k" value {{ string_value: "v" }} }}\n')
+            status, error = load(server, model)
+            assert status == 400 and f"load failed for model '{model}'" in error, (named, error)
+            assert all_states(server) == {"s": "READY"}, named
+            assert "mapping to non-existing input INPUT0 in model s" in reason(server, "e")
+            assert "ensemble 'top' depends on 'e' (step 0)" in reason(server, "top")
+            assert load(server, model)[0] == 400, "as long as it does not fit"
+            write_model(tmp_path, "s", fits)
+            assert load(server, "s") == (200, "")
+            assert all_states(server) == dict.fromkeys(("s", "e", "top"), "READY"), named
+            assert infer(server, "e")[0] == infer(server, "top")[0] == 200
+        # What changes and fits is followed.
+        write_model(tmp_path, "s", identity("s", batch=8, extra="dynamic_batching { }\n"))
+        assert load(server, "e") == (200, "") and infer(server, "top")[0] == 200
+
+
 def test_steps_that_others_need_stay(tmp_path):
     for name in ("a", "b"):
         write_model(tmp_path, name, identity(name, batch=8))

@@ -47,17 +47,29 @@ impl Core {
         };
         let touched: BTreeSet<String> =
             results.iter().filter(has_changed).map(|(name, _)| name.clone()).collect();
+        // A named ensemble that has been loaded anew was held against its new steps; one that has not changed was not.
+        let unchanged =
+            |name: &String| matches!(results.get(name), Some(Ok(Outcome::Unchanged))) && serves(name);
         let mut above = self.dependents(&touched);
-        above.retain(|name| !named.contains(name));
-        self.run_again(&above);
-        results.into_iter().map(|(name, result)| (name, result.map(drop))).collect()
+        above.retain(|name| !named.contains(name) || unchanged(name));
+        // Also one that has been loaded anew, if it stands on one of these.
+        let higher = self.dependents(&above);
+        above.extend(higher.into_iter().filter(|name| !named.contains(name) || serves(name)));
+        let mut results: Results =
+            results.into_iter().map(|(name, result)| (name, result.map(drop))).collect();
+        for (name, again) in self.run_again(&above) {
+            if let (Some(result @ Ok(())), Err(error)) = (results.get_mut(&name), again) {
+                *result = Err(error);
+            }
+        }
+        results
     }
 
     /// Holds ensembles against their steps once more; one that no longer fits is unloaded. No backend is called for it: what
     /// has become another kind of model since is left until somebody loads it.
-    pub(crate) fn run_again(&self, ensembles: &BTreeSet<String>) {
+    pub(crate) fn run_again(&self, ensembles: &BTreeSet<String>) -> Results {
         if ensembles.is_empty() {
-            return;
+            return Results::new();
         }
         // A load and what its backend loads meanwhile may have ensembles in common.
         let _one_at_a_time = lock(&self.life.again);
@@ -90,11 +102,12 @@ impl Core {
             Some((name.clone(), target))
         };
         let targets: Targets = ensembles.iter().filter_map(target).collect();
-        for (name, result) in self.run_group(&targets, None) {
-            if let Err(error) = result {
-                tracing::warn!(model = name, "{}", error.message);
-            }
-        }
+        let said = |(name, result): (String, Result<Outcome, ServeError>)| {
+            let said = |error: &ServeError| tracing::warn!(model = name, "{}", error.message);
+            let result = result.map(drop).inspect_err(said);
+            (name, result)
+        };
+        self.run_group(&targets, None).into_iter().map(said).collect()
     }
 
     fn run_group(

@@ -144,7 +144,7 @@ impl Core {
             let _turn = self.life.turns.enter(names, None)?;
             tracing::info!("gone from the repositories: {unload:?}");
             self.take_away(&unload, true)?;
-            self.run_again(&above);
+            let _ = self.run_again(&above);
         }
         if !load.is_empty() {
             let seeds = || -> Result<Targets, ServeError> {

@@ -57,7 +57,7 @@ impl Core {
         }
         let above = self.dependents(&leaving);
         self.take_away(&leaving, false)?;
-        self.run_again(&above);
+        let _ = self.run_again(&above);
         // They went with what was unloaded on purpose, which does not make the server unready.
         self.change(|index| {
             for name in &above {
