@@ -1,5 +1,6 @@
 // A CUDA driver for tests of memory between processes: its GPU is memory of this machine, which the backend `guarded`
-// (tests/examples) opens by the same handles. A call without a context, or of memory that is not there, fails.
+// (tests/examples) opens by the same handles. A call without a context, or of memory that is not there, fails. Kernels run when
+// somebody waits for them, and not before.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
@@ -9,11 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OK = 0, INVALID = 1, NO_CONTEXT = 201, MOST = 4096 };
+enum { OK = 0, INVALID = 1, NO_CONTEXT = 201, MOST = 4096, KERNELS = 64 };
 
 typedef struct { unsigned char bytes[64]; } Handle;
 
 static struct { char *base; size_t size; int file, opened; } table[MOST];
+static struct { float *to, *from; size_t count; float factor; } kernels[KERNELS];
+static int launched, fault;
 static __thread int depth;
 
 static int find(uint64_t address) {
@@ -37,6 +40,12 @@ static int add(int file, size_t size, int opened, uint64_t *at) {
 static int drop(uint64_t address, int opened) {
     int i = find(address);
     if (i < 0 || table[i].base != (char *)address || table[i].opened != opened) return INVALID;
+    char *end = table[i].base + table[i].size;
+    for (int k = 0; k < launched; k++) {
+        char *to = (char *)kernels[k].to, *from = (char *)kernels[k].from;
+        // A kernel would meet memory that is not there.
+        if ((to >= table[i].base && to < end) || (from >= table[i].base && from < end)) return INVALID;
+    }
     munmap(table[i].base, table[i].size);
     close(table[i].file);
     table[i].base = NULL;
@@ -50,13 +59,30 @@ int test_count(int opened) {
     return n;
 }
 
+// For the model: a kernel that multiplies.
+int test_multiply(float *to, float *from, size_t count, float factor) {
+    if (launched == KERNELS) return INVALID;
+    kernels[launched].to = to, kernels[launched].from = from, kernels[launched].count = count;
+    kernels[launched++].factor = factor;
+    return OK;
+}
+
+// For the model: from now on whoever waits for the GPU is told this.
+void test_fault(int status) { fault = status; }
+
 int cuInit(unsigned flags) { return flags ? INVALID : OK; }
 int cuGetErrorString(int status, const char **text) { *text = status == NO_CONTEXT ? "no context" : "invalid"; return OK; }
 int cuDeviceGet(int *device, int number) { *device = number; return number ? INVALID : OK; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)8; return device ? INVALID : OK; }
 int cuCtxPushCurrent_v2(void *context) { depth++; return context ? OK : INVALID; }
 int cuCtxPopCurrent_v2(void **context) { *context = (void *)8; return depth-- > 0 ? OK : INVALID; }
-int cuCtxSynchronize(void) { return depth ? OK : NO_CONTEXT; }
+int cuCtxSynchronize(void) {
+    if (!depth || fault) return depth ? fault : NO_CONTEXT;
+    for (int k = 0; k < launched; k++)
+        for (size_t i = 0; i < kernels[k].count; i++) kernels[k].to[i] = kernels[k].from[i] * kernels[k].factor;
+    launched = 0;
+    return OK;
+}
 
 int cuMemAlloc_v2(uint64_t *at, size_t size) {
     if (!depth) return NO_CONTEXT;

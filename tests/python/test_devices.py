@@ -108,8 +108,12 @@ def ask(module, client, model, value, name="IN", **options):
     return client.infer(model, [tensor], **options)
 
 
+def server_metrics(server):
+    return urllib.request.urlopen(f"http://127.0.0.1:{server.metrics}/metrics", timeout=10).read().decode()
+
+
 def metrics(server):
-    text = urllib.request.urlopen(f"http://127.0.0.1:{server.metrics}/metrics", timeout=10).read().decode()
+    text = server_metrics(server)
     lines = re.findall(r"^(guarded_\w+|trireme_copied_bytes_total|trireme_device_copied_bytes_total\S*) (\S+)$", text, re.MULTILINE)
     return {re.sub(r'.*way="(\w+)".*', r"\1", name): int(float(value)) for name, value in lines}
 
@@ -373,6 +377,7 @@ def one_thread(tmp_path_factory, backends):
         "hold": guarded("hold", 1, hold=repository / "gate"), "double": guarded("double", 2),
         "text": identity("text", "STRING", batch=0), "cpu": identity("cpu", batch=0), "known": identity("known", batch=0, extra=cache),
         "steps": chain("steps", "cpu2", "double"), "cpu2": identity("cpu2", batch=0, extra=cache),
+        "late": identity("late", batch=0, extra='parameters { key: "execute_delay_ms" value { string_value: "700" } }\n'),
     }.items():
         write_model(repository, name, config)
     with Server(repository, "--http-thread-count=1", "--allow-client-shm=true", "--cache-config", "local,size=1048576", backends=backends) as server:
@@ -503,6 +508,32 @@ def test_copies_for_a_stream_hold_up_nobody_and_keep_its_order(one_thread):
         client.stop_stream(cancel_requests=True)
     client.unregister_cuda_shared_memory("none")
     assert client.get_cuda_shared_memory_status("region")
+
+
+def test_a_region_that_goes_with_a_call_holds_up_no_other(one_thread):
+    server, _, gate = one_thread
+    _, handle, file = client_memory(1 << 16)
+    client = clients(server)[1][1]
+    client.register_cuda_shared_memory("going", base64.b64encode(handle), 0, 1 << 16)
+    plain, wanted, ended = grpcclient.InferInput("INPUT0", [N], "FP32"), grpcclient.InferRequestedOutput("OUTPUT0"), queue.Queue()
+    plain.set_data_from_numpy(VALUE)
+    wanted.set_shared_memory("going", 4 * N)
+    calls = [client.async_infer("late", [plain], lambda result, error: ended.put(error), outputs=[wanted]) for _ in range(2)]
+    # One runs, so the other one waits and has its region.
+    end = time.monotonic() + 20
+    while not re.search(r'^nv_inference_pending_request_count\{model="late".*\} 1$', server_metrics(server), re.MULTILINE):
+        assert time.monotonic() < end
+    client.unregister_cuda_shared_memory("going")
+    assert client.get_cuda_shared_memory_status("going"), "it is in use"
+    with copies_held(server, gate):
+        # Whoever was the last to use it closes it, which waits for the copies.
+        for call in calls:
+            call.cancel()
+        assert all("cancelled" in str(ended.get(timeout=20)).lower() for _ in calls)
+        others_are_answered(server)
+    with pytest.raises(Exception, match="Unable to find cuda shared memory region: 'going'"):
+        client.get_cuda_shared_memory_status("going")
+    os.close(file)
 
 
 def test_the_extension_is_listed_once_a_provider_is_there(repository, backends):

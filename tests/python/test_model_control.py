@@ -3,13 +3,14 @@ import concurrent.futures
 import json
 import pathlib
 import random
+import re
 import sys
 import time
 
 import pytest
-from test_lifecycle import eventually, index, json_config, load, state, unload
+from test_lifecycle import eventually, index, infer, json_config, load, state, unload
 from test_python import COUNT, PYTHON, count, method, put
-from trireme_server import Server, identity, write_model
+from trireme_server import Server, identity, io, write_model
 
 EXPLICIT = "--model-control-mode=explicit"
 
@@ -18,6 +19,14 @@ def parent(name, extra="", **parameters):
     """A model that does to others what requests say, and what its parameters `first` and `last` say."""
     parameters = {"model": "child", "mode": "then", **parameters}
     return identity(name, extra=extra, parameters=parameters).replace('"identity"', '"caller"', 1)
+
+
+def chain(name, *models):
+    """An ensemble of models one after the other."""
+    step = '{{ model_name: "{}" model_version: -1 input_map {{ key: "INPUT0" value: "{}" }} output_map {{ key: "OUTPUT0" value: "{}" }} }}'
+    tensors = ["INPUT0", *(f"x{at}" for at in range(1, len(models))), "OUTPUT0"]
+    steps = ", ".join(step.format(model, *tensors[at:at + 2]) for at, model in enumerate(models))
+    return identity(name).replace('backend: "identity"', 'platform: "ensemble"') + f"ensemble_scheduling {{ step [ {steps} ] }}"
 
 
 def tell(server, model, what, of, timeout=30, **parameters):
@@ -98,7 +107,6 @@ def test_loads_that_wait_for_themselves_are_refused(server):
 
 
 def test_a_model_changes_itself(server):
-    config = parent("parent")
     changed = {"backend": "caller", "max_batch_size": 64, "instance_group": [{"count": 3, "kind": "KIND_CPU"}]}
     for count in (3, 1):
         changed["instance_group"][0]["count"] = count
@@ -107,7 +115,6 @@ def test_a_model_changes_itself(server):
         whole = {**tensors, **changed, "parameters": {k: {"string_value": v} for k, v in (("model", "child"), ("mode", "then"))}}
         assert tell(server, "parent", "load", "parent", config=json.dumps(whole)) is True
         assert time.monotonic() - begun < 5, "nobody waits for the execution that waits"
-    assert "string_value" in config
     assert tell(server, "parent", "unload", "parent") is True
     eventually(lambda: state(server, "parent") == "UNAVAILABLE")
 
@@ -128,10 +135,7 @@ def test_operations_of_every_kind_at_once_come_to_an_end(tmp_path):
     write_model(tmp_path, "parent", parent("parent"))
     for n in range(3):
         write_model(tmp_path, f"eager{n}", parent(f"eager{n}", first="child" if n else "eager1", last="child"))
-    step = 'model_name: "{}" model_version: -1 input_map {{ key: "INPUT0" value: "{}" }} output_map {{ key: "OUTPUT0" value: "{}" }}'
-    text = identity("above").replace('backend: "identity"', 'platform: "ensemble"')
-    text += "ensemble_scheduling { step [ { " + step.format("child", "INPUT0", "x") + " }, { " + step.format("eager2", "x", "OUTPUT0") + " } ] }"
-    write_model(tmp_path, "above", text)
+    write_model(tmp_path, "above", chain("above", "child", "eager2"))
     models = ["child", "eager0", "eager1", "eager2", "above"]
     with Server(tmp_path, EXPLICIT, "--load-model=parent", "--model-load-thread-count=1") as server:
         def work(seed):
@@ -154,6 +158,32 @@ def test_operations_of_every_kind_at_once_come_to_an_end(tmp_path):
         assert server.stop() == 0
 
 
+def test_an_ensemble_that_became_a_model_waits_for_its_own_load(tmp_path):
+    """It went with its step, and nobody has asked for the model that its directory holds now."""
+    for name in ("step", "child", "other"):
+        write_model(tmp_path, name, identity(name))
+    write_model(tmp_path, "above", chain("above", "step"))
+    with Server(tmp_path, EXPLICIT) as server:
+        assert load(server, "above") == (200, "")
+        unload(server, "step")
+        eventually(lambda: not is_ready(server, "above"))
+        (tmp_path / "above" / "config.pbtxt").write_text(parent("above", first="child"))
+        for name in ("step", "other"):
+            assert load(server, name) == (200, "")
+        unload(server, "other")
+        assert not is_ready(server, "above") and not is_ready(server, "child")
+        assert load(server, "above") == (200, "") and is_ready(server, "child")
+        # The same for one that serves as an ensemble while its directory becomes a model.
+        unload(server, "above")
+        (tmp_path / "above" / "config.pbtxt").write_text(chain("above", "step"))
+        assert load(server, "above") == (200, "")
+        (tmp_path / "above" / "config.pbtxt").write_text(parent("above", first="child"))
+        write_model(tmp_path, "step", identity("step"), versions=(1, 2))
+        assert load(server, "step") == (200, "")
+        assert infer(server, "above")[0] == 200, "it serves as the ensemble that was loaded"
+        assert server.stop() == 0
+
+
 # Models in Python
 
 ARGUMENTS = """
@@ -162,6 +192,8 @@ bad = [(TypeError, lambda: pb_utils.load_model(7)), (TypeError, lambda: pb_utils
        (TypeError, lambda: pb_utils.load_model("child", CONFIG, {"file:1/data": "text"}))]
 for files in (["file:1/data"], {"1/data": b""}, {"file:../data": b""}, {"file:1/data": b""}, {7: b""}):
     bad.append((pb_utils.TritonModelException, lambda files=files: pb_utils.load_model("child", CONFIG * (files != {"file:1/data": b""}), files)))
+bad.append((pb_utils.TritonModelException, lambda: pb_utils.load_model("child", " " * (1 << 20) + CONFIG)))
+bad.append((pb_utils.TritonModelException, lambda: pb_utils.load_model("child", CONFIG, {f"file:1/{n}": b"" for n in range(1025)})))
 for version in ("one", "-1", "1.0", "9" * 30):
     bad.append((pb_utils.TritonModelException, lambda version=version: pb_utils.is_model_ready("child", version)))
 for kind, wrong in bad:
@@ -227,6 +259,16 @@ await asyncio.gather(*[asyncio.to_thread(work) for _ in range(4)])
 pb_utils.unload_model("async")
 return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", request.inputs()[0].as_numpy())]) for request in requests]
 """, "async def execute(self, requests):"), COUNT)
+    put(repository, "warms", method("""
+pb_utils.load_model("child")
+try:
+    pb_utils.load_model("warms")
+    said = 1
+except pb_utils.TritonModelException as error:
+    assert "model 'warms' cannot have 'warms' changed now" in str(error), error
+    said = 0
+return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", np.array([said], np.int32))]) for _ in requests]
+"""), COUNT, extra='model_warmup { name: "w" batch_size: 1 inputs { key: "IN" value { data_type: TYPE_INT32 dims: 1 zero_data: true } } }\n')
     put(repository, "returns", method("return []", more="""def finalize(self):
         try:
             pb_utils.load_model("child")
@@ -251,6 +293,7 @@ def test_a_python_model_changes_others(served):
     for says in ("model_name must be a str, found int", "config must be a str, found NoneType", "files must be a dict",
                  "the path of a file begins with 'file:', found '1/data'", "found 7", "must be bytes, found str",
                  "must name a file inside the model's directory", "'config' must be specified for model file override",
+                 "a load whose configuration and paths of files take 1048", "a load with 1025 files; at most 1024 are possible",
                  "model_version must be a whole number above 0, found '1.0'"):
         assert says in log, says
 
@@ -288,11 +331,102 @@ def test_a_python_model_whose_load_fails_leaves_what_it_loaded(served):
     assert status == 400 and "Failed to load model: model 'completes' cannot have 'completes' changed now" in error
 
 
+def test_a_python_model_loads_another_while_it_is_warmed_up(served):
+    assert load(served, "warms") == (200, "")
+    assert is_ready(served, "child")
+
+
 def test_a_python_model_works_on_threads_and_unloads_itself(served):
     assert load(served, "async") == (200, "")
     assert count(served, "async", 7) == 7
     eventually(lambda: state(served, "async") == "UNAVAILABLE")
     assert is_ready(served, "child")
+
+
+def slow(repository, name, go, tensors=COUNT, batch=0, least=0):
+    """A model in Python whose load ends when there is a file `go`, after `least` seconds."""
+    put(repository, name, method("return []", more=f"""def initialize(self, args):
+        print("BEGIN", args["model_name"], flush=True)
+        time.sleep({least})
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.01)
+        print("END", args["model_name"], flush=True)
+"""), tensors, batch)
+
+
+def test_a_model_that_serves_waits_for_the_load_that_it_is_no_part_of(tmp_path):
+    """An ensemble is loaded above it: it and the other step are as they should be, the third is on its way."""
+    repository, go = tmp_path / "models", tmp_path / "go"
+    for name in ("child", "spare"):
+        write_model(repository, name, identity(name))
+    write_model(repository, "parent", parent("parent"))
+    slow(repository, "slow", go, io("input", "INPUT0", "FP32", "-1") + io("output", "OUTPUT0", "FP32", "-1"), 64)
+    write_model(repository, "above", chain("above", "parent", "child", "slow"))
+    with Server(repository, PYTHON, EXPLICIT, "--load-model=parent", "--load-model=child") as server:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            above = pool.submit(load, server, "above")
+            eventually(lambda: "BEGIN slow" in server.output())
+            spare = tell(server, "parent", "load", "spare")
+            waiting = [pool.submit(tell, server, "parent", what, of) for what, of in (("load", "child"), ("load", "parent"), ("unload", "parent"))]
+            done, _ = concurrent.futures.wait(waiting, 0.5)
+            go.touch()
+            assert not done, [one.result() for one in done]
+            assert [spare, *(one.result() for one in waiting)] == [True] * 4
+            above.result()
+        assert server.stop() == 0
+
+
+def test_a_model_that_serves_is_never_told_that_it_waits_for_itself(tmp_path):
+    """A client loads it anew: whether the old one or the new one asks, nobody can tell."""
+    repository, go = tmp_path / "models", tmp_path / "go"
+    write_model(repository, "child", identity("child"))
+    put(repository, "asks", method("""
+try:
+    pb_utils.load_model("asks")
+    said = "nothing"
+except pb_utils.TritonModelException as error:
+    said = str(error)
+pb_utils.load_model("child")
+print("SAID", said, flush=True)
+return [pb_utils.InferenceResponse([pb_utils.Tensor("OUT", request.inputs()[0].as_numpy())]) for request in requests]
+"""), COUNT)
+    with Server(repository, PYTHON, EXPLICIT, "--load-model=asks") as server:
+        slow(repository, "asks", go)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            anew = pool.submit(load, server, "asks")
+            eventually(lambda: "BEGIN asks" in server.output())
+            assert count(server, "asks", 3) == 3
+            go.touch()
+            assert re.search("SAID Failed to load model: .*a load that may wait for 'asks' changes it, too; try again", server.output()), server.output()
+            assert is_ready(server, "child")
+            assert anew.result() == (200, "")
+        assert server.stop() == 0
+
+
+def test_calls_of_a_load_make_one_place_for_others(tmp_path):
+    """However many calls a load makes on threads, it has one place to give away while it waits."""
+    repository, go = tmp_path / "models", tmp_path / "go"
+    go.touch()
+    others = [f"other{n}" for n in range(4)]
+    for name in others:
+        slow(repository, name, go, least=0.3)
+    slow(repository, "late", tmp_path / "late")
+    put(repository, "eager", method("return []", more="""def initialize(self, args):
+        calls = [threading.Thread(target=pb_utils.load_model, args=("late",)) for _ in range(8)]
+        for call in calls:
+            call.start()
+        for call in calls:
+            call.join()
+"""), COUNT)
+    with Server(repository, PYTHON, EXPLICIT, "--model-load-thread-count=1") as server:
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            eager = pool.submit(load, server, "eager")
+            eventually(lambda: "BEGIN late" in server.output())
+            assert list(pool.map(lambda name: load(server, name), others)) == [(200, "")] * 4
+            (tmp_path / "late").touch()
+            assert eager.result() == (200, "")
+        events = re.findall(r"(BEGIN|END) (other\d)", server.output())
+        assert [what for what, _ in events] == ["BEGIN", "END"] * 4, events
 
 
 def test_a_server_that_ends_loads_nothing(python):

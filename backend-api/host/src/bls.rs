@@ -11,10 +11,21 @@ use crate::response::{Responder, ResponseSink};
 use crate::status::Status;
 use crate::wire::{read, view};
 
-/// Tensors of a call; more is a mistake.
-const MAX_BUFFERS: usize = 4096;
-/// Bytes of a call's text.
+/// What a message of a backend may have at most; more is a mistake.
+pub(crate) struct Most {
+    /// What the message is: `a call`.
+    pub(crate) what: &'static str,
+    /// What its text holds: `names and parameters`.
+    pub(crate) text: &'static str,
+    /// What each of its buffers is, as several.
+    pub(crate) items: &'static str,
+    /// So many of those.
+    pub(crate) buffers: usize,
+}
+
+/// Bytes of a message's text.
 const MAX_MESSAGE: usize = 1 << 20;
+const CALL: Most = Most { what: "a call", text: "names and parameters", items: "tensors", buffers: 4096 };
 
 /// A call or an answer to one: a JSON text, and the tensors that it names, not copied.
 #[derive(Debug)]
@@ -85,7 +96,7 @@ unsafe extern "C" fn call(
     reply: CallReply,
 ) -> trireme_abi::Status {
     // SAFETY: the ABI demands `buffer_count` whole buffers and a readable text.
-    let message = unsafe { take(message, buffers, buffer_count) };
+    let message = unsafe { take(message, buffers, buffer_count, &CALL) };
     if caller.is_null() {
         return Status::invalid("a call without its request").into_wire();
     }
@@ -105,14 +116,19 @@ pub(crate) unsafe fn take(
     message: StrView,
     buffers: *mut Buffer,
     buffer_count: usize,
+    most: &Most,
 ) -> Result<Message, Status> {
     // SAFETY: by this function's contract; each is moved out once.
     let one = |at: usize| unsafe { Foreign::new(buffers.add(at).read()) };
     let count = if buffers.is_null() { 0 } else { buffer_count };
     let buffers: Vec<Foreign> = (0..count).map(one).collect();
-    if buffers.len() > MAX_BUFFERS || message.len > MAX_MESSAGE {
+    let Most { what, text, items, buffers: most } = most;
+    if buffers.len() > *most {
+        return Err(Status::invalid(format!("{what} with {count} {items}; at most {most} are possible")));
+    }
+    if message.len > MAX_MESSAGE {
         return Err(Status::invalid(format!(
-            "a call of {} bytes with {count} buffers; at most {MAX_MESSAGE} and {MAX_BUFFERS} are possible",
+            "{what} whose {text} take {} bytes as JSON; at most {MAX_MESSAGE} are possible",
             message.len
         )));
     }

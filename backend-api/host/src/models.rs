@@ -4,13 +4,17 @@ use std::ffi::c_void;
 
 use trireme_abi::{Buffer, CallReply, ModelsVtable, StrView};
 
-use crate::bls::{CallReader, take};
+use crate::bls::{CallReader, Most, take};
 use crate::status::Status;
 use crate::vtables::services;
 use crate::wire::read;
 
 pub(crate) static MODELS: ModelsVtable =
     ModelsVtable { struct_size: size_of::<ModelsVtable>(), load, unload, ready };
+
+const LOAD: Most =
+    Most { what: "a load", text: "configuration and paths of files", items: "files", buffers: 1024 };
+const UNLOAD: Most = Most { what: "an unload", text: "names", items: "files", buffers: 0 };
 
 unsafe extern "C" fn load(
     context: *const c_void,
@@ -20,7 +24,7 @@ unsafe extern "C" fn load(
     reply: CallReply,
 ) -> trireme_abi::Status {
     // SAFETY: the ABI demands a readable text, `buffer_count` whole buffers and the host's context.
-    let (call, services) = unsafe { (take(message, buffers, buffer_count), services(context)) };
+    let (call, services) = unsafe { (take(message, buffers, buffer_count, &LOAD), services(context)) };
     into_wire(call.and_then(|call| services.load_model(call, CallReader::new(reply))))
 }
 
@@ -30,7 +34,7 @@ unsafe extern "C" fn unload(
     reply: CallReply,
 ) -> trireme_abi::Status {
     // SAFETY: the ABI demands a readable text and the host's context; there are no buffers.
-    let (call, services) = unsafe { (take(message, std::ptr::null_mut(), 0), services(context)) };
+    let (call, services) = unsafe { (take(message, std::ptr::null_mut(), 0, &UNLOAD), services(context)) };
     into_wire(call.and_then(|call| services.unload_model(call, CallReader::new(reply))))
 }
 

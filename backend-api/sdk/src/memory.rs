@@ -124,8 +124,9 @@ impl Memory {
         )))
     }
 
-    /// `call` is called once, from any thread, after it was given back, with 0 or the event, lent until it returns, after which
-    /// nobody uses the bytes any more. For who has to tell somebody else.
+    /// For who has to tell somebody else: `call` is called once, from any thread, after the buffer was given back. It is given
+    /// the event after which nobody uses the bytes any more, or 0 if nobody does already. The event is lent until `call`
+    /// returns.
     #[must_use]
     pub fn when_released(self, call: impl FnOnce(u64) + Send + 'static) -> Self {
         let whole = self.0.wire().map_or_else(OwnBuffer::empty, |whole| Buffer {

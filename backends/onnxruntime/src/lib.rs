@@ -17,6 +17,7 @@ mod memory;
 mod options;
 mod scatter;
 mod signature;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +43,8 @@ const FILE: &str = "model.onnx";
 pub struct OnnxRuntime {
     settings: Settings,
     environment: Environment,
+    /// The version of ONNX Runtime.
+    library: Option<(u32, u32)>,
     /// Whether sessions can have pools of memory.
     has_pools: bool,
 }
@@ -61,6 +64,8 @@ struct Source {
     file: PathBuf,
     options: Options,
     environment: Environment,
+    /// The version of ONNX Runtime.
+    library: Option<(u32, u32)>,
     pooled: bool,
 }
 
@@ -73,7 +78,7 @@ struct Opened {
 impl Source {
     fn open(&self) -> Result<Opened> {
         let pool = self.pooled.then(Pool::new);
-        let commit = || open(&self.file, self.options.session(&self.environment, self.pooled));
+        let commit = || open(&self.file, self.options.session(&self.environment, self.library, self.pooled));
         let session = match &pool {
             Some(pool) => pool.serve(commit),
             None => commit(),
@@ -87,12 +92,12 @@ impl Backend for OnnxRuntime {
 
     fn create(context: BackendContext) -> Result<Self> {
         let settings = Settings::read(&context.settings)?;
-        let environment = library::load(&settings, &context.host)?;
+        let (environment, library) = library::load(&settings, &context.host)?;
         let registered = memory::register(&environment);
         if let Err(error) = &registered {
             context.host.warn(format!("models run on ONNX Runtime's own memory, in small pages: {error}"));
         }
-        Ok(Self { settings, environment, has_pools: registered.is_ok() })
+        Ok(Self { settings, environment, library, has_pools: registered.is_ok() })
     }
 
     fn complete_config(&self, context: &ModelContext) -> Result<Option<ConfigPatch>> {
@@ -113,7 +118,8 @@ impl Backend for OnnxRuntime {
             ));
         }
         let pooled = self.has_pools && options.pooled();
-        let source = Source { file, options, environment: self.environment.clone(), pooled };
+        let source =
+            Source { file, options, environment: self.environment.clone(), library: self.library, pooled };
         let first = source.open()?;
         let layout = Arc::new(Signature::of(&first.session)?.layout(&context.config)?);
         for name in layout.needed_optional() {

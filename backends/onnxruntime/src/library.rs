@@ -15,6 +15,7 @@ use serde_json::Value;
 use trireme_sdk::{Error, Host, Result};
 
 use crate::options::MOST_THREADS;
+use crate::version;
 
 /// The variable that names the library, as `ort` has it.
 const VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -119,11 +120,11 @@ fn at_most(name: &str, given: u32, most: u32) -> Result<u32> {
 /// `libonnxruntime.so.VERSION`, the newest; one without a version only if there is no other.
 fn beside(directory: &Path) -> Option<PathBuf> {
     let files = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-    files.filter_map(|path| Some((version(path.file_name()?.to_str()?)?, path))).max().map(|(_, path)| path)
+    files.filter_map(|path| Some((numbers(path.file_name()?.to_str()?)?, path))).max().map(|(_, path)| path)
 }
 
 /// The numbers behind the name of the library, if it is one.
-fn version(file: &str) -> Option<Vec<u64>> {
+fn numbers(file: &str) -> Option<Vec<u64>> {
     let rest = file.strip_prefix("libonnxruntime.so")?;
     match rest.strip_prefix('.') {
         Some(numbers) => numbers.split('.').map(|number| number.parse().ok()).collect(),
@@ -151,8 +152,8 @@ fn whole(path: &Path) -> std::result::Result<(), String> {
     }
 }
 
-/// Loads the library, once in the life of the process. What it has to say goes to the server's log.
-pub(crate) fn load(settings: &Settings, host: &Host) -> Result<Environment> {
+/// Loads the library, once in the life of the process, and says which version it is. What it has to say goes to the server's log.
+pub(crate) fn load(settings: &Settings, host: &Host) -> Result<(Environment, Option<(u32, u32)>)> {
     let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
     let path = settings.find(variable.map(PathBuf::from))?;
     let failed = |error: &dyn std::fmt::Display| {
@@ -176,7 +177,8 @@ pub(crate) fn load(settings: &Settings, host: &Host) -> Result<Environment> {
     if let Some(pool) = settings.pool().map_err(|error| failed(&error))? {
         environment = environment.with_global_thread_pool(pool);
     }
-    environment.build().map_err(|error| failed(&error))
+    let environment = environment.build().map_err(|error| failed(&error))?;
+    Ok((environment, version::of(&path)))
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pooled: bool,
     /// Parameters that ONNX Runtime itself reads: `session.*`.
     entries: Vec<(String, String)>,
+    /// Whether one of these says how long threads look for work.
+    spins_as_written: bool,
     /// What is to be said of parameters that have no meaning here.
     idle: Vec<String>,
 }
@@ -63,11 +65,14 @@ const READ: [&str; 6] = [
     "enable_mem_arena",
     SHRINK,
 ];
-/// Threads that wait for the next operator look for it without sleeping. With [`STOP_SPINNING`] they sleep when the run has
-/// ended; by default they go on for so many microseconds: a client that sends its next request when it has the answer then finds
-/// them awake, and no longer than that do they take cores which the server's other threads need.
+/// Threads that wait for the next operator look for it without sleeping, by default for so many microseconds: a client that
+/// sends its next request when it has the answer then finds them awake, and no longer than that do they take cores which the
+/// server's other threads need.
 const SPIN_DURATION: (&str, &str) = ("session.intra_op.spin_duration_us", "1000");
-const STOP_SPINNING: &str = "session.force_spinning_stop";
+/// The first version of ONNX Runtime that reads it.
+const SPIN_DURATION_SINCE: (u32, u32) = (1, 26);
+/// In the place of it for older ones, which would go on for as long as they like: they sleep when the run has ended.
+const STOP_SPINNING: (&str, &str) = ("session.force_spinning_stop", "1");
 /// Memory from the allocator that `memory::register` has registered.
 const ENV_ALLOCATORS: &str = "session.use_env_allocators";
 
@@ -85,10 +90,7 @@ impl Options {
         let all = available_parallelism().map_or(1, usize::from);
         let written = |name: &str| config.parameters().any(|(one, _)| one == name);
         let given = config.parameters().filter(|(name, _)| name.starts_with("session."));
-        let mut entries: Vec<_> = given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        if !written(STOP_SPINNING) && !written(SPIN_DURATION.0) {
-            entries.push((SPIN_DURATION.0.to_owned(), SPIN_DURATION.1.to_owned()));
-        }
+        let entries = given.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let parallel = match config.parameter::<u8>("execution_mode")?.unwrap_or(0) {
             mode @ (0 | 1) => mode == 1,
             other => {
@@ -118,6 +120,7 @@ impl Options {
             shrink_arena,
             level: level(config.json())?,
             entries,
+            spins_as_written: written(STOP_SPINNING.0) || written(SPIN_DURATION.0),
             idle: config
                 .parameters()
                 .filter(|(name, _)| !READ.contains(name) && !name.starts_with("session."))
@@ -143,8 +146,13 @@ impl Options {
         self.pooled
     }
 
-    /// A session to be given its model; `pooled`: with memory from a pool.
-    pub(crate) fn session(&self, environment: &Environment, pooled: bool) -> ort::Result<SessionBuilder> {
+    /// A session of a library of this version, to be given its model; `pooled`: with memory from a pool.
+    pub(crate) fn session(
+        &self,
+        environment: &Environment,
+        library: Option<(u32, u32)>,
+        pooled: bool,
+    ) -> ort::Result<SessionBuilder> {
         let level = match self.level {
             Level::Off => GraphOptimizationLevel::Disable,
             Level::Basic => GraphOptimizationLevel::Level1,
@@ -162,6 +170,10 @@ impl Options {
         }
         if pooled {
             builder = builder.with_config_entry(ENV_ALLOCATORS, "1")?;
+        }
+        if !self.spins_as_written {
+            let (name, value) = spin(library);
+            builder = builder.with_config_entry(name, value)?;
         }
         for (name, value) in &self.entries {
             builder = builder.with_config_entry(name, value)?;
@@ -184,6 +196,14 @@ impl Options {
             run.set(SHRINK, memory)?;
         }
         Ok(run)
+    }
+}
+
+/// How long threads look for work where the model does not say it.
+fn spin(library: Option<(u32, u32)>) -> (&'static str, &'static str) {
+    match library {
+        Some(version) if version >= SPIN_DURATION_SINCE => SPIN_DURATION,
+        _ => STOP_SPINNING,
     }
 }
 
@@ -225,5 +245,22 @@ fn level(config: &Value) -> Result<Level> {
         other => Err(Error::invalid(format!(
             "optimization.graph.level is {other}: there are -1 (basic), 1 (extended), 2 (none) and 0 (all)"
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_a_library_without_a_bound_sleep_when_a_run_has_ended() {
+        for (library, name) in [
+            (None, "session.force_spinning_stop"),
+            (Some((1, 25)), "session.force_spinning_stop"),
+            (Some((1, 26)), "session.intra_op.spin_duration_us"),
+            (Some((2, 0)), "session.intra_op.spin_duration_us"),
+        ] {
+            assert_eq!(spin(library).0, name, "{library:?}");
+        }
     }
 }

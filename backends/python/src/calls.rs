@@ -76,7 +76,7 @@ pub(crate) fn make(
     Ok(())
 }
 
-fn answer(sender: &Sender, number: u64, result: &Result<Answer>, last: bool) -> Vec<u8> {
+fn answer(sender: &Arc<Sender>, number: u64, result: &Result<Answer>, last: bool) -> Vec<u8> {
     let described = match result {
         Ok(answer) => good(sender, number, answer, last),
         Err(error) => Err(error.clone()),
@@ -106,7 +106,7 @@ fn head(meta: &mut Vec<u8>, (number, flags, code): (u64, u8, u8), tensors: usize
     meta.put((json as u32).to_le_bytes());
 }
 
-fn good(sender: &Sender, number: u64, answer: &Answer, last: bool) -> Result<Vec<u8>> {
+fn good(sender: &Arc<Sender>, number: u64, answer: &Answer, last: bool) -> Result<Vec<u8>> {
     let mut frame = Outgoing::new(sender);
     let json = match answer.parameters() {
         [] => String::new(),

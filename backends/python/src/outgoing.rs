@@ -127,14 +127,24 @@ impl Sender {
     }
 }
 
-/// A frame with tensors that is being made.
+/// A frame with tensors that is being made. Unless it is finished, what was lent for it is given back.
 pub(crate) struct Outgoing<'a> {
-    sender: &'a Sender,
+    sender: &'a Arc<Sender>,
     pub(crate) meta: Vec<u8>,
     data: Vec<u8>,
     /// Where large tensors go until it is full. The next one is twice as large, so that a frame has few of them: the
     /// process takes their files only when it has read the frame.
     slab: Option<Lent>,
+    /// The numbers of what the process has only by this frame: slabs, and tensors on GPUs.
+    lent: Vec<u32>,
+}
+
+/// How much of a frame there is.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    meta: usize,
+    data: usize,
+    lent: usize,
 }
 
 struct Lent {
@@ -145,8 +155,8 @@ struct Lent {
 }
 
 impl<'a> Outgoing<'a> {
-    pub(crate) fn new(sender: &'a Sender) -> Self {
-        Self { sender, meta: Vec::with_capacity(256), data: Vec::new(), slab: None }
+    pub(crate) fn new(sender: &'a Arc<Sender>) -> Self {
+        Self { sender, meta: Vec::with_capacity(256), data: Vec::new(), slab: None, lent: Vec::new() }
     }
 
     /// Adds a tensor whose data is in these pieces.
@@ -191,6 +201,7 @@ impl<'a> Outgoing<'a> {
         self.data.extend_from_slice(&gpu::place(device, exported));
         self.data.resize(self.data.len().next_multiple_of(16), 0);
         let slab = lock(&self.sender.state).on_gpu.lend(memory);
+        self.lent.push(slab);
         let head = TensorHead { name, data_type, shape: shape.to_vec(), slab, offset, length };
         let too_long =
             |_| Error::invalid(format!("tensor '{name}' has too long a name or too many dimensions"));
@@ -203,24 +214,45 @@ impl<'a> Outgoing<'a> {
         let twice = last.as_ref().map_or(0, |slab| slab.size.saturating_mul(2));
         let slab = match last.filter(|slab| slab.size.saturating_sub(slab.used) >= length) {
             Some(slab) => slab,
-            None => lock(&self.sender.state).slabs.lend(length.max(twice)).map(Lent::from)?,
+            None => {
+                let lent = lock(&self.sender.state).slabs.lend(length.max(twice)).map(Lent::from)?;
+                self.lent.push(lent.number);
+                lent
+            }
         };
         Ok(self.slab.insert(slab))
     }
 
     /// How much there is, to come back to by [`Outgoing::rewind`].
-    pub(crate) fn mark(&self) -> (usize, usize) {
-        (self.meta.len(), self.data.len())
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { meta: self.meta.len(), data: self.data.len(), lent: self.lent.len() }
     }
 
-    pub(crate) fn rewind(&mut self, mark: (usize, usize)) {
-        self.meta.truncate(mark.0);
-        self.data.truncate(mark.1);
+    /// Forgets what was added since; what was lent for it comes back.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.meta.truncate(mark.meta);
+        self.data.truncate(mark.data);
+        for number in self.lent.split_off(mark.lent) {
+            self.slab.take_if(|slab| slab.number == number);
+            self.sender.returned(number);
+        }
     }
 
-    pub(crate) fn frame(&self, kind: u8) -> Result<Vec<u8>> {
-        wire::described(kind, &self.meta, &self.data)
-            .ok_or_else(|| Error::invalid("the texts of a batch are more than 4 GiB together"))
+    /// The frame, which is to be sent.
+    ///
+    /// # Errors
+    /// It is too long.
+    pub(crate) fn frame(mut self, kind: u8) -> Result<Vec<u8>> {
+        let frame = wire::described(kind, &self.meta, &self.data)
+            .ok_or_else(|| Error::invalid("the texts of a batch are more than 4 GiB together"))?;
+        self.lent.clear();
+        Ok(frame)
+    }
+}
+
+impl Drop for Outgoing<'_> {
+    fn drop(&mut self) {
+        self.lent.drain(..).for_each(|number| self.sender.returned(number));
     }
 }
 
@@ -238,5 +270,43 @@ pub(crate) trait Put {
 impl Put for Vec<u8> {
     fn put<const N: usize>(&mut self, bytes: [u8; N]) {
         self.extend_from_slice(&bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn lent(sender: &Sender) -> usize {
+        lock(&sender.state).slabs.lent()
+    }
+
+    #[test]
+    fn what_is_not_sent_is_not_lent() {
+        let ((socket, _there), (files, _theirs)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        let sender = Sender::new(1, socket, files);
+        let large = vec![0; 2 * SMALL_TENSOR];
+        let add = |frame: &mut Outgoing<'_>, times: usize| {
+            for _ in 0..times {
+                frame.tensor("x", DataType::Uint8, &[1], &[&large]).unwrap();
+            }
+        };
+        let mut frame = Outgoing::new(&sender);
+        add(&mut frame, 1);
+        let mark = frame.mark();
+        // More than what there is room for: a second slab.
+        add(&mut frame, 3);
+        assert_eq!(lent(&sender), 2);
+        frame.rewind(mark);
+        assert_eq!(lent(&sender), 1, "the first is of a request that goes");
+        add(&mut frame, 3);
+        frame.frame(wire::to::EXECUTE).unwrap();
+        assert_eq!(lent(&sender), 2, "until the process gives them back");
+
+        let mut frame = Outgoing::new(&sender);
+        add(&mut frame, 1);
+        drop(frame);
+        assert_eq!(lent(&sender), 2);
     }
 }

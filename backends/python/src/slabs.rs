@@ -60,6 +60,12 @@ impl Ours {
         Ok(given)
     }
 
+    /// How many the process has.
+    #[cfg(test)]
+    pub(crate) fn lent(&self) -> usize {
+        self.lent.len()
+    }
+
     fn make(&mut self, size: u64) -> io::Result<Slab> {
         let size = size.checked_next_power_of_two().ok_or(io::ErrorKind::OutOfMemory)?.max(SMALLEST);
         let file = rustix::fs::memfd_create("trireme-input", MemfdFlags::CLOEXEC)?;

@@ -189,6 +189,11 @@ impl Guarded {
         lock(&self.broken).insert(address);
     }
 
+    /// From now on other processes cannot open this allocation.
+    pub(crate) fn withhold(&self, address: u64) {
+        lock(&self.table).withhold(address);
+    }
+
     /// Frees memory when an event has passed, at once if there is none: work that still uses it then is an illegal access.
     fn free_after(&self, done_event: u64, free: impl FnOnce(&mut Table) -> bool + Send + 'static) {
         let Some(this) = self.me.upgrade() else { return };
@@ -305,7 +310,11 @@ unsafe impl DeviceProvider for Guarded {
         Ok(address)
     }
 
+    /// Waits for the copies, as a driver may.
     fn close(&self, _device: i32, address: u64, done_event: u64) {
         self.free_after(done_event, move |table| table.free(address));
+        if let Ok(done) = self.enqueue(&self.copies, &[], Box::new(|| Ok(()))) {
+            let _ = done.wait();
+        }
     }
 }

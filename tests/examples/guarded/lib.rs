@@ -4,7 +4,7 @@
 //! A model multiplies: X FP32 \[n\] → Y FP32 \[n\] on the device of its instance, WHERE UINT64 \[2\]: the addresses of X, 0 if
 //! it came in the memory of the process, and of Y. Parameters: `factor`; `delay_ms`, how long the kernel takes, which is
 //! still running when the answer is sent; `output`: `own` (default) memory of this library, `asked` that of the server;
-//! `broken`: the memory of Y cannot be copied; `forward`: Y is X itself; `hold`: a FIFO, at whose end of file copies begin again
+//! `broken`: the memory of Y cannot be copied; `withheld`: that of Y cannot be opened by other processes; `forward`: Y is X itself; `hold`: a FIFO, at whose end of file copies begin again
 //! that wait from when the request is there. An input KEPT, if there is one, is an output too, and
 //! so the answer keeps the request.
 
@@ -32,6 +32,7 @@ struct Multiplier {
     delay: Duration,
     asks: bool,
     broken: bool,
+    withheld: bool,
     forwards: bool,
     hold: Option<PathBuf>,
     device: i32,
@@ -69,6 +70,7 @@ impl Backend for GuardedBackend {
             delay: Duration::from_millis(config.parameter("delay_ms")?.unwrap_or(0)),
             asks,
             broken: config.parameter("broken")?.unwrap_or(false),
+            withheld: config.parameter("withheld")?.unwrap_or(false),
             forwards: config.parameter("forward")?.unwrap_or(false),
             hold: config.parameter::<String>("hold")?.map(PathBuf::from),
             device: 0,
@@ -135,6 +137,9 @@ impl Multiplier {
         let address = y.address().ok_or_else(|| Error::internal("memory that the device does not reach"))?;
         if self.broken {
             gpu.break_memory(address);
+        }
+        if self.withheld {
+            gpu.withhold(address);
         }
         let to = (address, y.on_device().is_some());
         let done = gpu.multiply(to, from.address, len, self.factor, from.ready_event, self.delay)?;

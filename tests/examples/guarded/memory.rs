@@ -20,6 +20,8 @@ pub(crate) struct Pages {
     hidden: *mut c_void,
     len: usize,
     file: OwnedFd,
+    /// Whether other processes can open it: not what was opened from one of them, as with CUDA, and not what was made so.
+    has_handle: bool,
 }
 
 // SAFETY: plain mappings, which any thread may use.
@@ -33,17 +35,17 @@ impl Pages {
     fn new(len: usize) -> Result<Self> {
         let file = rustix::fs::memfd_create("guarded", MemfdFlags::CLOEXEC).map_err(no_memory)?;
         rustix::fs::ftruncate(&file, len as u64).map_err(no_memory)?;
-        Self::of(file, len)
+        Self::of(file, len, true)
     }
 
-    fn of(file: OwnedFd, len: usize) -> Result<Self> {
+    fn of(file: OwnedFd, len: usize, has_handle: bool) -> Result<Self> {
         let flags = MapFlags::SHARED;
         // SAFETY: new mappings, at addresses that the kernel chooses.
         unsafe {
             let address = mmap(null_mut(), len, ProtFlags::empty(), flags, &file, 0).map_err(no_memory)?;
             let hidden = mmap(null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, flags, &file, 0);
             match hidden {
-                Ok(hidden) => Ok(Self { address, hidden, len, file }),
+                Ok(hidden) => Ok(Self { address, hidden, len, file, has_handle }),
                 Err(error) => {
                     let _ = munmap(address, len);
                     Err(no_memory(error))
@@ -128,10 +130,22 @@ impl Table {
         let Some((at, pages)) = self.pages.range(..=address).next_back() else {
             return Err(Error::internal("no such memory"));
         };
+        if !pages.has_handle {
+            return Err(Error::invalid(format!(
+                "the memory at {address:#x} has no handle for other processes"
+            )));
+        }
         let mut handle = vec![0; HANDLE];
         handle[..4].copy_from_slice(&std::process::id().to_le_bytes());
         handle[4..8].copy_from_slice(&pages.file.as_raw_fd().to_le_bytes());
         Ok((handle, address - at))
+    }
+
+    /// From now on this allocation has no handle, as that of an allocator whose memory cannot be shared.
+    pub(crate) fn withhold(&mut self, address: u64) {
+        if let Some(pages) = self.pages.get_mut(&address) {
+            pages.has_handle = false;
+        }
     }
 
     /// The memory behind a handle: at least so long.
@@ -153,6 +167,6 @@ impl Table {
         if there < len {
             return Err(Error::invalid(format!("the allocation has {there} bytes, wanted are {len}")));
         }
-        Ok(self.add(Pages::of(file, there)?))
+        Ok(self.add(Pages::of(file, there, false)?))
     }
 }

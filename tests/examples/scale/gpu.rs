@@ -12,9 +12,21 @@ const KERNEL: &str = include_str!("scale.ptx");
 const THREADS: u32 = 256;
 
 pub(crate) struct Stream {
+    /// Before the context, in which it goes.
+    _module: Module,
     context: Arc<CudaContext>,
     raw: sys::CUstream,
     kernel: sys::CUfunction,
+}
+
+/// Unloaded when dropped, in the context that is current then.
+struct Module(sys::CUmodule);
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: loaded once, and nothing of it runs any more.
+        let _ = unsafe { sys::cuModuleUnload(self.0) };
+    }
 }
 
 // SAFETY: handles that the driver lets any thread use.
@@ -44,19 +56,21 @@ impl Stream {
         let context = CudaContext::new(number)
             .map_err(|error| Error::unavailable(format!("GPU {device} cannot be opened: {error:?}")))?;
         let ptx = CString::new(KERNEL).map_err(|_| Error::internal("the kernel's text holds a zero"))?;
-        let (mut module, mut kernel, mut raw) =
+        let (mut loaded, mut kernel, mut raw) =
             (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-        // SAFETY: the results are valid for writes, the texts end with a zero; `CudaContext::new` made the context current.
+        // SAFETY: the result is valid for writes, the text ends with a zero; `CudaContext::new` made the context current.
+        unsafe { check("cuModuleLoadData", sys::cuModuleLoadData(&raw mut loaded, ptx.as_ptr().cast()))? };
+        let module = Module(loaded);
+        // SAFETY: as above.
         unsafe {
-            check("cuModuleLoadData", sys::cuModuleLoadData(&raw mut module, ptx.as_ptr().cast()))?;
             check(
                 "cuModuleGetFunction",
-                sys::cuModuleGetFunction(&raw mut kernel, module, c"scale".as_ptr()),
+                sys::cuModuleGetFunction(&raw mut kernel, module.0, c"scale".as_ptr()),
             )?;
             check("cuStreamCreate", sys::cuStreamCreate(&raw mut raw, flags))?;
         }
-        Ok(Self { context, raw, kernel })
+        Ok(Self { _module: module, context, raw, kernel })
     }
 
     fn bind(&self) -> Result<()> {
@@ -117,6 +131,9 @@ impl Stream {
                 .and_then(|()| check("cuEventRecord", sys::cuEventRecord(made, self.raw)))
         };
         if let Err(error) = recorded {
+            if !made.is_null() {
+                destroy(made.expose_provenance() as u64);
+            }
             // Nobody could know when the memory is free.
             self.finish()?;
             return Err(error);
@@ -134,7 +151,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // SAFETY: the last use; the driver frees it when its work is done.
+        // The module goes behind it.
+        let _ = self.finish();
+        // SAFETY: the last use.
         let _ = unsafe { sys::cuStreamDestroy_v2(self.raw) };
     }
 }

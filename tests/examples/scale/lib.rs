@@ -67,7 +67,11 @@ impl Instance for Scaler {
             match self.multiply(&mut request) {
                 // The event lives until the answer has left; the kernel still reads X.
                 Ok((response, done)) => request.into_responder_after(done).finish(response),
-                Err(error) => request.fail(error),
+                Err(error) => {
+                    // What was launched may still read X.
+                    let _ = self.stream.finish();
+                    request.fail(error);
+                }
             }
         }
     }

@@ -11,8 +11,23 @@ GPU = 1 << 30
 # device, length of the handle, where the tensor begins in its allocation; then the handle
 PLACE = struct.Struct("<IIQ")
 _HANDLE = 64
+# What a driver says while a thread records a CUDA graph; the GPU is as it was.
+_RECORDING = range(900, 910)
 _lock = threading.Lock()
+_opening = threading.Lock()
 _driver = None
+
+
+class DriverError(TritonModelException):
+    """A call of the driver that has failed."""
+
+    def __init__(self, text, status):
+        super().__init__(f"{text} ({status})")
+        self.passes = status in _RECORDING
+
+
+class Lost(Exception):
+    """A GPU that this process cannot use any more."""
 
 
 class _Handle(ctypes.Structure):
@@ -35,7 +50,7 @@ class _Driver:
         if status != 0:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(status, ctypes.byref(text))
-            raise TritonModelException(f"{name}: {(text.value or b'error').decode()} ({status})")
+            raise DriverError(f"{name}: {(text.value or b'error').decode()}", status)
 
     @contextlib.contextmanager
     def on(self, device):
@@ -112,7 +127,10 @@ class Borrowed:
 
     def address(self):
         if self._base is None:
-            self._base = driver().open(self.device, self._handle)
+            # Any threads of the model may ask; it is closed once.
+            with _opening:
+                if self._base is None:
+                    self._base = driver().open(self.device, self._handle)
         return self._base + self._offset
 
     def __del__(self):
@@ -131,19 +149,26 @@ class Foreign:
         return self._address
 
 
-def give_back(returning):
-    """The numbers of what came from the server and is not used any more, once no work reads it."""
-    numbers, opened = [], []
+def give_back(returning, numbers):
+    """Adds to `numbers` those of what came from the server and is not used any more, once no work reads it. What work may still read
+    stays in `returning`."""
+    opened = {}
     while returning:
         number, one = returning.popleft()
-        numbers.append(number)
-        if one is not None:
-            opened.append(one)
-    for device in {device for device, _ in opened}:
-        driver().synchronize(device)
-    for one in opened:
-        driver().close(*one)
-    return numbers
+        if one is None:
+            numbers.append(number)
+        else:
+            opened.setdefault(one[0], []).append((number, one))
+    for device, those in opened.items():
+        try:
+            driver().synchronize(device)
+            while those:
+                driver().close(*those[-1][1])
+                numbers.append(those.pop()[0])
+        except DriverError as error:
+            if not error.passes:
+                raise Lost(f"the process ends, for its GPU {device} is lost: {error}") from None
+            returning.extend(those)
 
 
 def place_of(memory):

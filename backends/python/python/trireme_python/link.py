@@ -2,9 +2,11 @@
 import array
 import collections
 import os
+import select
 import socket
 import struct
 import threading
+import time
 
 import numpy as np
 
@@ -30,6 +32,8 @@ class Link:
         self.returning = collections.deque()
         # The same of tensors on GPUs, and what of them is open.
         self.returning_gpu = collections.deque()
+        # How many tensors on GPUs the server has lent, and how many it has back.
+        self.gpu_taken = self._gpu_returned = 0
         # Tensors of the model on GPUs that the server has, by number.
         self._lent_gpu = {}
         self.borrowed = Borrowed(self)
@@ -84,28 +88,36 @@ class Link:
         length, kind = frames.HEAD.unpack(head)
         return kind, self._exactly(length)
 
-    def wait(self, ready):
-        """Returns when `ready()` is true. It is called with the lock held, after each frame that has arrived."""
+    def wait(self, ready, seconds=None):
+        """Returns when `ready()` is true, or so long has passed: which of them. It is called with the lock held, after each frame
+        that has arrived."""
+        end = None if seconds is None else time.monotonic() + seconds
         changed = self._changed
         with changed:
             while True:
                 if ready():
-                    return
+                    return True
                 if self._closed:
                     raise Closed
                 if not self._reading:
                     self._reading = True
                     break
-                changed.wait()
+                if not changed.wait(None if end is None else max(end - time.monotonic(), 0)):
+                    return bool(ready())
         try:
             while True:
+                if end is not None and not self._comes_until(end):
+                    with changed:
+                        self._reading = False
+                        changed.notify_all()
+                        return bool(ready())
                 kind, body = self._frame()
                 with changed:
                     self._dispatch(kind, body)
                     if ready():
                         self._reading = False
                         changed.notify_all()
-                        return
+                        return True
                     changed.notify_all()
         except BaseException as error:
             with changed:
@@ -115,6 +127,12 @@ class Link:
             if isinstance(error, OSError):
                 raise Closed from error
             raise
+
+    def _comes_until(self, end):
+        """Whether there is something to read before that time."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(max(end - time.monotonic(), 0) * 1000))
 
     def later(self, kind, work):
         """Adds something to do, as if the server had asked for it."""
@@ -189,20 +207,45 @@ class Link:
         self._socket.sendall(frames.HEAD.pack(len(body), kind) + body)
 
     def _flush_returning(self):
-        slabs = []
+        """Says what is not used any more. The result: why the process has to end, if it has to."""
+        slabs, lost = [], None
         while self.returning:
             slabs.append(self.returning.popleft())
         if self.returning_gpu:
-            slabs += gpu.give_back(self.returning_gpu)
+            before = len(slabs)
+            try:
+                gpu.give_back(self.returning_gpu, slabs)
+            except gpu.Lost as error:
+                lost = error
+            self._gpu_returned += len(slabs) - before
         if slabs:
             self._raw(frames.RETURN, struct.pack(f"<{len(slabs)}I", *slabs))
+        return lost
+
+    def _end_of(self, lost):
+        # The next process can use the GPU again, and the server takes back what this one has.
+        self._raw(frames.LOG, bytes([1]) + frames.text(str(lost)))
+        os._exit(1)
+
+    def has_gpu(self):
+        """Whether the server waits for tensors on GPUs."""
+        return self.gpu_taken != self._gpu_returned
+
+    def give_back(self):
+        """Says what is not used any more, without a frame to go with."""
+        self._send()
 
     def send(self, kind, body=b""):
+        self._send((kind, body))
+
+    def _send(self, *given):
         with self._sending:
             try:
-                if self.returning or self.returning_gpu:
-                    self._flush_returning()
-                self._raw(kind, body)
+                lost = self._flush_returning() if self.returning or self.returning_gpu else None
+                for frame in given:
+                    self._raw(*frame)
+                if lost is not None:
+                    self._end_of(lost)
             except OSError as error:
                 raise Closed from error
 

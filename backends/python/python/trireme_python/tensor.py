@@ -166,6 +166,7 @@ def read_tensors(link, body, position, count, data, views):
         name = body[position : position + name_length].decode()
         position += name_length
         if slab & gpu.GPU:
+            link.gpu_taken += 1
             memory = gpu.Borrowed(link, slab, memoryview(body)[data + offset :])
             tensors.append(Tensor._on_gpu(name, dtype, shape, memory, length))
         elif slab:

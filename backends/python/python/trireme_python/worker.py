@@ -18,6 +18,9 @@ from .inference import Answering, Batch, InferenceResponse, read_batch
 from .link import Closed, Link
 from .types import NUMBERS
 
+# In seconds. The next batch mostly comes sooner, and in memory that is open already; to open it costs more than to wait.
+_IDLE = 0.1
+
 _setup = {}
 
 
@@ -103,6 +106,8 @@ class Worker:
     def serve(self):
         link = self._link
         while True:
+            while link.has_gpu() and not link.wait(lambda: link.work, _IDLE):
+                link.give_back()
             link.wait(lambda: link.work)
             kind, body = link.work.popleft()
             if kind == frames.FINISH:

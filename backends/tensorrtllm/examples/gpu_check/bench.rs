@@ -179,6 +179,7 @@ pub(crate) fn decode() -> Outcome {
     for (name, config, tokens) in models() {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
         let mut random = Random(4);
+        say_ways(name, &driver.executor);
         let (weights, kv) = bytes(&driver, &config);
         for streams in [1u32, 2, 4, 8, 16, 20, 32, 64, 100, 128, 256] {
             read(&mut driver, 0..streams, CONTEXT, &mut random);
@@ -218,11 +219,19 @@ pub(crate) fn decode() -> Outcome {
     Ok(())
 }
 
+/// Which products the clock has chosen for steps of many rows.
+fn say_ways(name: &str, executor: &CudaExecutor) {
+    let sizes = [160, 256, 384, 1024, 4096, 8192];
+    let ways: Vec<String> = sizes.iter().map(|&rows| format!("{rows} {:?}", executor.ways(rows).0)).collect();
+    println!("{name}: layers of {}", ways.join(", "));
+}
+
 pub(crate) fn prefill() -> Outcome {
     println!("| model | prompts | tokens/s | TFLOP/s |\n|---|---|---|---|");
     for (name, config, tokens) in models() {
         let mut driver = Driver::new(load(&config, tokens, Options::default())?);
         let mut random = Random(5);
+        say_ways(name, &driver.executor);
         for (count, length) in [(1u32, 1024), (1, 4096), (1, 8192), (32, 4096), (8, 8192)] {
             let mut best = f64::MAX;
             for _ in 0..2 {

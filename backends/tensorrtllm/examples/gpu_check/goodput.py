@@ -202,9 +202,9 @@ async def mixed(session, url, model, seconds, at_once, metrics):
         nonlocal count, left, bad, tokens
         while time.perf_counter() < end:
             count += 1
-            number, long = count, rng.random() < 0.4
+            number, long = count, rng.random() < 0.25
             prompt = text(rng, rng.randrange(1000, 8000) if long else int(1000 ** rng.random()))
-            answer, options = int(1500 ** rng.random()), SAMPLING[count % len(SAMPLING)]
+            answer, options = 1 + int(3000 * rng.random() ** 2), SAMPLING[count % len(SAMPLING)]
             try:
                 if number % 10 == 0:
                     left += 1
@@ -213,16 +213,24 @@ async def mixed(session, url, model, seconds, at_once, metrics):
                     bad += 1
                     await refused(session, url, model, BAD[number // 20 % len(BAD)])
                 else:
-                    tokens += await whole(session, url, model, prompt, answer, options)
+                    got = await whole(session, url, model, prompt, answer, options)
+                    # Not in one line with the wait: the sum is read before it.
+                    tokens += got
             except Exception as error:
                 errors.append(error)
 
     watching = asyncio.create_task(watch(session, metrics, seen))
-    await asyncio.gather(*(worker() for _ in range(at_once)))
-    watching.cancel()
+    workers = [asyncio.create_task(worker()) for _ in range(at_once)]
+    await asyncio.wait(workers, timeout=seconds)
+    # Whoever still waits goes away, all at once.
+    pending = [task for task in workers if not task.done()]
+    for task in [*pending, watching]:
+        task.cancel()
+    await asyncio.gather(*workers, watching, return_exceptions=True)
     seconds = time.perf_counter() - start
     shares, memory = [s for s, _ in seen], [m for _, m in seen]
-    print(f"mixed, {seconds:.0f} s to the last answer, {at_once} at once: {count} requests ({left} left half-way, {bad} bad ones refused), {tokens} tokens, "
+    print(f"mixed, {seconds:.0f} s, {at_once} at once: {count} requests ({left} left half-way and {len(pending)} at the end, {bad} bad ones "
+          f"refused), {tokens} tokens, "
           f"{len(errors)} errors, {await blocks_held(session, metrics)} blocks held", flush=True)
     print(f"   blocks in use: most {max(shares):.2f}, median {percentile(shares, 50):.2f} of all; GPU memory MiB: "
           f"{', '.join(f'{m:.0f}' for m in memory[::max(1, len(memory) // 10)])}", flush=True)

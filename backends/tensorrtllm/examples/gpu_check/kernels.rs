@@ -6,31 +6,31 @@ use trireme_tensorrtllm::kernels::{FewRows, Kernels, few_rows_threads};
 use crate::Outcome;
 use crate::random::{Random, bytes, distance, from_bytes};
 
-struct Bench {
-    device: Device,
-    stream: Stream,
-    kernels: Kernels,
-    random: Random,
+pub(crate) struct Bench {
+    pub(crate) device: Device,
+    pub(crate) stream: Stream,
+    pub(crate) kernels: Kernels,
+    pub(crate) random: Random,
 }
 
 impl Bench {
-    fn upload(&self, data: &[u8]) -> Buffer {
+    pub(crate) fn upload(&self, data: &[u8]) -> Buffer {
         let buffer = Buffer::new(&self.device, data.len()).unwrap();
         buffer.write(0, data, &self.stream).unwrap();
         buffer
     }
 
     /// Memory of NaNs.
-    fn poisoned(&self, len: usize) -> Buffer {
+    pub(crate) fn poisoned(&self, len: usize) -> Buffer {
         self.upload(&vec![0xff; len])
     }
 
-    fn bf16(&mut self, n: usize, deviation: f32) -> (Vec<f64>, Buffer) {
+    pub(crate) fn bf16(&mut self, n: usize, deviation: f32) -> (Vec<f64>, Buffer) {
         let values = self.random.bf16s(n, deviation);
         (values.iter().map(|v| f64::from(v.to_f32())).collect(), self.upload(&bytes(&values)))
     }
 
-    fn read(&self, buffer: &Buffer) -> Vec<u8> {
+    pub(crate) fn read(&self, buffer: &Buffer) -> Vec<u8> {
         let mut out = vec![0; buffer.bytes()];
         buffer.read(0, &mut out, &self.stream).unwrap();
         out
@@ -41,12 +41,23 @@ fn grid(blocks: (usize, usize, usize), threads: usize) -> Grid {
     Grid { blocks, threads, early: true, ..Grid::default() }
 }
 
+impl Bench {
+    fn new() -> Result<Self, Box<dyn std::error::Error>> {
+        let device = Device::open(0)?;
+        let stream = Stream::new(&device)?;
+        let kernels = Kernels::load(&device, 128, None)?;
+        println!("GPU: {}, compute capability {:?}", device.name, device.capability);
+        Ok(Self { device, stream, kernels, random: Random(1) })
+    }
+}
+
+/// Products of many rows alone: what the sanitizer can be given.
+pub(crate) fn tiles() -> Outcome {
+    crate::tiles::run(&mut Bench::new()?)
+}
+
 pub(crate) fn run() -> Outcome {
-    let device = Device::open(0)?;
-    let stream = Stream::new(&device)?;
-    let kernels = Kernels::load(&device, 128, None)?;
-    println!("GPU: {}, compute capability {:?}", device.name, device.capability);
-    let mut b = Bench { device, stream, kernels, random: Random(1) };
+    let mut b = Bench::new()?;
     let few = b.kernels.few;
     for (n, k) in [(16, 32), (48, 64), (1003, 576), (4096, 4096), (512, 14_336), (6144, 2048)] {
         for rows in [1, 2, 7, 8, 9, 15, 16] {
@@ -56,15 +67,15 @@ pub(crate) fn run() -> Outcome {
     for (rows, size) in [(1, 64), (5, 576), (33, 4096), (3, 16_384)] {
         norm_and_silu(&mut b, rows, size)?;
     }
-    Ok(())
+    crate::tiles::run(&mut b)
 }
 
-fn within(what: &str, out: &[f32], reference: &[f64], limit: f64) -> Outcome {
+pub(crate) fn within(what: &str, out: &[f32], reference: &[f64], limit: f64) -> Outcome {
     let d = distance(out, reference);
     if d < limit { Ok(()) } else { Err(format!("{what}: distance {d:.2e}, limit {limit:.0e}").into()) }
 }
 
-fn f32s(bytes: &[u8]) -> Vec<f32> {
+pub(crate) fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
 

@@ -22,6 +22,7 @@ mod parity;
 mod random;
 mod sampling;
 mod shapes;
+mod tiles;
 mod traffic;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         let start = Instant::now();
         let outcome = match name.as_str() {
             "kernels" => kernels::run(),
+            "tiles" => kernels::tiles(),
             "sampling" => sampling::run(),
             "attention" => attention::check(),
             "attention-bench" => attention::bench(),

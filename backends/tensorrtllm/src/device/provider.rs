@@ -140,9 +140,12 @@ impl Gpu {
         let device = self.device()?;
         let mut streams = lock(&self.streams);
         // SAFETY: the streams are alive.
-        let idle =
-            |stream: &Stream| unsafe { sys::cuStreamQuery(stream.raw()) } == sys::CUresult::CUDA_SUCCESS;
-        match streams.iter().position(idle) {
+        let query = |stream: &Stream| unsafe { sys::cuStreamQuery(stream.raw()) };
+        // One whose work has failed never has nothing to do.
+        streams.retain(|stream| {
+            matches!(query(stream), sys::CUresult::CUDA_SUCCESS | sys::CUresult::CUDA_ERROR_NOT_READY)
+        });
+        match streams.iter().position(|stream| query(stream) == sys::CUresult::CUDA_SUCCESS) {
             Some(at) => Ok(streams.swap_remove(at)),
             None => {
                 drop(streams);

@@ -5,6 +5,7 @@ use super::linear::{Linear, Out};
 use super::options::EarlyLaunch;
 use super::profile::Part;
 use super::streams::StreamMaps;
+use super::tiles::TileMaps;
 use super::ways::Ways;
 use crate::device::{Grid, Stream, args};
 use crate::error::Result;
@@ -23,6 +24,8 @@ pub(super) struct Net {
     pub(super) state: DeviceState,
     /// Of products on Hopper.
     pub(super) maps: Option<StreamMaps>,
+    /// Of gate and up of more rows.
+    pub(super) tile_maps: Option<TileMaps>,
     /// What the clock has chosen.
     pub(super) ways: Ways,
     pub(super) multiprocessors: usize,
@@ -42,6 +45,13 @@ pub(super) struct Rows {
     pub(super) tokens: u64,
     pub(super) slots: u64,
     pub(super) positions: u64,
+}
+
+impl Rows {
+    /// Rows that nothing is known of but how many there are: their products can be timed, and nothing else be done with them.
+    pub(super) fn without_slots(count: usize) -> Self {
+        Self { count, decode: 0, tiles: 0, num_tiles: 0, tokens: 0, slots: 0, positions: 0 }
+    }
 }
 
 /// What is sampled, as addresses of arrays on the GPU.
@@ -119,8 +129,13 @@ impl Net {
             Part::GateUp => Place::GateUp,
             Part::Down => Place::Down,
         };
-        if self.way(Products::Layers, rows.count) == Way::Stream {
-            return self.stream(stream, &self.layer_product(rows, layer, place));
+        match self.way(Products::Layers, rows.count) {
+            Way::Stream => return self.stream(stream, &self.layer_product(rows, layer, place)),
+            Way::Gated if place == Place::GateUp => {
+                self.norm(stream, w.post_norm, 0, normed, rows.count)?;
+                return self.gate_up_in_tiles(stream, layer, rows.count);
+            }
+            Way::Few | Way::Gated | Way::Library => {}
         }
         let (l, x, to) = match place {
             Place::Qkv => {

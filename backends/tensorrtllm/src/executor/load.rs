@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use trireme_llm::checkpoint::DecoderConfig;
+use trireme_llm::checkpoint::{DecoderConfig, DummyNumbers, WeightType};
 use trireme_llm::executor::{ExecutorInfo, KvLayout};
 
 use super::attention::{AttentionCut, AttentionPlaces, attention_groups};
 use super::buffers::Buffers;
 use super::decode_set::DecodeSet;
-use super::forward::Net;
+use super::forward::{Net, Rows};
 use super::graphs::{Graphs, decode_step};
 use super::memory_plan::{BLOCK_TOKENS, MemoryPlan};
 use super::mixed;
@@ -16,13 +16,14 @@ use super::options::{EarlyLaunch, Options};
 use super::results::{IN_FLIGHT, RING, Results};
 use super::run::{CudaExecutor, UPLOAD};
 use super::streams::StreamMaps;
+use super::tiles::TileMaps;
 use super::tune::Tuner;
 use super::ways::Ways;
 use crate::device::{Buffer, Device, Pinned, Stream};
 use crate::error::{CudaError, Result};
 use crate::gemm::Gemm;
 use crate::kernels::{Kernels, StreamSize};
-use crate::model::{Source, Weights};
+use crate::model::{Source, Weights, fill_with};
 use crate::state::{Changes, DeviceState, Slots, as_bytes};
 use crate::tuning::{Key, ModelShape, Products, Report, Session, Way};
 
@@ -64,7 +65,7 @@ impl CudaExecutor {
             kernels.attention_prefill_sm90 = None;
         }
         if !options.sm90_decode {
-            (kernels.streams, kernels.attention_ring) = (None, None);
+            (kernels.streams, kernels.tiles, kernels.attention_ring) = (None, None, None);
         }
         let places = AttentionPlaces::new(&kernels, device.multiprocessors, c.head_dim);
         let parts = |rows| AttentionCut::new(rows, groups, places, options.deterministic).parts;
@@ -85,6 +86,8 @@ impl CudaExecutor {
             .streams
             .is_some()
             .then(|| StreamMaps::new(&weights, &buffers, options.max_step_tokens, options.max_slots));
+        let tile_maps =
+            kernels.tiles.is_some().then(|| TileMaps::new(&weights, &buffers, options.max_step_tokens));
         let info = ExecutorInfo {
             vocab_size: c.vocab_size,
             max_context: plan.max_context,
@@ -107,6 +110,7 @@ impl CudaExecutor {
             buffers,
             state,
             maps: maps.transpose()?,
+            tile_maps: tile_maps.transpose()?,
             ways: Ways::default(),
             multiprocessors: device.multiprocessors,
             skinny_rows: options.skinny_rows,
@@ -143,7 +147,7 @@ impl CudaExecutor {
         let slots = self.info.max_slots;
         if options.tune {
             // As in use: beside texts without a past, what reads weights while keys and values are read would win nothing.
-            self.occupy(slots, TUNED_CONTEXT.min(self.info.max_context))?;
+            self.occupy(slots, self.tuned_context())?;
             self.tune(options)?;
         }
         let mut bytes = vec![0; slots * 16];
@@ -172,6 +176,10 @@ impl CudaExecutor {
         self.net.state.buffer().write(self.net.state.step_offset(), unsafe { as_bytes(&step) }, &self.stream)
     }
 
+    fn tuned_context(&self) -> usize {
+        TUNED_CONTEXT.min(self.info.max_context)
+    }
+
     /// Chooses algorithms, layouts and ways: those of a table that was kept, or the fastest of all, which are then kept.
     fn tune(&mut self, options: &Options) -> Result<()> {
         let (device, config) = (&self.device, &self.net.weights.config);
@@ -184,6 +192,7 @@ impl CudaExecutor {
             kernels: self.net.kernels.hash.clone(),
             graphs: self.graphs.is_some(),
             early: self.net.early,
+            context: self.tuned_context(),
             model: ModelShape::of(config),
         };
         let mut tuner = Tuner {
@@ -194,6 +203,14 @@ impl CudaExecutor {
             ways_within: options.ways_within,
             ways_took: Duration::ZERO,
         };
+        let buffers = &self.net.buffers;
+        let read = [&buffers.normed, &buffers.attended, &buffers.gated, &buffers.hidden, &buffers.residual];
+        for (seed, buffer) in (1..).zip(read) {
+            // On zeros a GPU takes less power, so its clock is not the one that steps will have.
+            let numbers = DummyNumbers { seed, start: 0, scale: 1.0 / 147.0 };
+            let elements = buffer.bytes() / 2;
+            fill_with(&self.stream, &self.net.kernels, buffer.at(0), elements, numbers, WeightType::BF16)?;
+        }
         let most = self.info.max_slots.min(self.info.max_step_tokens);
         for rows in TUNED_ROWS.into_iter().filter(|&r| r <= self.info.max_step_tokens) {
             self.net.tune(&mut tuner, rows, 0)?;
@@ -213,6 +230,18 @@ impl CudaExecutor {
         // From the largest, whose way is that of smaller ones for which there is no time.
         for rows in self.sizes.sizes().iter().rev().copied() {
             self.net.tune_ways(&mut tuner, &self.set.rows(rows))?;
+        }
+        // Those of prompts behind them, with as much time of their own.
+        tuner.ways_took = Duration::ZERO;
+        let (largest, most) =
+            (self.sizes.sizes().last().copied().unwrap_or_default(), self.info.max_step_tokens);
+        let mut prompts: Vec<_> =
+            TUNED_ROWS.into_iter().filter(|&rows| rows > largest && rows <= most).collect();
+        if prompts.is_empty() && most > largest && StreamSize::of(most).is_none() {
+            prompts.push(most);
+        }
+        for rows in prompts.into_iter().rev() {
+            self.net.tune_ways(&mut tuner, &Rows::without_slots(rows))?;
         }
         self.tuning = tuner.session.end();
         Ok(())

@@ -22,6 +22,7 @@ mod results;
 mod run;
 mod streams;
 mod testing;
+mod tiles;
 mod tune;
 mod ways;
 

@@ -95,7 +95,8 @@ impl CudaExecutor {
                 Part::Qkv if rotates => {
                     ("norm, three projections, bias, head norms, rotation, paged write", each)
                 }
-                Part::Qkv if way == Way::Library => ("norm; three projections", 2),
+                Part::Qkv if matches!(way, Way::Gated | Way::Library) => ("norm; three projections", 2),
+                Part::GateUp if way == Way::Gated => ("norm; two projections, SiLU, product", 2),
                 Part::GateUp if way == Way::Library => ("norm; two projections; SiLU, product", 3),
                 Part::Rope | Part::Attention => (fused, 1),
                 _ => (fused, each),

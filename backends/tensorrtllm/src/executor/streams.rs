@@ -144,7 +144,7 @@ impl Net {
             // A warp has 128 outputs: whole heads.
             Way::Stream => 128 % c.head_dim == 0,
             Way::Few => !c.qk_norm,
-            Way::Library => false,
+            Way::Gated | Way::Library => false,
         }
     }
 

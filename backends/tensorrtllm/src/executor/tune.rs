@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::forward::{Net, Rows};
 use super::memory_plan::logits_stride;
+use super::profile::Part;
 use crate::device::{Buffer, Capture, Device, Event, Stream};
 use crate::error::{CudaError, Result};
 use crate::gemm::{Kind, Product};
@@ -115,11 +116,14 @@ impl Net {
     }
 
     /// Chooses how steps that are padded to these rows compute their products, where there are several ways and there is time
-    /// to time them: else they take the way of the next larger size. What lies in the activations is overwritten.
+    /// to time them: else they take the way of the next larger size. What lies in the activations is overwritten. Rows
+    /// without slots stand for those of prompts, of which the layers' products alone are timed.
     pub(super) fn tune_ways(&mut self, tuner: &mut Tuner<'_>, rows: &Rows) -> Result<()> {
         // Nothing has gone of it before the first size.
         let may_time = tuner.ways_took.is_zero() || tuner.ways_took < tuner.ways_within;
-        for products in [Products::Layers, Products::Head] {
+        let of_step: &[Products] =
+            if rows.slots == 0 { &[Products::Prompts] } else { &[Products::Layers, Products::Head] };
+        for &products in of_step {
             let ways = self.candidates(products, rows.count);
             if ways.len() < 2 {
                 continue;
@@ -162,6 +166,16 @@ impl Net {
         Ok(())
     }
 
+    /// The products of the first layers, enough of them that no weights are in a cache.
+    fn products(&mut self, stream: &Stream, rows: &Rows) -> Result<()> {
+        for layer in 0..self.weights.config.num_layers.min(TIMED_LAYERS) {
+            for part in [Part::Qkv, Part::Output, Part::GateUp, Part::Down] {
+                self.part(stream, rows, layer, part)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs of each way, microseconds.
     fn time_ways(
         &mut self,
@@ -171,8 +185,11 @@ impl Net {
         ways: &[Way],
     ) -> Result<Vec<(Way, f32)>> {
         self.race(tuner, ways, WAY_ROUNDS, |net, way| {
-            net.ways.force(Some((products, way)));
+            // Steps ask for the way of their layers.
+            let asked = if products == Products::Head { Products::Head } else { Products::Layers };
+            net.ways.force(Some((asked, way)));
             match products {
+                Products::Prompts => net.products(tuner.stream, rows),
                 Products::Layers => net.layers(tuner.stream, rows),
                 Products::Head => net.logits(tuner.stream, 0, rows.count),
             }

@@ -24,12 +24,18 @@ impl Ways {
         self.forced = forced;
     }
 
-    /// That of the smallest size that holds so many rows.
+    /// That of the smallest size that holds so many rows. Where no decode step has so many, that of prompts, of which the
+    /// largest stands for all beyond; up to 128 rows prompts have no choice of their own.
     fn of(&self, products: Products, rows: usize) -> Option<Way> {
-        match self.forced {
-            Some((what, way)) if what == products => Some(way),
-            _ => self.chosen.range((products, rows)..=(products, usize::MAX)).next().map(|(_, way)| *way),
+        if let Some((_, way)) = self.forced.filter(|(what, _)| *what == products) {
+            return Some(way);
         }
+        let of = |products, rows| self.chosen.range((products, rows)..=(products, usize::MAX));
+        let mut found = of(products, rows).next();
+        if found.is_none() && products == Products::Layers && StreamSize::of(rows).is_none() {
+            found = of(Products::Prompts, rows).next().or_else(|| of(Products::Prompts, 0).next_back());
+        }
+        found.map(|(_, way)| *way)
     }
 }
 
@@ -45,6 +51,7 @@ impl Net {
                 let fits = StreamSize::of(rows).is_some() && hidden.div_ceil(64) <= SQUARES;
                 fuses && fits && self.maps.is_some()
             }
+            Way::Gated => fuses && StreamSize::of(rows).is_none() && self.has_tiles(),
             Way::Few => fuses && rows <= SKINNY_MAX,
             Way::Library => true,
         }
@@ -54,14 +61,21 @@ impl Net {
     pub(super) fn way(&self, products: Products, rows: usize) -> Way {
         self.ways
             .of(products, rows)
-            .filter(|way| self.has(*way, rows))
-            .unwrap_or_else(|| self.usual_way(rows))
+            .filter(|way| self.has_for(products, *way, rows))
+            .unwrap_or_else(|| self.usual_way(products, rows))
+    }
+
+    /// The same of these products.
+    fn has_for(&self, products: Products, way: Way, rows: usize) -> bool {
+        self.has(way, rows) && (products != Products::Head || way != Way::Gated)
     }
 
     /// Where nothing was timed.
-    fn usual_way(&self, rows: usize) -> Way {
+    fn usual_way(&self, products: Products, rows: usize) -> Way {
         if self.has(Way::Stream, rows) {
             Way::Stream
+        } else if self.has_for(products, Way::Gated, rows) {
+            Way::Gated
         } else if self.deterministic || self.has(Way::Few, rows) && rows <= self.skinny_rows {
             Way::Few
         } else {
@@ -72,14 +86,17 @@ impl Net {
     /// The ways among which the clock may choose, the usual one first. Where there is a copy engine its kernels have always
     /// been faster than those for few rows: these are not timed.
     pub(super) fn candidates(&self, products: Products, rows: usize) -> Vec<Way> {
-        let usual = self.usual_way(rows);
+        let usual = self.usual_way(products, rows);
         // Of a decode step the kernels for few rows read what those of the layers have left.
         let reads = |way: Way| {
-            products == Products::Layers || way != Way::Few || self.way(Products::Layers, rows) == Way::Few
+            products != Products::Head || way != Way::Few || self.way(Products::Layers, rows) == Way::Few
         };
         let others = [Way::Few, Way::Library].into_iter().filter(|way| *way != usual);
         let others = others.filter(|way| *way != Way::Few || !self.has(Way::Stream, rows));
-        std::iter::once(usual).chain(others).filter(|way| self.has(*way, rows) && reads(*way)).collect()
+        std::iter::once(usual)
+            .chain(others)
+            .filter(|way| self.has_for(products, *way, rows) && reads(*way))
+            .collect()
     }
 }
 
@@ -101,6 +118,14 @@ mod tests {
         );
         // Nothing is known of more rows; the head's sizes are none of the layers'.
         assert_eq!((layers(105), ways.of(Products::Head, 100)), (None, Some(Way::Stream)));
+        // Prompts: no decode step's, none of few rows, and the largest beyond it.
+        ways.choose(Products::Prompts, 256, Way::Library);
+        ways.choose(Products::Prompts, 512, Way::Gated);
+        assert_eq!(
+            [120, 129, 257, 513].map(|rows| ways.of(Products::Layers, rows)),
+            [None, Some(Way::Library), Some(Way::Gated), Some(Way::Gated)]
+        );
+        assert_eq!(ways.of(Products::Layers, 97), Some(Way::Library));
         ways.force(Some((Products::Head, Way::Few)));
         assert_eq!(
             (ways.of(Products::Head, 100), ways.of(Products::Layers, 96)),

@@ -19,7 +19,7 @@ macro_rules! images {
 pub(super) fn for_arch(arch: &str) -> Option<&'static [Image]> {
     macro_rules! of {
         ($name:literal) => {
-            images!($name: "linear", "linear_sm90", "rows", "attention_decode", "attention_prefill", "attention_prefill_sm90", "state", "sample")
+            images!($name: "linear", "linear_sm90", "gate_up_sm90", "rows", "attention_decode", "attention_prefill", "attention_prefill_sm90", "state", "sample")
         };
     }
     match arch {

@@ -5,6 +5,7 @@ mod compile;
 mod embedded;
 mod sources;
 mod streams;
+mod tiles;
 
 use std::ffi::CString;
 use std::path::Path;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{MODULES, Module, is_hot};
 pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share};
+pub use tiles::{TILE_ROWS, TILE_THREADS, TilePlan, TileSize, Tiles, TilesArgs};
 
 use crate::device::{Device, Function, check};
 use crate::error::{CudaError, Result};
@@ -39,6 +41,8 @@ macro_rules! kernel_table {
             pub few: FewRows,
             /// Products of up to 128 rows, where there is a copy engine.
             pub streams: Option<Streams>,
+            /// Gate and up of more rows, likewise.
+            pub tiles: Option<Tiles>,
             pub attention_prefill: Function,
             /// On Hopper's own products, where there is such a kernel.
             pub attention_prefill_sm90: Option<Function>,
@@ -59,6 +63,7 @@ macro_rules! kernel_table {
                 }
                 let copies = device.capability == (9, 0);
                 let streams = copies.then(|| Streams::load(&of)).transpose()?;
+                let tiles = copies.then(|| Tiles::load(&of)).transpose()?;
                 let ring = copies.then(|| of("attention_decode", &format!("attention_ring_{head_dim}")));
                 let ring = ring.transpose()?;
                 if let Some(function) = &ring {
@@ -67,6 +72,7 @@ macro_rules! kernel_table {
                 let loaded = Self {
                     hash: modules.hash.clone(),
                     streams,
+                    tiles,
                     attention_ring: ring,
                     few: FewRows::load(&of)?,
                     $($($name: of($module, stringify!($name))?,)+)+

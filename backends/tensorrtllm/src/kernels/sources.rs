@@ -21,9 +21,10 @@ macro_rules! module {
     };
 }
 
-pub const MODULES: [Module; 8] = [
+pub const MODULES: [Module; 9] = [
     module!("linear"),
     module!("linear_sm90"),
+    module!("gate_up_sm90"),
     module!("rows"),
     module!("attention_decode"),
     module!("attention_prefill"),
@@ -33,7 +34,7 @@ pub const MODULES: [Module; 8] = [
 ];
 
 /// Kernels that each step spends its time in, beside all whose name begins with `stream`.
-const HOT: [&str; 22] = [
+const HOT: [&str; 24] = [
     "skinny8_norm",
     "skinny16_norm",
     "skinny8_norm_rope",
@@ -44,6 +45,8 @@ const HOT: [&str; 22] = [
     "skinny16_norm_silu_mul",
     "skinny8_add",
     "skinny16_add",
+    "gate_up_tiles256",
+    "gate_up_tiles224",
     "rms_norm",
     "silu_mul",
     "rope_write",

@@ -25,6 +25,8 @@ pub struct Key {
     pub graphs: bool,
     /// Which kernels start before the one in front has ended.
     pub early: EarlyLaunch,
+    /// Positions of each text while decode steps were timed.
+    pub context: usize,
     pub model: ModelShape,
 }
 
@@ -65,7 +67,7 @@ impl ModelShape {
 impl Key {
     /// Why a table of `other` is of no use here; `None` if it is.
     pub fn differs_from(&self, other: &Self) -> Option<String> {
-        let parts: [(&str, String, String); 9] = [
+        let parts: [(&str, String, String); 10] = [
             ("device", format!("{:?}", other.device), format!("{:?}", self.device)),
             ("compute capability", format!("{:?}", other.capability), format!("{:?}", self.capability)),
             ("multiprocessors", other.multiprocessors.to_string(), self.multiprocessors.to_string()),
@@ -74,6 +76,7 @@ impl Key {
             ("kernels", short(&other.kernels), short(&self.kernels)),
             ("use of graphs", other.graphs.to_string(), self.graphs.to_string()),
             ("early launch", format!("{:?}", other.early), format!("{:?}", self.early)),
+            ("length of texts", other.context.to_string(), self.context.to_string()),
             ("model", format!("{:?}", other.model), format!("{:?}", self.model)),
         ];
         let different = parts.into_iter().find(|(_, there, here)| there != here);

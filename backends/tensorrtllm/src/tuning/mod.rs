@@ -43,6 +43,7 @@ mod testing {
             kernels: "k".into(),
             graphs: true,
             early: EarlyLaunch::OFF,
+            context: 1024,
             model,
         }
     }

@@ -16,6 +16,8 @@ const MAX_ENTRIES: usize = 1024;
 pub enum Way {
     /// Own ones that read weights through Hopper's copy engine; norms, rotation and activations are in them.
     Stream,
+    /// As `Library`, but gate, up and the activation are one own product on Hopper's tensor cores.
+    Gated,
     /// Own ones of at most 16 rows, likewise.
     Few,
     /// cuBLASLt's, between launches for norms, rotation and activations.
@@ -26,8 +28,11 @@ pub enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Products {
+    /// Those of a decode step's layers, all of them and with attention.
     Layers,
     Head,
+    /// The layers' of steps with more rows than any decode step: four layers' products alone.
+    Prompts,
 }
 
 /// cuBLASLt's algorithm for products of up to `m` rows.
@@ -62,7 +67,7 @@ pub struct LayoutEntry {
 pub struct WayEntry {
     pub rows: usize,
     pub products: Products,
-    /// Microseconds, of all layers or of the head.
+    /// Microseconds, of what `products` says.
     pub times: Vec<(Way, f32)>,
 }
 
@@ -230,6 +235,7 @@ mod tests {
             kernels: "0123456789abcdef".into(),
             graphs: true,
             early: EarlyLaunch::ALL,
+            context: 1024,
             model,
         }
     }

@@ -102,7 +102,7 @@ fn explain_counts_what_is_launched() {
         Options { sm90_decode: false, ..options() },
     ] {
         let mut executor = load(&config(), &change).unwrap();
-        for rows in [1, 9, 20, 100] {
+        for rows in [1, 9, 20, 100, 150] {
             let rows_of = executor.profile_decode(rows as usize, 64).unwrap();
             recorder.take();
             let asked = decode(rows);

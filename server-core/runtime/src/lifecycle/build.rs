@@ -7,6 +7,7 @@ use trireme_model_config::{Draft, Severity};
 use trireme_repository::{Fingerprint, FoundVersion};
 
 use super::group::Outcome;
+use super::records::Record;
 use super::target::Target;
 use crate::core::Core;
 use crate::error::ServeError;
@@ -71,17 +72,12 @@ impl Core {
             tracing::info!(model = name, "its directory is being written: left until it is still");
             return Ok(Outcome::Unchanged);
         }
-        let (serving, complete) = self.serving(name);
-        let current = record.origin.as_ref().is_some_and(|origin| {
-            // On behalf of an ensemble a model is taken as somebody has set it up.
-            let set_up = !target.asked && origin.given.is_some();
-            set_up || origin.is_current(&target.found, &fingerprint)
-        });
         self.life.records.change(name, |record| record.asked |= target.asked);
-        if complete && current && !target.again && target.given.is_none() {
+        if self.is_as_wanted(name, target, &record, &fingerprint) {
             self.want(name);
             return Ok(Outcome::Unchanged);
         }
+        let (serving, _) = self.serving(name);
         self.life.records.change(name, |record| record.steps.clone_from(&target.steps));
         let started = trireme_telemetry::clock::now_ns();
         match self.build(target, &fingerprint, &serving) {
@@ -100,6 +96,24 @@ impl Core {
                 Err(self.load_failed(name, failure))
             }
         }
+    }
+
+    /// Whether the model serves just as it is in its directory, and nobody wants it in another way.
+    pub(crate) fn is_as_wanted(
+        &self,
+        name: &str,
+        target: &Target,
+        record: &Record,
+        fingerprint: &Fingerprint,
+    ) -> bool {
+        if target.again || target.given.is_some() || !self.serving(name).1 {
+            return false;
+        }
+        record.origin.as_ref().is_some_and(|origin| {
+            // On behalf of an ensemble a model is taken as somebody has set it up.
+            let set_up = !target.asked && origin.given.is_some();
+            set_up || origin.is_current(&target.found, fingerprint)
+        })
     }
 
     /// The versions that take requests, and whether none of the model's versions is missing.
@@ -131,6 +145,10 @@ impl Core {
             Some(draft) => draft.clone(),
             None => source::read(found, target.given.as_ref().map(|given| given.config.as_str()))?,
         };
+        // Under the lock of `run_again` no backend may be called.
+        if target.again && !source::is_ensemble(&draft) {
+            return Err(ServeError::invalid("it is no longer an ensemble, and is to be loaded anew").into());
+        }
         let versions = source::versions(&draft, found)?;
         let numbers: Vec<i64> = versions.iter().map(|version| version.number).collect();
         self.mark_loading(&found.name, &numbers);
@@ -150,7 +168,7 @@ impl Core {
             versions.iter().filter(|version| reuse(version).is_none()).collect();
         let load = |version: &&FoundVersion| {
             // Whoever has one must not wait for these: an ensemble is looked at again under a lock.
-            let _permit = (!target.called && !target.again).then(|| self.life.permits.take());
+            let _permit = (!target.called && !target.again).then(|| self.life.permits.take(&found.name));
             let loaded = self.loader().load_version(found, &draft, version, &numbers, files);
             loaded.map_err(failed(Some(version.number)))
         };

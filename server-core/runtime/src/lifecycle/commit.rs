@@ -66,10 +66,11 @@ impl Core {
         });
         self.swap_in(name, served);
         tracing::info!("successfully loaded '{name}'");
-        // Who asks for fewer instances wants their memory back when the call returns; but it may be one of them that asks.
-        ending.retain(|_| !target.called);
-        for (model, retired) in ending {
-            model.queue().wait_ended(&retired, LAST_EXECUTION);
+        // Who asks for fewer instances wants their memory back when the call returns. A backend that asks may be in one of them.
+        if !target.called {
+            for (model, retired) in ending {
+                model.queue().wait_ended(&retired, LAST_EXECUTION);
+            }
         }
     }
 

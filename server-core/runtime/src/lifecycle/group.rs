@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::graph::{self, Order};
 use super::target::{Target, Targets, needs};
+use super::turns::Turn;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::source;
@@ -23,9 +24,20 @@ pub(crate) type Results = BTreeMap<String, Result<(), ServeError>>;
 
 impl Core {
     /// Loads the targets, then looks again at the ensembles that need one of them. The caller has the turn of all.
-    pub(crate) fn run(&self, targets: Targets) -> Results {
+    pub(crate) fn run(&self, mut targets: Targets, turn: &Turn<'_>) -> Results {
         let named: BTreeSet<String> = targets.keys().cloned().collect();
-        let results = self.run_group(&targets);
+        // Before anything is loaded, whose backend may have them changed.
+        let mut settled = BTreeMap::new();
+        targets.retain(|name, target| {
+            if target.settled {
+                self.life.records.change(name, |record| record.asked |= target.asked);
+                self.want(name);
+                settled.insert(name.clone(), Ok(Outcome::Unchanged));
+            }
+            !target.settled
+        });
+        let mut results = self.run_group(&targets, Some(turn));
+        results.extend(settled);
         let index = self.index.load();
         let serves = |name: &String| index.models.get(name).is_some_and(|entry| entry.latest.is_some());
         // A failure that has left the old one serving has changed nothing.
@@ -41,14 +53,18 @@ impl Core {
         results.into_iter().map(|(name, result)| (name, result.map(drop))).collect()
     }
 
-    /// Holds ensembles against their steps once more; one that no longer fits is unloaded.
+    /// Holds ensembles against their steps once more; one that no longer fits is unloaded. No backend is called for it: what
+    /// has become another kind of model since is left until somebody loads it.
     pub(crate) fn run_again(&self, ensembles: &BTreeSet<String>) {
+        if ensembles.is_empty() {
+            return;
+        }
         // A load and what its backend loads meanwhile may have ensembles in common.
         let _one_at_a_time = lock(&self.life.again);
         let target = |name: &String| -> Option<(String, Target)> {
             let record = self.life.records.get(name);
             let target = match record.origin {
-                Some(origin) => Target {
+                Some(origin) if source::is_ensemble(&origin.draft) => Target {
                     found: origin.found.clone(),
                     given: origin.given.clone(),
                     seen: None,
@@ -56,24 +72,36 @@ impl Core {
                     asked: record.asked,
                     again: true,
                     called: false,
+                    settled: false,
                     steps: record.steps,
                 },
+                // It is being loaded as an ensemble.
+                Some(_) => return None,
                 None => {
                     let found = source::find(&self.options, name).ok().flatten()?;
-                    Target { asked: record.asked, again: true, ..self.target(found, None) }
+                    let target = self.target(found, None);
+                    if target.steps.is_empty() {
+                        self.life.records.change(name, |record| record.steps.clear());
+                        return None;
+                    }
+                    Target { asked: record.asked, again: true, ..target }
                 }
             };
             Some((name.clone(), target))
         };
         let targets: Targets = ensembles.iter().filter_map(target).collect();
-        for (name, result) in self.run_group(&targets) {
+        for (name, result) in self.run_group(&targets, None) {
             if let Err(error) = result {
                 tracing::warn!(model = name, "{}", error.message);
             }
         }
     }
 
-    fn run_group(&self, targets: &Targets) -> BTreeMap<String, Result<Outcome, ServeError>> {
+    fn run_group(
+        &self,
+        targets: &Targets,
+        turn: Option<&Turn<'_>>,
+    ) -> BTreeMap<String, Result<Outcome, ServeError>> {
         let mut results = BTreeMap::new();
         let mut needs = needs(targets);
         for (name, way) in graph::circles(&needs) {
@@ -89,7 +117,7 @@ impl Core {
         let results = Mutex::new(results);
         let work = || {
             while let Some(name) = board.take() {
-                let done = Done { board: &board, name: &name };
+                let done = Done { board: &board, name: &name, turn };
                 if let Some(target) = targets.get(&name) {
                     let result = self.load_one(&name, target);
                     if let Err(error) = &result {
@@ -125,6 +153,7 @@ struct Board {
 struct Done<'a> {
     board: &'a Board,
     name: &'a str,
+    turn: Option<&'a Turn<'a>>,
 }
 
 impl Board {
@@ -145,6 +174,9 @@ impl Board {
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
+        if let Some(turn) = self.turn {
+            turn.done(self.name);
+        }
         lock(&self.board.order).done(self.name);
         self.board.changed.notify_all();
     }

@@ -1,7 +1,7 @@
 //! The load call.
 
 use super::target::{Override, Targets};
-use super::turns::Lent;
+use super::turns::{Asker, Turn};
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::overlay::Overlay;
@@ -29,9 +29,9 @@ impl Core {
             let found = self.locate(name, files.as_deref())?;
             Ok(Targets::from([(name.to_owned(), self.target(found, given.clone()))]))
         };
-        let mut results = self.in_turn(by, seeds, |mut targets| {
+        let mut results = self.in_turn(by, seeds, |mut targets, turn| {
             targets.values_mut().for_each(|target| target.called = by.is_some());
-            self.run(targets)
+            self.run(targets, turn)
         })?;
         results.remove(name).unwrap_or(Ok(()))
     }
@@ -51,32 +51,37 @@ impl Core {
     }
 
     /// Does `work` when nobody else changes any of the models that it can change. They are looked up again when it is its
-    /// turn: what was before it may have changed who needs whom.
+    /// turn: what was before it may have changed who needs whom, and what is to be loaded.
     pub(crate) fn in_turn<R>(
         &self,
         by: Option<&str>,
         seeds: impl Fn() -> Result<Targets, ServeError>,
-        work: impl FnOnce(Targets) -> R,
+        work: impl FnOnce(Targets, &Turn<'_>) -> R,
     ) -> Result<R, ServeError> {
-        let mut wanted = self.work(&self.with_steps(seeds()?)?);
-        let _lent = self.lend(by);
+        let mut names = self.involved(&self.with_steps(seeds()?)?);
+        let _asking = by.map(|by| self.life.permits.ask(by));
         loop {
-            let turn = self.life.turns.enter(wanted.clone(), by)?;
-            let targets = self.with_steps(seeds()?)?;
-            let now = self.work(&targets);
-            if now.names.is_subset(&wanted.names) && now.loads.is_subset(&wanted.loads) {
-                let done = work(targets);
+            let turn = self.life.turns.enter(names.clone(), self.asker(by))?;
+            let mut targets = self.with_steps(seeds()?)?;
+            let now = self.involved(&targets);
+            if now.is_subset(&names) {
+                for (name, target) in &mut targets {
+                    target.settled = self.is_settled(name, target);
+                }
+                let loads = targets.iter().filter(|(_, target)| !target.settled);
+                turn.begin(loads.map(|(name, _)| name.clone()).collect());
+                let done = work(targets, &turn);
                 drop(turn);
                 return Ok(done);
             }
             drop(turn);
-            wanted.names.extend(now.names);
-            wanted.loads.extend(now.loads);
+            names.extend(now);
         }
     }
 
-    /// A load that waits for its own backend needs no permit meanwhile, and whoever it waits for may need one.
-    pub(crate) fn lend(&self, by: Option<&str>) -> Option<Lent<'_>> {
-        by.filter(|model| self.life.turns.is_loading(model)).map(|_| self.life.permits.lend())
+    pub(crate) fn asker<'a>(&self, by: Option<&'a str>) -> Option<Asker<'a>> {
+        let index = self.index.load();
+        let serves = |model| index.models.get(model).is_some_and(|entry| entry.latest.is_some());
+        by.map(|model| Asker { model, serves: serves(model) })
     }
 }

@@ -18,6 +18,7 @@ mod graph;
 mod group;
 mod load;
 mod origin;
+mod permits;
 mod poll;
 mod records;
 mod start;
@@ -27,17 +28,19 @@ mod unload;
 
 use std::sync::Mutex;
 
+use permits::Permits;
 pub(crate) use poll::Stop;
 pub(crate) use records::Records;
-pub(crate) use turns::{Permits, Turns};
+pub(crate) use turns::Turns;
 
 /// The state of the life cycle beside the index.
 pub(crate) struct Lifecycle {
     pub(crate) turns: Turns,
     pub(crate) records: Records,
     /// So many models are loaded at once, whoever asked for them.
-    pub(crate) permits: Permits,
-    /// Ensembles are looked at again by one operation at a time. Ensembles only: no backend is called meanwhile.
+    permits: Permits,
+    /// Ensembles are looked at again by one operation at a time. Of ensembles only, so that no backend is called meanwhile:
+    /// `build` refuses what is none.
     pub(crate) again: Mutex<()>,
     /// Ends the polling.
     pub(crate) stop: std::sync::Arc<Stop>,

@@ -10,7 +10,6 @@ use std::time::Duration;
 use trireme_repository::{Fingerprint, FoundModel};
 
 use super::target::{Target, Targets};
-use super::turns::Work;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::source;
@@ -142,7 +141,7 @@ impl Core {
         if !unload.is_empty() {
             let above: BTreeSet<String> = self.dependents(&unload);
             let names = unload.union(&above).cloned().collect();
-            let _turn = self.life.turns.enter(Work { names, ..Work::default() }, None)?;
+            let _turn = self.life.turns.enter(names, None)?;
             tracing::info!("gone from the repositories: {unload:?}");
             self.take_away(&unload, true)?;
             self.run_again(&above);
@@ -156,7 +155,7 @@ impl Core {
                 Ok(load.iter().map(target).collect())
             };
             // Each failure is in the log and in the index; the next poll tries again.
-            self.in_turn(None, seeds, |targets| self.run(targets))?;
+            self.in_turn(None, seeds, |targets, turn| self.run(targets, turn))?;
         }
         Ok(())
     }

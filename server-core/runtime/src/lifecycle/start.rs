@@ -26,7 +26,7 @@ impl Core {
         }
         let wanted = found.into_iter().filter(|model| !some || listed.contains(&model.name));
         let targets: Targets = wanted.map(|model| (model.name.clone(), self.target(model, None))).collect();
-        self.in_turn(None, || Ok(targets.clone()), |targets| self.run(targets))?;
+        self.in_turn(None, || Ok(targets.clone()), |targets, turn| self.run(targets, turn))?;
         if let ControlMode::Poll { interval } = self.options.control_mode {
             self.start_polling(interval)?;
         }

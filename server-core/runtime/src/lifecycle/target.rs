@@ -9,7 +9,6 @@ use trireme_repository::{Fingerprint, FoundModel};
 
 use super::build::not_polled;
 use super::graph::{self, Needs};
-use super::turns::Work;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::options::ControlMode;
@@ -40,6 +39,8 @@ pub(crate) struct Target {
     pub(crate) again: bool,
     /// A backend asks for it, and may be what others wait for: it takes no permit and waits for no execution.
     pub(crate) called: bool,
+    /// It serves already, just so, as was seen when its turn had come.
+    pub(crate) settled: bool,
     /// The steps, of an ensemble.
     pub(crate) steps: Vec<(String, i64)>,
 }
@@ -78,7 +79,17 @@ impl Core {
             let config = given.as_ref().map(|given| given.config.as_str());
             source::draft(&found, config).map(|draft| source::steps(&draft)).unwrap_or_default()
         };
-        Target { found, given, seen: None, draft: None, asked: true, again: false, called: false, steps }
+        Target {
+            found,
+            given,
+            seen: None,
+            draft: None,
+            asked: true,
+            again: false,
+            called: false,
+            settled: false,
+            steps,
+        }
     }
 
     /// The targets with the steps of their ensembles. Where models are loaded one by one, those that an ensemble needs
@@ -105,11 +116,25 @@ impl Core {
         graph::dependents(&self.life.records.needs(), models)
     }
 
-    /// What an operation on `targets` loads, and all models that it can change.
-    pub(crate) fn work(&self, targets: &Targets) -> Work {
-        let loads: BTreeSet<String> = targets.keys().cloned().collect();
-        let dependents = self.dependents(&loads);
-        Work { names: loads.iter().cloned().chain(dependents).collect(), loads }
+    /// All models that an operation on `targets` can change.
+    pub(crate) fn involved(&self, targets: &Targets) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = targets.keys().cloned().collect();
+        names.extend(self.dependents(&names));
+        names
+    }
+
+    /// Whether a load of this target would have nothing to do.
+    pub(crate) fn is_settled(&self, name: &str, target: &Target) -> bool {
+        if self.is_draining() || source::problem(&self.options, &target.found, false).is_some() {
+            return false;
+        }
+        let record = self.life.records.get(name);
+        if record.origin.is_none() {
+            return false;
+        }
+        let Ok(print) = Fingerprint::of(&target.found) else { return false };
+        target.seen.as_ref().is_none_or(|seen| *seen == print)
+            && self.is_as_wanted(name, target, &record, &print)
     }
 }
 

@@ -6,7 +6,8 @@
 //! ```
 //! An operation may run a model that asks for another one: the load of `a` waits for its backend, which waits for the load of
 //! `b`. So a backend's operation passes by what only waits, for that may wait for `a`; and where the model that asks is being
-//! loaded, its operation is the *child* of that load, which may change what the load does not load itself.
+//! loaded, its operation is the *child* of that load, which may change what the load does not load itself. Of a model that
+//! serves while it is loaded anew nobody can tell which of the two asks: it may be a child.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -31,7 +32,7 @@ pub(crate) struct Turns {
 pub(crate) struct Work {
     /// The models that it can change.
     pub(crate) names: BTreeSet<String>,
-    /// Those of them that it loads.
+    /// Those of them that it loads; known when it runs.
     pub(crate) loads: BTreeSet<String>,
 }
 
@@ -46,10 +47,27 @@ struct Operation {
     ticket: u64,
     work: Work,
     runs: bool,
+    /// What it has loaded, well or not.
+    done: BTreeSet<String>,
     /// A backend asks for it.
     called: bool,
-    /// The load that waits for it.
-    parent: Option<u64>,
+    parent: Option<Parent>,
+}
+
+/// The load that waits for an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Parent {
+    ticket: u64,
+    /// It may be the model as it served before that asks, for which no load waits.
+    sure: bool,
+}
+
+/// The model on whose behalf a backend asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    pub(crate) model: &'a str,
+    /// A version of it takes requests.
+    pub(crate) serves: bool,
 }
 
 /// The right to change some models.
@@ -63,24 +81,28 @@ impl Queue {
         self.operations.iter().find(|one| one.ticket == ticket)
     }
 
-    fn add(&mut self, work: Work, called: bool, parent: Option<u64>) -> u64 {
+    fn add(&mut self, work: Work, called: bool, parent: Option<Parent>) -> u64 {
         let ticket = self.next;
         self.next += 1;
-        self.operations.push(Operation { ticket, work, runs: false, called, parent });
+        self.operations.push(Operation { ticket, work, runs: false, done: BTreeSet::new(), called, parent });
         ticket
     }
 
-    /// The load that a model which asks for something is part of.
-    fn load_of(&self, model: &str) -> Option<u64> {
-        self.operations.iter().find(|one| one.runs && one.work.loads.contains(model)).map(|one| one.ticket)
+    /// The load that waits for what a model asks for.
+    fn parent_of(&self, by: Asker<'_>) -> Option<Parent> {
+        let loads =
+            |one: &&Operation| one.runs && one.work.loads.contains(by.model) && !one.done.contains(by.model);
+        self.operations.iter().find(loads).map(|one| Parent { ticket: one.ticket, sure: !by.serves })
     }
 
-    /// The operations that wait for this one, from its parent on.
-    fn ancestors(&self, operation: &Operation) -> Vec<&Operation> {
-        let mut ancestors = Vec::new();
+    /// The operations that wait for this one, from its parent on, and whether they surely do.
+    fn ancestors(&self, operation: &Operation) -> Vec<(&Operation, bool)> {
+        let (mut ancestors, mut all_sure) = (Vec::new(), true);
         let mut above = operation.parent;
-        while let Some(next) = above.and_then(|ticket| self.get(ticket)) {
-            ancestors.push(next);
+        while let Some((next, sure)) = above.and_then(|parent| Some((self.get(parent.ticket)?, parent.sure)))
+        {
+            all_sure &= sure;
+            ancestors.push((next, all_sure));
             above = next.parent;
         }
         ancestors
@@ -88,7 +110,7 @@ impl Queue {
 
     /// What this operation has to wait for.
     fn blockers(&self, operation: &Operation) -> Vec<&Operation> {
-        let ancestors: Vec<u64> = self.ancestors(operation).iter().map(|one| one.ticket).collect();
+        let ancestors: Vec<u64> = self.ancestors(operation).iter().map(|(one, _)| one.ticket).collect();
         let others = self.operations.iter().filter(|one| one.ticket != operation.ticket);
         others
             .filter(|one| one.runs || (!operation.called && one.ticket < operation.ticket))
@@ -102,24 +124,26 @@ impl Queue {
         self.get(ticket).is_none_or(|operation| self.blockers(operation).is_empty())
     }
 
-    /// A model for which this operation could only wait for ever, since whoever changes it waits for this one.
-    fn impossible(&self, ticket: u64) -> Option<&str> {
+    /// A model for which this operation could only wait for ever, since whoever changes it waits for this one; and whether
+    /// that is sure.
+    fn impossible(&self, ticket: u64) -> Option<(&str, bool)> {
         let operation = self.get(ticket)?;
         let common = |one: &BTreeSet<String>| {
             operation.work.names.iter().find(|name| one.contains(*name)).map(String::as_str)
         };
         // What a load loads itself is not to be changed under its hands.
-        if let Some(name) = self.ancestors(operation).iter().find_map(|one| common(&one.work.loads)) {
-            return Some(name);
-        }
-        self.blockers(operation)
-            .into_iter()
-            .find(|blocker| self.waits_for(blocker, ticket))
-            .and_then(|blocker| common(&blocker.work.names))
+        let above = self.ancestors(operation).into_iter();
+        let above = above.filter_map(|(one, sure)| Some((common(&one.work.loads)?, sure)));
+        let blockers = self.blockers(operation).into_iter().filter(|one| self.waits_for(one, ticket, false));
+        let around =
+            blockers.filter_map(|one| Some((common(&one.work.names)?, self.waits_for(one, ticket, true))));
+        let found: Vec<(&str, bool)> = above.chain(around).collect();
+        found.iter().find(|(_, sure)| *sure).or(found.first()).copied()
     }
 
-    /// Whether `from` can only end after `ticket`, by way of its children and of what they wait for.
-    fn waits_for(&self, from: &Operation, ticket: u64) -> bool {
+    /// Whether `from` can only end after `ticket`, by way of its children, of the `sure` ones alone if so wanted, and of what
+    /// they wait for.
+    fn waits_for(&self, from: &Operation, ticket: u64, sure: bool) -> bool {
         let (mut open, mut seen) = (vec![from.ticket], BTreeSet::new());
         while let Some(next) = open.pop() {
             if next == ticket {
@@ -128,7 +152,9 @@ impl Queue {
             if !seen.insert(next) {
                 continue;
             }
-            open.extend(self.operations.iter().filter(|one| one.parent == Some(next)).map(|one| one.ticket));
+            let is_child = |parent: Parent| parent.ticket == next && (parent.sure || !sure);
+            let children = self.operations.iter().filter(|one| one.parent.is_some_and(is_child));
+            open.extend(children.map(|one| one.ticket));
             if let Some(one) = self.get(next).filter(|one| !one.runs) {
                 open.extend(self.blockers(one).iter().map(|one| one.ticket));
             }
@@ -148,31 +174,37 @@ impl Queue {
 }
 
 impl Turns {
-    /// Whether a client's load of this model runs.
-    pub(crate) fn is_loading(&self, model: &str) -> bool {
-        let queue = lock(&self.queue);
-        queue.load_of(model).and_then(|ticket| queue.get(ticket)).is_some_and(|one| !one.called)
-    }
-
     /// Waits until no older operation changes one of these models. `by`: the model that asks, if one does.
     ///
     /// # Errors
-    /// Never without `by`. INVALID_ARG for what waits for itself, UNAVAILABLE when it has been waited for too long.
-    pub(crate) fn enter(&self, work: Work, by: Option<&str>) -> Result<Turn<'_>, ServeError> {
+    /// Never without `by`. INVALID_ARG for what waits for itself; UNAVAILABLE for what may, and when it has been waited for
+    /// too long.
+    pub(crate) fn enter(
+        &self,
+        names: BTreeSet<String>,
+        by: Option<Asker<'_>>,
+    ) -> Result<Turn<'_>, ServeError> {
+        let work = Work { names, loads: BTreeSet::new() };
         let mut queue = lock(&self.queue);
-        let parent = by.and_then(|model| queue.load_of(model));
+        let parent = by.and_then(|by| queue.parent_of(by));
         let ticket = queue.add(work, by.is_some(), parent);
-        let Some(by) = by else {
+        let Some(by) = by.map(|by| by.model) else {
             let wait = |queue: &mut Queue| !queue.may_run(ticket);
             queue = self.left.wait_while(queue, wait).unwrap_or_else(PoisonError::into_inner);
             queue.run(ticket);
             return Ok(Turn { turns: self, ticket });
         };
-        if let Some(name) = queue.impossible(ticket).map(str::to_owned) {
+        if let Some((name, sure)) = queue.impossible(ticket) {
+            let waits = if sure { "waits" } else { "may wait" };
+            let message = format!(
+                "model '{by}' cannot have '{name}' changed now: a load that {waits} for '{by}' changes it, too"
+            );
             queue.leave(ticket);
-            return Err(ServeError::invalid(format!(
-                "model '{by}' cannot have '{name}' changed now: a load that waits for '{by}' changes it, too"
-            )));
+            return Err(if sure {
+                ServeError::invalid(message)
+            } else {
+                ServeError::unavailable(format!("{message}; try again"))
+            });
         }
         let (mut queue, waited) = self
             .left
@@ -190,58 +222,29 @@ impl Turns {
     }
 }
 
+impl Turn<'_> {
+    /// What is going to be loaded. Before any of it is begun.
+    pub(crate) fn begin(&self, loads: BTreeSet<String>) {
+        self.change(|operation| operation.work.loads = loads);
+    }
+
+    /// One of them has been loaded, well or not: no load waits any more for what its model asks for.
+    pub(crate) fn done(&self, name: &str) {
+        self.change(|operation| operation.done.extend([name.to_owned()]));
+    }
+
+    fn change(&self, edit: impl FnOnce(&mut Operation)) {
+        let mut queue = lock(&self.turns.queue);
+        if let Some(operation) = queue.operations.iter_mut().find(|one| one.ticket == self.ticket) {
+            edit(operation);
+        }
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         lock(&self.turns.queue).leave(self.ticket);
         self.turns.left.notify_all();
-    }
-}
-
-/// A number of things that may be done at once.
-pub(crate) struct Permits {
-    /// Less than none while what was lent is not back.
-    free: Mutex<isize>,
-    returned: Condvar,
-}
-
-/// The right to do one of them.
-pub(crate) struct Permit<'a>(&'a Permits);
-
-/// A right that its owner does not use while it waits.
-pub(crate) struct Lent<'a>(&'a Permits);
-
-impl Permits {
-    pub(crate) fn new(count: usize) -> Self {
-        Self { free: Mutex::new(count.clamp(1, 1 << 16).cast_signed()), returned: Condvar::new() }
-    }
-
-    pub(crate) fn take(&self) -> Permit<'_> {
-        let free = lock(&self.free);
-        let mut free =
-            self.returned.wait_while(free, |free| *free <= 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Permit(self)
-    }
-
-    /// Gives one back for others, for as long as its owner waits.
-    pub(crate) fn lend(&self) -> Lent<'_> {
-        *lock(&self.free) += 1;
-        self.returned.notify_one();
-        Lent(self)
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.returned.notify_one();
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        // Does not wait: for a moment more may be done at once.
-        *lock(&self.0.free) -= 1;
     }
 }
 
@@ -272,7 +275,11 @@ mod tests {
 
     /// What a backend asks for on behalf of `by`.
     fn called(queue: &mut Queue, by: &str, work: Work) -> u64 {
-        let parent = queue.load_of(by);
+        called_by(queue, Asker { model: by, serves: false }, work)
+    }
+
+    fn called_by(queue: &mut Queue, by: Asker<'_>, work: Work) -> u64 {
+        let parent = queue.parent_of(by);
         queue.add(work, true, parent)
     }
 
@@ -296,7 +303,7 @@ mod tests {
         let a = running(&mut queue, loads(&["a"], &[]));
         let both = queue.add(changes(&["a", "b"]), false, None);
         let b = called(&mut queue, "a", loads(&["b"], &[]));
-        assert_eq!(queue.get(b).unwrap().parent, Some(a));
+        assert_eq!(queue.get(b).unwrap().parent, Some(Parent { ticket: a, sure: true }));
         assert_eq!((queue.impossible(b), queue.may_run(b)), (None, true));
         queue.run(b);
         queue.leave(a);
@@ -310,14 +317,14 @@ mod tests {
         let mut queue = Queue::default();
         running(&mut queue, loads(&["a"], &["above"]));
         let own = called(&mut queue, "a", changes(&["a"]));
-        assert_eq!(queue.impossible(own), Some("a"));
+        assert_eq!(queue.impossible(own), Some(("a", true)));
         queue.leave(own);
         // An ensemble above both is looked at again afterwards; it is not being loaded.
         let b = called(&mut queue, "a", loads(&["b"], &["above"]));
         assert_eq!((queue.impossible(b), queue.may_run(b)), (None, true));
         queue.run(b);
         let below = called(&mut queue, "b", loads(&["a"], &[]));
-        assert_eq!(queue.impossible(below), Some("a"), "of the load above its own");
+        assert_eq!(queue.impossible(below), Some(("a", true)), "of the load above its own");
     }
 
     #[test]
@@ -328,7 +335,7 @@ mod tests {
         let first = called(&mut queue, "a", loads(&["b"], &[]));
         assert_eq!((queue.impossible(first), queue.may_run(first)), (None, false), "b may yet end");
         let second = called(&mut queue, "b", loads(&["a"], &[]));
-        assert_eq!(queue.impossible(second), Some("a"));
+        assert_eq!(queue.impossible(second), Some(("a", true)));
         queue.leave(second);
         queue.leave(b);
         assert!(queue.may_run(first));
@@ -346,15 +353,62 @@ mod tests {
     }
 
     #[test]
-    fn turns_and_permits_come_back() {
+    fn what_serves_while_it_is_loaded_anew_may_be_waited_for() {
+        let old = |model| Asker { model, serves: true };
+        let mut queue = Queue::default();
+        let a = running(&mut queue, loads(&["a"], &[]));
+        let own = called_by(&mut queue, old("a"), changes(&["a"]));
+        assert_eq!(queue.impossible(own), Some(("a", false)));
+        queue.leave(own);
+        let b = called_by(&mut queue, old("a"), loads(&["b"], &[]));
+        assert_eq!((queue.impossible(b), queue.may_run(b)), (None, true));
+        queue.run(b);
+        let below = called(&mut queue, "b", loads(&["a"], &[]));
+        assert_eq!(queue.impossible(below), Some(("a", false)), "b surely waits for it, a perhaps for b");
+        queue.leave(below);
+        queue.leave(b);
+        // By way of another load.
+        let c = running(&mut queue, loads(&["c"], &[]));
+        let first = called_by(&mut queue, old("a"), loads(&["c"], &[]));
+        assert_eq!((queue.impossible(first), queue.may_run(first)), (None, false));
+        let second = called(&mut queue, "c", loads(&["a"], &[]));
+        assert_eq!(queue.impossible(second), Some(("a", false)));
+        queue.leave(second);
+        queue.leave(c);
+        assert!(queue.may_run(first));
+        queue.leave(a);
+    }
+
+    #[test]
+    fn what_has_been_loaded_waits_for_the_rest_of_its_load() {
         let turns = Turns::default();
-        let enter = |models: &[&str], by| turns.enter(loads(models, &[]), by);
+        let turn = turns.enter(names(&["a", "b"]), None).unwrap();
+        turn.begin(names(&["a", "b"]));
+        turn.done("a");
+        let mut queue = lock(&turns.queue);
+        let later = called_by(&mut queue, Asker { model: "a", serves: true }, changes(&["a"]));
+        assert_eq!((queue.get(later).unwrap().parent, queue.impossible(later)), (None, None));
+        assert!(!queue.may_run(later));
+        let other = called(&mut queue, "b", changes(&["a"]));
+        assert_eq!(queue.impossible(other), Some(("a", true)), "it is loaded together with b");
+        drop(queue);
+        drop(turn);
+        assert!(lock(&turns.queue).may_run(later));
+    }
+
+    #[test]
+    fn turns_come_back() {
+        let turns = Turns::default();
+        let enter = |models: &[&str], by: Option<&str>| {
+            let turn = turns.enter(names(models), by.map(|model| Asker { model, serves: false }))?;
+            turn.begin(names(models));
+            Ok::<_, ServeError>(turn)
+        };
         drop(enter(&["a"], None).unwrap());
         let a = enter(&["a"], None).unwrap();
         let error = enter(&["a"], Some("a")).err().unwrap();
         assert!(error.message.contains("a load that waits for 'a' changes it"), "{error}");
         let child = enter(&["c"], Some("a")).unwrap();
-        assert!(turns.is_loading("a") && !turns.is_loading("c") && !turns.is_loading("b"));
         let b = enter(&["b"], Some("x")).unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| drop(enter(&["a", "b"], None).unwrap()));
@@ -363,13 +417,5 @@ mod tests {
             waiting.join().unwrap();
             called.join().unwrap();
         });
-        let permits = Permits::new(1);
-        drop(permits.take());
-        let own = permits.take();
-        let lent = permits.lend();
-        let others = permits.take();
-        drop(lent);
-        drop((own, others));
-        assert_eq!(*lock(&permits.free), 1);
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::commit::mark_failed;
 use super::graph;
-use super::turns::Work;
 use crate::core::Core;
 use crate::error::ServeError;
 use crate::index::UNLOADED;
@@ -33,9 +32,9 @@ impl Core {
             names
         };
         let mut names = involved();
-        let _lent = self.lend(by);
+        let _asking = by.map(|by| self.life.permits.ask(by));
         let _turn = loop {
-            let turn = self.life.turns.enter(Work { names: names.clone(), ..Work::default() }, by)?;
+            let turn = self.life.turns.enter(names.clone(), self.asker(by))?;
             let now = involved();
             if now.is_subset(&names) {
                 break turn;

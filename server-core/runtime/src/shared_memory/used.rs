@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
+use tokio::runtime::Handle;
 use trireme_protocol::{SharedMemoryRef, TensorData};
 
+use super::UNENDED;
 use super::region::Region;
+use super::waiting::elsewhere;
 use crate::error::ServeError;
 use crate::statistics::lock;
 
@@ -53,8 +56,19 @@ impl Drop for Used {
         self.region = None;
         let left = sweep(&mut regions);
         drop(regions);
-        // A driver may take its time to close them.
-        drop(left);
+        close(left);
+    }
+}
+
+/// Closes regions that are in no table any more. A driver may take its time for those of CUDA, and the last to use one may be the
+/// thread that serves connections, as when a call is cancelled.
+fn close(left: Vec<Entry>) {
+    let waits = left.iter().any(|entry| entry.region.is_cuda());
+    if let Some(runtime) = waits.then(|| Handle::try_current().ok()).flatten() {
+        runtime.spawn(elsewhere(UNENDED, || {
+            drop(left);
+            Ok(())
+        }));
     }
 }
 

@@ -101,6 +101,7 @@ fn within(flag: &str, given: usize, what: &str, most: usize) -> Result<()> {
 fn way(way: Way) -> &'static str {
     match way {
         Way::Stream => "fused, copy engine",
+        Way::Gated => "cuBLASLt; gate and up fused",
         Way::Few => "fused, few rows",
         Way::Library => "cuBLASLt",
     }
