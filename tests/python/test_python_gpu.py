@@ -181,9 +181,13 @@ def test_a_model_in_python_reads_and_writes_the_gpu(server):
 def test_the_memory_of_the_host_is_asked_for(server):
     for module, client in clients(server):
         for model in ("forced", "oncpu"):
+            before = metrics(server)
             result = ask(module, client, model, VALUE)
             assert np.array_equal(result.as_numpy("OUT"), VALUE * 30), model
             assert result.as_numpy("WHERE1")[0] == 0
+            if model == "forced":
+                # Nor does what the model makes on a GPU stay there: up for the step before it and for the one behind it.
+                assert moved(before, metrics(server)) == {"to_device": 8 * N, "to_host": 8 * N, "between": 0}
     _, _, body = server.raw("POST", "/v2/repository/index")
     assert b"parameter 'FORCE_CPU_ONLY_INPUT_TENSORS' is 'maybe': yes or no" in body
 

@@ -120,7 +120,10 @@ __device__ __forceinline__ void stream(const TensorMap& weight, const TensorMap&
 #pragma unroll
                 for (int i = 0; i < GROUPS; i++) {
                     const int y = OUT == SILU_MUL && i == 1 ? p.n + first : first + i * 64;
-                    copy_box_once(ring + s * STAGE + i * BOX, &weight, (begin + j) * 64, y, full(s));
+                    const u32 to = ring + s * STAGE + i * BOX;
+                    // The head is slower with the hint.
+                    if (OUT == STORE_F32) copy_box(to, &weight, (begin + j) * 64, y, full(s));
+                    else copy_box_once(to, &weight, (begin + j) * 64, y, full(s));
                 }
             };
             auto rows = [&](int j) {

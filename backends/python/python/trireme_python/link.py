@@ -29,6 +29,8 @@ class Link:
         self._reading = False
         self._closed = False
         self._next = 0
+        # Whether the model wants tensors to stay on its GPU, where the server can open them.
+        self.keeps_gpu = False
         self.returning = collections.deque()
         # The same of tensors on GPUs, and what of them is open.
         self.returning_gpu = collections.deque()
@@ -252,7 +254,7 @@ class Link:
     def send_tensors(self, kind, describe):
         """Sends what `describe(tensors)` makes of the place where tensors are put."""
         with self._sending:
-            tensors = Outgoing(self, kind != frames.CALL)
+            tensors = Outgoing(self, self.keeps_gpu and kind != frames.CALL)
             meta = describe(tensors)
             head = frames.META.size + len(meta)
             padding = bytes(frames.align(head) - head)

@@ -213,7 +213,9 @@ async def mixed(session, url, model, seconds, at_once, metrics):
                     bad += 1
                     await refused(session, url, model, BAD[number // 20 % len(BAD)])
                 else:
-                    tokens += await whole(session, url, model, prompt, answer, options)
+                    got = await whole(session, url, model, prompt, answer, options)
+                    # Not in one line with the wait: the sum is read before it.
+                    tokens += got
             except Exception as error:
                 errors.append(error)
 

@@ -192,6 +192,7 @@ impl CudaExecutor {
             kernels: self.net.kernels.hash.clone(),
             graphs: self.graphs.is_some(),
             early: self.net.early,
+            timing: Key::TIMING,
             context: self.tuned_context(),
             model: ModelShape::of(config),
         };

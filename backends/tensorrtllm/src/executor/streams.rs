@@ -5,7 +5,7 @@ use super::forward::{Net, Rows};
 use super::memory_plan::{BLOCK_TOKENS, Widths};
 use crate::device::{Buffer, Grid, Stream, TensorMap, args};
 use crate::error::{CudaError, Result};
-use crate::kernels::{Form, Layout, Place, StreamKind, StreamSize, can_share};
+use crate::kernels::{Form, Layout, Place, StreamKind, StreamSize, can_share, holds_heads};
 use crate::model::Weights;
 use crate::tuning::{Products, Way};
 
@@ -141,8 +141,7 @@ impl Net {
     pub(super) fn rotates_behind_product(&self, rows: usize) -> bool {
         let c = &self.weights.config;
         match self.way(Products::Layers, rows) {
-            // A warp has 128 outputs: whole heads.
-            Way::Stream => 128 % c.head_dim == 0,
+            Way::Stream => holds_heads(c.head_dim),
             Way::Few => !c.qk_norm,
             Way::Gated | Way::Library => false,
         }

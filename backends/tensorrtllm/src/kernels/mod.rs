@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{MODULES, Module, is_hot};
-pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share};
+pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share, holds_heads};
 pub use tiles::{TILE_ROWS, TILE_THREADS, TilePlan, TileSize, Tiles, TilesArgs};
 
 use crate::device::{Device, Function, check};

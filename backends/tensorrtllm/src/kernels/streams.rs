@@ -127,6 +127,11 @@ impl StreamKind {
     }
 }
 
+/// Whether a row's part of a block is whole heads: where it is not, rotation is a launch of its own.
+pub fn holds_heads(head_dim: usize) -> bool {
+    Form::Deep.width().is_multiple_of(head_dim)
+}
+
 /// Sums of squares that a row has room for: `SQUARES` of the kernels.
 pub const SQUARES: usize = 512;
 

@@ -25,6 +25,8 @@ pub struct Key {
     pub graphs: bool,
     /// Which kernels start before the one in front has ended.
     pub early: EarlyLaunch,
+    /// How things were timed: [`Key::TIMING`] where they are now.
+    pub timing: u32,
     /// Positions of each text while decode steps were timed.
     pub context: usize,
     pub model: ModelShape,
@@ -65,9 +67,12 @@ impl ModelShape {
 }
 
 impl Key {
+    /// The number of how things are timed: another one whenever a time is of something else, or what is chosen among.
+    pub const TIMING: u32 = 2;
+
     /// Why a table of `other` is of no use here; `None` if it is.
     pub fn differs_from(&self, other: &Self) -> Option<String> {
-        let parts: [(&str, String, String); 10] = [
+        let parts: [(&str, String, String); 11] = [
             ("device", format!("{:?}", other.device), format!("{:?}", self.device)),
             ("compute capability", format!("{:?}", other.capability), format!("{:?}", self.capability)),
             ("multiprocessors", other.multiprocessors.to_string(), self.multiprocessors.to_string()),
@@ -76,6 +81,7 @@ impl Key {
             ("kernels", short(&other.kernels), short(&self.kernels)),
             ("use of graphs", other.graphs.to_string(), self.graphs.to_string()),
             ("early launch", format!("{:?}", other.early), format!("{:?}", self.early)),
+            ("way of timing", other.timing.to_string(), self.timing.to_string()),
             ("length of texts", other.context.to_string(), self.context.to_string()),
             ("model", format!("{:?}", other.model), format!("{:?}", self.model)),
         ];

@@ -43,6 +43,7 @@ mod testing {
             kernels: "k".into(),
             graphs: true,
             early: EarlyLaunch::OFF,
+            timing: Key::TIMING,
             context: 1024,
             model,
         }

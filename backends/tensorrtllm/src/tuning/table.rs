@@ -5,7 +5,7 @@ use trireme_llm::plan::{open_tuning, seal_tuning};
 
 use super::{Key, ModelShape};
 use crate::gemm::Kind;
-use crate::kernels::{Layout, Place, StreamSize};
+use crate::kernels::{Layout, Place, StreamSize, holds_heads};
 
 /// Most entries of a kind.
 const MAX_ENTRIES: usize = 1024;
@@ -127,7 +127,7 @@ impl Table {
         for entry in &self.layouts {
             let layout = entry.layout;
             let known = StreamSize::ALL.iter().any(|size| size.rows == entry.rows)
-                && Layout::all(entry.place.kind(true)).any(|other| other == layout);
+                && Layout::all(entry.place.kind(holds_heads(model.head_dim))).any(|other| other == layout);
             let sizes = size_of(model, entry.place) == (entry.n, entry.k);
             if !known || !sizes || !a_time(entry.microseconds) {
                 return Err(format!("the layout {entry:?}"));
@@ -235,6 +235,7 @@ mod tests {
             kernels: "0123456789abcdef".into(),
             graphs: true,
             early: EarlyLaunch::ALL,
+            timing: Key::TIMING,
             context: 1024,
             model,
         }
@@ -275,7 +276,7 @@ mod tests {
     fn a_table_of_something_else_says_what_differs() {
         let file = table().encode(&key());
         type Change = fn(&mut Key);
-        let changes: [(&str, Change); 9] = [
+        let changes: [(&str, Change); 11] = [
             ("another device: \"NVIDIA H200\", here it is \"NVIDIA H100\"", |k| {
                 k.device = "NVIDIA H100".into()
             }),
@@ -286,6 +287,8 @@ mod tests {
             ("another kernels: 0123456789ab, here it is f", |k| k.kernels = "f".into()),
             ("another use of graphs: true, here it is false", |k| k.graphs = false),
             ("another early launch", |k| k.early.late = false),
+            ("another way of timing: 2, here it is 3", |k| k.timing += 1),
+            ("another length of texts: 1024, here it is 64", |k| k.context = 64),
             ("another model", |k| k.model.layers = 3),
         ];
         for (said, change) in changes {

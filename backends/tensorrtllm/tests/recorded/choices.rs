@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use trireme_llm::checkpoint::DecoderConfig;
 use trireme_llm::executor::{Executor, StepDiff};
 use trireme_tensorrtllm::tuning::{Key, Origin, Store, Way, fastest};
 use trireme_tensorrtllm::{CudaExecutor, EarlyLaunch, Options};
@@ -193,6 +194,24 @@ fn what_was_kept_is_taken_without_timing_whatever_the_clock_would_say_now() {
     let (report, _) = again(&recorder, &timed(dir.path()));
     assert!(report.origin == Origin::Timed && report.timed > 20 && report.notes.is_empty(), "{report:?}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn what_was_kept_of_heads_that_rotate_in_a_launch_of_their_own_is_taken() {
+    let recorder = Recorder::start();
+    for head_dim in [64, 80, 96, 128] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = DecoderConfig { head_dim, ..config() };
+        let first = load(&config, &timed(dir.path())).unwrap().tuning().clone();
+        let file = first.written.unwrap();
+        recorder.take();
+        let mut executor = load(&config, &timed(dir.path())).unwrap();
+        let again = executor.tuning().clone();
+        assert_eq!((again.origin, again.timed, again.notes), (Origin::File(file), 0, vec![]), "{head_dim}");
+        let step = launches(&recorder, &mut executor, &decode(8));
+        let own = names(&step).contains(&"rope_write");
+        assert_eq!(own, 128 % head_dim != 0, "{head_dim}: {step:?}");
+    }
 }
 
 #[test]
