@@ -56,6 +56,11 @@ pub(crate) fn tiles() -> Outcome {
     crate::tiles::run(&mut Bench::new()?)
 }
 
+/// Products of few rows on Hopper alone, likewise.
+pub(crate) fn streams() -> Outcome {
+    crate::streams::run(&mut Bench::new()?)
+}
+
 pub(crate) fn run() -> Outcome {
     let mut b = Bench::new()?;
     let few = b.kernels.few;

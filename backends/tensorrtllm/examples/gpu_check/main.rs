@@ -22,6 +22,7 @@ mod parity;
 mod random;
 mod sampling;
 mod shapes;
+mod streams;
 mod tiles;
 mod traffic;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         let outcome = match name.as_str() {
             "kernels" => kernels::run(),
             "tiles" => kernels::tiles(),
+            "streams" => kernels::streams(),
             "sampling" => sampling::run(),
             "attention" => attention::check(),
             "attention-bench" => attention::bench(),

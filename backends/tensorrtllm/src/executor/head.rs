@@ -4,11 +4,11 @@ use super::buffers::SCAN_CHUNKS;
 use super::forward::{Net, Samples};
 use super::linear::{Linear, Out};
 use super::memory_plan::logits_stride;
-use super::streams::{Activation, Matrix, RopeArgs, StreamProduct};
+use super::streams::{Activation, Matrix, StreamProduct};
 use crate::device::{Stream, args};
 use crate::error::Result;
 use crate::gemm::{Kind, Product};
-use crate::kernels::StreamKind;
+use crate::kernels::{RopeArgs, StreamKind};
 use crate::state::DeviceStateArgs;
 use crate::tuning::{Products, Way};
 

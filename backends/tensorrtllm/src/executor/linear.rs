@@ -1,11 +1,10 @@
 //! Products with what is fused around them, and the norms in front of those that have none.
 
 use super::forward::Net;
-use super::streams::RopeArgs;
 use crate::device::{Grid, Stream, args};
 use crate::error::Result;
 use crate::gemm::{Kind, Product};
-use crate::kernels::few_rows_threads;
+use crate::kernels::{RopeArgs, few_rows_threads};
 use crate::tuning::{Products, Way};
 
 /// Rows of the kernel for few rows.

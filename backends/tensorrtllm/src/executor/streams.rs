@@ -5,7 +5,7 @@ use super::forward::{Net, Rows};
 use super::memory_plan::{BLOCK_TOKENS, Widths};
 use crate::device::{Buffer, Grid, Stream, TensorMap, args};
 use crate::error::{CudaError, Result};
-use crate::kernels::{Form, Layout, Place, StreamKind, StreamSize, can_share, holds_heads};
+use crate::kernels::{Form, Layout, Place, RopeArgs, StreamArgs, StreamKind, StreamSize, can_share, holds_heads};
 use crate::model::Weights;
 use crate::tuning::{Products, Way};
 
@@ -72,54 +72,6 @@ impl StreamMaps {
             }),
         })
     }
-}
-
-/// `RopeArgs` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(super) struct RopeArgs {
-    bias: u64,
-    q_norm: u64,
-    k_norm: u64,
-    angles: u64,
-    row_slot: u64,
-    row_position: u64,
-    tables: u64,
-    keys: u64,
-    values: u64,
-    table_width: i32,
-    block_tokens: i32,
-    q_heads: i32,
-    kv_heads: i32,
-    head_dim: i32,
-    eps: f32,
-}
-
-impl RopeArgs {
-    /// The same without the first rows.
-    #[must_use]
-    pub(super) fn skipping(self, first: usize) -> Self {
-        let skip = first as u64 * 4;
-        Self { row_slot: self.row_slot + skip, row_position: self.row_position + skip, ..self }
-    }
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct StreamArgs {
-    out: u64,
-    squares: u64,
-    copy: u64,
-    gain: u64,
-    new_squares: u64,
-    n: i32,
-    k: i32,
-    steps: i32,
-    rows: i32,
-    stride: i32,
-    num_squares: i32,
-    eps: f32,
-    rope: RopeArgs,
 }
 
 /// A product: `n` outputs (with SiLU, of the gate) of `k` inputs, written `stride` apart.

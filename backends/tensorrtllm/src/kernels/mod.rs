@@ -4,6 +4,7 @@ mod cache;
 mod compile;
 mod embedded;
 mod sources;
+mod stream_args;
 mod streams;
 mod tiles;
 
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 pub use compile::{compile, nvrtc_is_there, spills};
 pub use sources::{MODULES, Module, is_hot};
+pub use stream_args::{RopeArgs, StreamArgs};
 pub use streams::{Form, Layout, Place, SQUARES, StreamKind, StreamSize, Streams, can_share, holds_heads};
 pub use tiles::{TILE_ROWS, TILE_THREADS, TilePlan, TileSize, Tiles, TilesArgs};
 
