@@ -86,7 +86,8 @@ impl Case<'_> {
             early: true,
             cluster: parts,
         };
-        let function = streams.function(self.size.0, self.kind, form).ok_or_else(|| self.name("no kernel"))?;
+        let function =
+            streams.function(self.size.0, self.kind, form).ok_or_else(|| self.name("no kernel"))?;
         // SAFETY: the arguments are those of the `stream` kernels, the buffers have their sizes.
         unsafe { function.launch(&b.stream, grid, args![weight, x, arguments])? };
         Ok(())
@@ -96,7 +97,8 @@ impl Case<'_> {
     fn matrix(&self, of: impl Fn(usize, usize) -> f64) -> Vec<f64> {
         let row = |row| (0..self.n + GAP).map(move |i| (row, i));
         let all = (0..=self.numbers.rows).flat_map(row);
-        all.map(|(row, i)| if row < self.numbers.rows && i < self.n { of(row, i) } else { f64::NAN }).collect()
+        all.map(|(row, i)| if row < self.numbers.rows && i < self.n { of(row, i) } else { f64::NAN })
+            .collect()
     }
 
     /// Bytes of such a matrix.
@@ -167,7 +169,11 @@ pub(crate) fn run(b: &mut Bench) -> Outcome {
                 for (&n, squares) in ns.iter().zip(NORMS) {
                     for layout in layouts(kind, n) {
                         let case = Case { size: (number, size), kind, layout, n, numbers: &numbers, squares };
-                        if kind == StreamKind::Add { add(b, &streams, &case)? } else { store(b, &streams, &case)? }
+                        if kind == StreamKind::Add {
+                            add(b, &streams, &case)?
+                        } else {
+                            store(b, &streams, &case)?
+                        }
                         cases += 1;
                     }
                 }
@@ -297,8 +303,7 @@ fn rope(
         }
         if extras {
             let norm = if head < heads { &q_norm } else { &k_norm };
-            let scale =
-                1.0 / (v.iter().map(|v| v * v).sum::<f64>() / dim as f64 + f64::from(EPS)).sqrt();
+            let scale = 1.0 / (v.iter().map(|v| v * v).sum::<f64>() / dim as f64 + f64::from(EPS)).sqrt();
             v.iter_mut().zip(norm).for_each(|(v, norm)| *v *= scale * norm);
         }
         let turned = |i: usize| {

@@ -5,7 +5,9 @@ use super::forward::{Net, Rows};
 use super::memory_plan::{BLOCK_TOKENS, Widths};
 use crate::device::{Buffer, Grid, Stream, TensorMap, args};
 use crate::error::{CudaError, Result};
-use crate::kernels::{Form, Layout, Place, RopeArgs, StreamArgs, StreamKind, StreamSize, can_share, holds_heads};
+use crate::kernels::{
+    Form, Layout, Place, RopeArgs, StreamArgs, StreamKind, StreamSize, can_share, holds_heads,
+};
 use crate::model::Weights;
 use crate::tuning::{Products, Way};
 
