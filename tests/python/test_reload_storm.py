@@ -191,7 +191,7 @@ def test_reloads_under_mixed_traffic(tmp_path):
     print(f"seed {SEED} (TRIREME_SEED=…), {RELOADS} reloads")
     write_m(tmp_path, "dynamic_batching { }\n")
     write_model(tmp_path, "chain", chain("chain", "m", 3))
-    write_model(tmp_path, "sums", 'name: "sums"\n' + config(OLDEST, extra=group(2)))
+    write_model(tmp_path, "sums", 'name: "sums"\n' + config(OLDEST, corrid="TYPE_UINT64", extra=group(2)))
     write_model(tmp_path, "repeat_int32", REPEAT)
     write_model(tmp_path, "slow", identity("slow", batch=2, extra=group(2), parameters={"execute_delay_ms": 20}))
     with Server(tmp_path, "--model-control-mode=explicit", "--load-model=*") as server:
