@@ -176,6 +176,11 @@ def test_no_rows_are_answered_with_no_rows(server):
     assert infer(server, "add_sub", A=value, B=value).as_numpy("SUM").shape == (0, 4)
 
 
+def test_the_version_of_the_library_is_known(server):
+    version = ".".join(LIBRARY.name.removeprefix("libonnxruntime.so.").split(".")[:2])
+    assert f"ONNX Runtime {version} from '{LIBRARY}'" in server.output()
+
+
 def test_parameters_without_effect_are_named(server):
     for says in ("'intra_op_thread_counts' is unknown and has no effect", "'gpu_mem_limit' has no effect"):
         assert f"model 'odd': parameter {says}" in server.output()

@@ -159,7 +159,7 @@ pub(crate) fn load(settings: &Settings, host: &Host) -> Result<(Environment, Opt
     let failed = |error: &dyn std::fmt::Display| {
         Error::unavailable(format!("ONNX Runtime cannot be loaded from '{}': {error}", path.display()))
     };
-    let host = host.clone();
+    let (about, host) = (host, host.clone());
     let log = move |level: LogLevel, _: &str, _: &str, _: &str, message: &str| match level {
         LogLevel::Fatal | LogLevel::Error => host.error(message),
         LogLevel::Warning => host.warn(message),
@@ -178,7 +178,12 @@ pub(crate) fn load(settings: &Settings, host: &Host) -> Result<(Environment, Opt
         environment = environment.with_global_thread_pool(pool);
     }
     let environment = environment.build().map_err(|error| failed(&error))?;
-    Ok((environment, version::of(&path)))
+    let version = version::of(&path);
+    match version {
+        Some((major, minor)) => about.info(format!("ONNX Runtime {major}.{minor} from '{}'", path.display())),
+        None => about.info(format!("ONNX Runtime of unknown version from '{}'", path.display())),
+    }
+    Ok((environment, version))
 }
 
 #[cfg(test)]

@@ -27,8 +27,6 @@ pub(crate) struct Options {
     pooled: bool,
     /// Parameters that ONNX Runtime itself reads: `session.*`.
     entries: Vec<(String, String)>,
-    /// Whether one of these says how long threads look for work.
-    spins_as_written: bool,
     /// What is to be said of parameters that have no meaning here.
     idle: Vec<String>,
 }
@@ -120,7 +118,6 @@ impl Options {
             shrink_arena,
             level: level(config.json())?,
             entries,
-            spins_as_written: written(STOP_SPINNING.0) || written(SPIN_DURATION.0),
             idle: config
                 .parameters()
                 .filter(|(name, _)| !READ.contains(name) && !name.starts_with("session."))
@@ -171,7 +168,7 @@ impl Options {
         if pooled {
             builder = builder.with_config_entry(ENV_ALLOCATORS, "1")?;
         }
-        if !self.spins_as_written {
+        if !self.entries.iter().any(|(name, _)| [STOP_SPINNING.0, SPIN_DURATION.0].contains(&name.as_str())) {
             let (name, value) = spin(library);
             builder = builder.with_config_entry(name, value)?;
         }

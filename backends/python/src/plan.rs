@@ -44,6 +44,7 @@ impl Plan {
                 script.display()
             )));
         }
+        let keeps_gpu = Settings::keeps_gpu(context)?;
         let setup = json!({
             "name": context.name,
             "version": context.version.to_string(),
@@ -51,12 +52,13 @@ impl Plan {
             "model_dir": context.model_dir,
             "version_dir": context.version_dir,
             "config": config.to_string(),
+            "keeps_gpu": keeps_gpu,
         });
         let Interpreter { program, environment } = settings.interpreter(context)?;
         Ok(Self {
             host: context.host.clone(),
             settings: settings.clone(),
-            keeps_gpu: Settings::keeps_gpu(context)?,
+            keeps_gpu,
             interpreter: program,
             environment,
             metrics: Arc::new(Metrics::new(&context.host)),

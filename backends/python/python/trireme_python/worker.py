@@ -79,8 +79,7 @@ class Worker:
         self._setup = setup
         config = json.loads(setup["config"])
         self._decoupled = Answering.decoupled = bool((config.get("model_transaction_policy") or {}).get("decoupled"))
-        forced = (config.get("parameters") or {}).get("FORCE_CPU_ONLY_INPUT_TENSORS") or {}
-        link.keeps_gpu = forced.get("string_value", "").lower() == "no"
+        link.keeps_gpu = setup["keeps_gpu"]
         self._outputs = [output["name"] for output in config["output"]]
         Answering.outputs = {output["name"]: NUMBERS.get(output["data_type"]) for output in config["output"]}
         inference.MODEL[:] = [setup["name"], int(setup["version"])]
